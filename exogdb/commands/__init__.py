@@ -1,0 +1,3 @@
+"""The GDB commands, one file each: parse, read, decode, show."""
+
+__all__: list[str] = []

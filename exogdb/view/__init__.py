@@ -1,0 +1,3 @@
+"""Reports turned into text for people and JSON for scripts. Pure."""
+
+__all__: list[str] = []
