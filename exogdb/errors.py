@@ -72,7 +72,7 @@ class MonitorError(UnavailableError):
 
 
 class AnalysisError(ExoError):
-    """Machine code in the guest that the analysis could not follow. `address` is where it stopped, if known."""
+    """Machine code in the guest that the analysis could not follow; `address` is where, if known."""
 
     def __init__(self, message: str, address: int | None = None) -> None:
         super().__init__(message)
