@@ -1,3 +1,17 @@
 """The GDB commands, one file each: parse, read, decode, show."""
 
-__all__: list[str] = []
+__all__ = ["load"]
+
+
+def load() -> None:
+    """Register every command and setting with GDB. Sourcing `gdbinit.py` again registers them again."""
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    from exogdb.commands.registry import register_commands
+    from exogdb.target.settings import register_settings
+
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    register_settings()
+    register_commands()

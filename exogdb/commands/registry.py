@@ -1,0 +1,174 @@
+"""How a function becomes a GDB command: the one place that parses options, checks the target and reports errors.
+
+A command is a function with a decorator::
+
+    @command("exo-gs", add_arguments=_add_arguments)
+    def exo_gs(session: Session, options: Namespace) -> Output:
+        \"\"\"One line that says what it shows.
+
+        Usage: exo-gs [--json]
+        Example: exo-gs
+        \"\"\"
+
+The docstring is what `help exo-gs` prints. `Output` carries a report's text and its JSON form; the registry
+prints the one that was asked for. An `ExoError` becomes one `gdb.GdbError` sentence. Ctrl-C passes through, so
+that GDB says `Quit` as it always does.
+"""
+
+import inspect
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import gdb
+
+from exogdb.errors import ExoError, UsageError
+from exogdb.target.session import require_guest
+from exogdb.view.style import Style
+
+__all__ = ["COMMANDS", "Command", "Output", "command", "current_style", "prefix", "register_commands"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command found, in both forms. Each is made only when it is wanted."""
+
+    render: Callable[[Style], str]
+    to_json: Callable[[], dict[str, Any]]
+
+
+Body = Callable[..., Output | None]
+Completer = Callable[[str], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One entry of the registry. `needs_guest` says whether `body` gets a `Session` before its options."""
+
+    name: str
+    body: Body
+    summary: str
+    needs_guest: bool
+    is_prefix: bool
+    parser: ArgumentParser
+    complete: Completer | None
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    name: str,
+    *,
+    add_arguments: Callable[[ArgumentParser], None] | None = None,
+    complete: Completer | None = None,
+    needs_guest: bool = True,
+    shows_data: bool = True,
+    is_prefix: bool = False,
+) -> Callable[[Body], Body]:
+    """Put the decorated function into the registry as GDB command `name`.
+
+    `complete(token)` yields candidates for the word being typed, besides the options. A command that shows data
+    gets `--json` by itself. `is_prefix` lets other commands start with this one's name.
+    """
+
+    def register(body: Body) -> Body:
+        parser = _Parser(prog=name, add_help=False, allow_abbrev=False)
+        if add_arguments is not None:
+            add_arguments(parser)
+        if shows_data:
+            parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        summary = inspect.cleandoc(body.__doc__ or "")
+        COMMANDS[name] = Command(name, body, summary, needs_guest, is_prefix, parser, complete)
+        return body
+
+    return register
+
+
+def prefix(name: str, summary: str) -> None:
+    """Put a pure prefix into the registry: a word that only other commands follow."""
+
+    def body(_options: Namespace) -> None:
+        raise UsageError(f"{name} needs a subcommand: `help {name}` lists them")
+
+    parser = _Parser(prog=name, add_help=False)
+    parser.add_argument("rest", nargs="*")
+    COMMANDS[name] = Command(name, body, summary, False, True, parser, None)
+
+
+def register_commands() -> None:
+    """Make every entry of the registry known to GDB; prefixes come before what they contain."""
+    for name in sorted(COMMANDS):
+        _register(COMMANDS[name])
+
+
+def current_style() -> Style:
+    """What GDB's terminal takes now: its `width`, and colour if `style enabled` and stdout is a terminal."""
+    width = gdb.parameter("width")
+    terminal = sys.__stdout__
+    colour = bool(gdb.parameter("style enabled")) and terminal is not None and terminal.isatty()
+    return Style(colour=colour, width=width if isinstance(width, int) and width > 0 else 0)
+
+
+class _Parser(ArgumentParser):
+    """argparse that raises instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; `help {self.prog}` shows the usage")
+
+
+def _register(entry: Command) -> None:
+    def invoke(_self: gdb.Command, argument: str, _from_tty: bool) -> None:
+        _run(entry, argument)
+
+    def complete(_self: gdb.Command, text: str, word: str | None) -> list[str]:
+        return _complete(entry, text, word)
+
+    attributes = {"__doc__": entry.summary, "invoke": invoke, "complete": complete}
+    kind = type(entry.name, (gdb.Command,), attributes)
+    kind(entry.name, gdb.COMMAND_DATA, prefix=entry.is_prefix)
+
+
+def _run(entry: Command, argument: str) -> None:
+    try:
+        options = entry.parser.parse_args(gdb.string_to_argv(argument))
+        inputs = (require_guest(), options) if entry.needs_guest else (options,)
+        output = entry.body(*inputs)
+        if output is not None:
+            _write(output, as_json=getattr(options, "json", False))
+    except ExoError as error:
+        raise gdb.GdbError(str(error)) from None
+    except gdb.error as error:
+        raise gdb.GdbError(_explain(entry, error)) from None
+
+
+def _write(output: Output, *, as_json: bool) -> None:
+    text = json.dumps(output.to_json(), indent=2) if as_json else output.render(current_style())
+    gdb.write(text.rstrip("\n") + "\n")
+
+
+def _explain(entry: Command, error: gdb.error) -> str:
+    text = str(error)
+    if "Remote connection closed" in text or "Remote communication error" in text:
+        return f"{entry.name}: the connection to QEMU broke; start it again and use `target remote`"
+    return f"{entry.name}: GDB could not do this: {text}"
+
+
+def _complete(entry: Command, text: str, word: str | None) -> list[str]:
+    token = text.rsplit(maxsplit=1)[-1] if text and not text[-1].isspace() else ""
+    candidates: list[str] = [option for option in _options(entry.parser) if token.startswith("-")]
+    if entry.complete is not None and not token.startswith("-"):
+        try:
+            candidates += entry.complete(token)
+        except (ExoError, gdb.error):
+            return []
+    # GDB breaks words at '-' and '%', argparse and the user at spaces: give back only what follows GDB's break.
+    typed = len(token) - len(word or "")
+    return sorted(candidate[typed:] for candidate in set(candidates) if candidate.startswith(token))
+
+
+def _options(parser: ArgumentParser) -> list[str]:
+    return [name for action in parser._actions for name in action.option_strings]

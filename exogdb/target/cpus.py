@@ -1,0 +1,91 @@
+"""The guest's CPUs: which GDB thread is which CPU, and reading with one of them selected.
+
+QEMU's GDB stub numbers a CPU's thread `cpu_index + 1` (QEMU, gdbstub: `gdb_get_cpu_index`), so the number in
+`ptid` names the CPU whatever GDB calls the thread and whichever thread is selected.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import gdb
+
+from exogdb.errors import NoTargetError, UsageError
+
+__all__ = ["Cpu", "all_cpus", "cpu_selected", "find_cpu", "selected_cpu"]
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """One CPU: `index` is QEMU's (as in `CPU#0`), `thread` is GDB's global thread number."""
+
+    index: int
+    thread: int
+
+
+def all_cpus() -> list[Cpu]:
+    """Every CPU of the selected inferior, by index. Changes nothing; the guest may run or be stopped."""
+    threads = gdb.selected_inferior().threads()
+    return sorted((_to_cpu(thread) for thread in threads), key=lambda cpu: cpu.index)
+
+
+def selected_cpu() -> Cpu:
+    """The CPU of GDB's selected thread.
+
+    :raise NoTargetError: no thread is selected.
+    """
+    thread = gdb.selected_thread()
+    if thread is None:
+        raise NoTargetError("no CPU is selected: connect with `target remote`, then choose one with `thread N`")
+    return _to_cpu(thread)
+
+
+def find_cpu(index: int) -> Cpu:
+    """The CPU that QEMU calls `CPU#index`.
+
+    :raise UsageError: the guest has no such CPU.
+    """
+    cpus = all_cpus()
+    for cpu in cpus:
+        if cpu.index == index:
+            return cpu
+    raise UsageError(f"there is no CPU {index}: the guest has CPUs 0 to {len(cpus) - 1}")
+
+
+@contextmanager
+def cpu_selected(cpu: Cpu) -> Iterator[None]:
+    """GDB's selection is `cpu`'s innermost frame inside the block; the user's selection comes back after it.
+
+    Only GDB's own state changes: the guest must be stopped, and stays as it is.
+    """
+    thread, frame = gdb.selected_thread(), _selected_frame()
+    if thread is not None and thread.global_num == cpu.thread:
+        yield
+        return
+    _find_thread(cpu).switch()
+    try:
+        yield
+    finally:
+        if thread is not None and thread.is_valid():
+            thread.switch()
+        if frame is not None and frame.is_valid():
+            frame.select()
+
+
+def _to_cpu(thread: gdb.InferiorThread) -> Cpu:
+    _process, lightweight, tid = thread.ptid
+    return Cpu(index=(lightweight or tid) - 1, thread=thread.global_num)
+
+
+def _find_thread(cpu: Cpu) -> gdb.InferiorThread:
+    for thread in gdb.selected_inferior().threads():
+        if thread.global_num == cpu.thread:
+            return thread
+    raise NoTargetError(f"CPU {cpu.index} is gone: the connection to the guest was made anew")
+
+
+def _selected_frame() -> gdb.Frame | None:
+    try:
+        return gdb.selected_frame()
+    except gdb.error:
+        return None

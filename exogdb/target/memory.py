@@ -1,0 +1,113 @@
+"""Guest memory: virtual addresses as one CPU sees them, and physical addresses.
+
+Reads go through QEMU's GDB stub, which translates them itself: no access bit is set, no fault is raised, no TLB
+entry made. The guest must be stopped. Breakpoints that GDB set are not visible in what is read.
+"""
+
+import gdb
+
+from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
+from exogdb.target.cpus import Cpu, cpu_selected
+
+__all__ = ["PhysicalMemory", "VirtualMemory"]
+
+_PAGE_SIZE = 4096
+# QEMU's stub takes packets of 4,096 characters; a byte takes two.
+_BYTES_PER_PACKET = 1024
+
+
+class VirtualMemory:
+    """The address space that `cpu` has loaded now (its CR3). Implements `exogdb.x86.memory.ReadableMemory`."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._cpu = cpu
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes at virtual `address`.
+
+        :raise MemoryFault: the range is not mapped, whole or in part.
+        :raise TargetLostError: the connection broke.
+        """
+        with cpu_selected(self._cpu):
+            try:
+                return bytes(gdb.selected_inferior().read_memory(address, size))
+            except gdb.MemoryError as error:
+                raise MemoryFault(address, size) from error
+            except (gdb.error, OverflowError) as error:
+                raise _to_fault(error, address, size) from error
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write `data` at virtual `address`. This changes the guest.
+
+        :raise MemoryFault: the range cannot be written.
+        """
+        with cpu_selected(self._cpu):
+            try:
+                gdb.selected_inferior().write_memory(address, data)
+            except gdb.MemoryError as error:
+                raise MemoryFault(address, len(data), f"cannot write at {address:#x}") from error
+            except (gdb.error, OverflowError) as error:
+                raise _to_fault(error, address, len(data)) from error
+
+
+class PhysicalMemory:
+    """The machine's RAM by physical address. Implements `exogdb.x86.memory.ReadableMemory`.
+
+    Only RAM is read: a load from a device register could change the device. QEMU is asked first whether a page
+    is RAM (`gpa2hva`), because its stub would read the device without a word.
+    """
+
+    def __init__(self) -> None:
+        self._ram_pages: set[int] = set()
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes at physical `address`.
+
+        :raise MemoryFault: any part of the range is not RAM.
+        :raise UnavailableError: the target has no physical memory mode.
+        """
+        for page in range(address // _PAGE_SIZE, (address + max(size, 1) - 1) // _PAGE_SIZE + 1):
+            self._require_ram(page * _PAGE_SIZE)
+        connection = _remote_connection()
+        _expect_ok(connection, "Qqemu.PhyMemMode:1")
+        try:
+            return b"".join(
+                _read_packet(connection, at, min(_BYTES_PER_PACKET, address + size - at))
+                for at in range(address, address + size, _BYTES_PER_PACKET)
+            )
+        finally:
+            _expect_ok(connection, "Qqemu.PhyMemMode:0")
+
+    def _require_ram(self, page: int) -> None:
+        if page in self._ram_pages:
+            return
+        answer = gdb.execute(f"monitor gpa2hva {page:#x}", to_string=True)
+        if not answer.startswith("Host virtual address"):
+            raise MemoryFault(page, _PAGE_SIZE, f"physical address {page:#x} is not RAM")
+        self._ram_pages.add(page)
+
+
+def _remote_connection() -> gdb.RemoteTargetConnection:
+    connection = gdb.selected_inferior().connection
+    if not isinstance(connection, gdb.RemoteTargetConnection):
+        raise UnavailableError("physical memory needs a connection made by `target remote`")
+    return connection
+
+
+def _expect_ok(connection: gdb.RemoteTargetConnection, packet: str) -> None:
+    answer = connection.send_packet(packet)
+    if answer != b"OK":
+        raise UnavailableError(f"the GDB stub does not know the packet {packet}: it is not QEMU's, or too old")
+
+
+def _read_packet(connection: gdb.RemoteTargetConnection, address: int, size: int) -> bytes:
+    answer = connection.send_packet(f"m{address:x},{size:x}")
+    if not answer or answer.startswith(b"E"):
+        raise MemoryFault(address, size, f"cannot read {size} bytes at physical address {address:#x}")
+    return bytes.fromhex(answer.decode("ascii"))
+
+
+def _to_fault(error: Exception, address: int, size: int) -> UnavailableError:
+    if "Remote connection closed" in str(error) or "Remote communication error" in str(error):
+        return TargetLostError(f"the connection to QEMU broke while reading memory at {address:#x}")
+    return MemoryFault(address, size)

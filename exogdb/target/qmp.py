@@ -1,0 +1,108 @@
+"""QMP: asking QEMU itself, beside the GDB stub.
+
+A connection is made for one question and closed again, because a monitor serves one client at a time and other
+tools want it too. Nothing here stops, resumes or changes the guest.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from exogdb.errors import MonitorError
+from exogdb.target.monitor import find_qmp_sockets
+
+if TYPE_CHECKING:
+    from qemu.qmp import QMPClient
+
+__all__ = ["ask_qmp", "read_device_state"]
+
+_DEADLINE_SECONDS = 5.0
+_T = TypeVar("_T")
+
+
+def ask_qmp(question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
+    """Connect to the first socket that greets as QMP, run `question` on it, disconnect.
+
+    :raise MonitorError: no socket was found, none of them is a free QMP monitor, or the question was refused.
+    """
+    paths = find_qmp_sockets()
+    if not paths:
+        raise MonitorError("QEMU has no free QMP socket: start it with `-qmp unix:PATH,server=on,wait=off`")
+    failures = []
+    for path in paths:
+        try:
+            return _run(_ask(path, question))
+        except (OSError, TimeoutError, _QmpFailure) as error:
+            failures.append(f"{path}: {error or type(error).__name__}")
+    raise MonitorError("no QMP monitor answered: " + "; ".join(failures))
+
+
+def read_device_state() -> bytes:
+    """The state of all devices and vCPUs as QEMU's migration stream, without RAM (about 210 KB).
+
+    Uses `xen-save-devices-state` with `live: false`, which neither resumes the guest nor inactivates its block
+    devices, and hands QEMU a memfd, so that no file appears anywhere.
+
+    :raise MonitorError: as `ask_qmp`.
+    """
+    return ask_qmp(_save_devices_state)
+
+
+class _QmpFailure(Exception):
+    """The peer is not QMP, or refused a command."""
+
+
+def _run(answer: Coroutine[Any, Any, _T]) -> _T:
+    # asyncio.run() would take SIGINT over, which belongs to GDB; a private loop does not.
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(answer, _DEADLINE_SECONDS))
+    finally:
+        loop.close()
+
+
+async def _ask(path: str, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
+    from qemu.qmp import QMPClient, QMPError
+
+    client = QMPClient("exogdb")
+    try:
+        await client.connect(path)
+        return await question(client)
+    except QMPError as error:
+        raise _QmpFailure(str(error)) from error
+    finally:
+        with contextlib.suppress(QMPError, OSError):
+            await client.disconnect()
+
+
+async def _save_devices_state(client: "QMPClient") -> bytes:
+    with _memory_file() as (read_fd, write_fd):
+        client.send_fd_scm(write_fd)
+        answer = await client.execute("add-fd", {"opaque": "exogdb"})
+        assert isinstance(answer, dict)
+        fdset = answer["fdset-id"]
+        try:
+            arguments = {"filename": f"/dev/fdset/{fdset}", "live": False}
+            await client.execute("xen-save-devices-state", arguments)
+        finally:
+            await client.execute("remove-fd", {"fdset-id": fdset})
+        return os.pread(read_fd, os.fstat(read_fd).st_size, 0)
+
+
+@contextlib.contextmanager
+def _memory_file() -> Iterator[tuple[int, int]]:
+    """An anonymous file, open for reading and, separately, for writing.
+
+    QEMU takes a descriptor out of a set only if its access mode is the one it wants, which is write-only.
+    """
+    read_fd = os.memfd_create("exogdb-device-state", os.MFD_CLOEXEC)
+    try:
+        write_fd = os.open(f"/proc/self/fd/{read_fd}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield read_fd, write_fd
+        finally:
+            os.close(write_fd)
+    finally:
+        os.close(read_fd)

@@ -1,0 +1,69 @@
+"""Registers of one CPU, as QEMU's GDB stub gives them.
+
+Reading never resumes the guest and changes nothing in it. The names are GDB's: `rip`, `eflags`, `cs`, `fs_base`,
+`k_gs_base`, `efer`, `cr3`.
+"""
+
+import gdb
+
+from exogdb.errors import TargetLostError, UnavailableError
+from exogdb.reading import Reading, Unavailable, Value
+from exogdb.target.cpus import Cpu, cpu_selected
+
+__all__ = ["read_cpl", "read_register", "register_value", "write_register"]
+
+_MASK_64 = (1 << 64) - 1
+
+
+def read_register(cpu: Cpu, name: str) -> int:
+    """The value of register `name` on `cpu`, unsigned. The guest must be stopped.
+
+    :raise UnavailableError: the stub does not have that register, or the frame cannot be read.
+    :raise TargetLostError: the connection broke.
+    """
+    with cpu_selected(cpu):
+        try:
+            return int(gdb.newest_frame().read_register(name)) & _MASK_64
+        except ValueError as error:
+            raise UnavailableError(f"QEMU's GDB stub has no register {name}") from error
+        except gdb.error as error:
+            raise _to_unavailable(error, f"register {name} of CPU {cpu.index}") from error
+
+
+def register_value(cpu: Cpu, name: str) -> Value:
+    """The same as a value with source `gdb`, or the reason why it is unavailable."""
+    try:
+        return Reading(read_register(cpu, name), "gdb")
+    except TargetLostError:
+        raise
+    except UnavailableError as error:
+        return Unavailable(error.reason)
+
+
+def write_register(cpu: Cpu, name: str, value: int) -> None:
+    """Set a register of `cpu` through the stub. This changes the guest; the guest must be stopped.
+
+    :raise UnavailableError: the stub refused.
+    """
+    with cpu_selected(cpu):
+        try:
+            gdb.newest_frame().select()
+            gdb.parse_and_eval(f"${name} = {_to_signed(value)}")
+        except gdb.error as error:
+            raise _to_unavailable(error, f"register {name} of CPU {cpu.index}") from error
+
+
+def read_cpl(cpu: Cpu) -> int:
+    """Current privilege level, 0 to 3: the low two bits of CS (Intel SDM vol. 3A, 5.5)."""
+    return read_register(cpu, "cs") & 3
+
+
+def _to_signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _to_unavailable(error: gdb.error, what: str) -> UnavailableError:
+    text = str(error)
+    if "Remote connection closed" in text or "Remote communication error" in text:
+        return TargetLostError(f"the connection to QEMU broke while reading {what}")
+    return UnavailableError(f"{what}: {text}")

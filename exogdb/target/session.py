@@ -1,0 +1,56 @@
+"""What a command reads from: one guest, checked before the command runs.
+
+A `Session` is made anew for every command, so it holds nothing that could be stale.
+"""
+
+from dataclasses import dataclass, field
+
+import gdb
+
+from exogdb.errors import NoTargetError
+from exogdb.target.cpus import Cpu, all_cpus, selected_cpu
+from exogdb.target.memory import PhysicalMemory, VirtualMemory
+
+__all__ = ["Session", "require_guest"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A stopped x86-64 guest. `cpu` is the selected CPU, `memory` its address space."""
+
+    cpu: Cpu
+    memory: VirtualMemory
+    physical: PhysicalMemory = field(default_factory=PhysicalMemory)
+
+    def cpus(self, every: bool) -> list[Cpu]:
+        """All CPUs, or only the selected one."""
+        return all_cpus() if every else [self.cpu]
+
+    def memory_of(self, cpu: Cpu) -> VirtualMemory:
+        """The address space that `cpu` has loaded."""
+        return self.memory if cpu == self.cpu else VirtualMemory(cpu)
+
+
+def require_guest() -> Session:
+    """The session for a command that needs a stopped x86-64 guest behind QEMU's GDB stub.
+
+    :raise NoTargetError: nothing is being debugged; or not by `target remote`; or it is not x86-64; or it runs.
+    """
+    inferior = gdb.selected_inferior()
+    if inferior.pid == 0 or not inferior.threads():
+        raise NoTargetError(
+            "no guest is connected: start QEMU with `-gdb unix:PATH,server=on` and `target remote PATH`"
+        )
+    if not isinstance(inferior.connection, gdb.RemoteTargetConnection):
+        kind = inferior.connection.type if inferior.connection is not None else "unknown"
+        raise NoTargetError(f"this is a {kind} target, not a guest in QEMU: connect with `target remote`")
+    thread = gdb.selected_thread()
+    if thread is None:
+        raise NoTargetError("no CPU is selected: choose one with `thread N`")
+    if thread.is_running():
+        raise NoTargetError("the guest is running: stop it with Ctrl-C (or `interrupt`) first")
+    architecture = gdb.newest_frame().architecture().name()
+    if architecture != "i386:x86-64":
+        raise NoTargetError(f"the guest's architecture is {architecture}: exogdb knows x86-64 in long mode only")
+    cpu = selected_cpu()
+    return Session(cpu=cpu, memory=VirtualMemory(cpu))

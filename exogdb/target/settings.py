@@ -1,0 +1,65 @@
+"""`set exo ...`: what the user told exogdb about this kernel and this QEMU."""
+
+import gdb
+
+__all__ = ["profile_file", "qmp_socket", "register_settings", "syscall_table_file"]
+
+
+class _PathSetting(gdb.Parameter):
+    """A file name; empty means that exogdb finds out by itself."""
+
+    def __init__(self, name: str, meaning: str) -> None:
+        # GDB takes the help of a parameter from these attributes at construction.
+        self.set_doc = f"Set {meaning}."
+        self.show_doc = f"Show {meaning}."
+        self.__doc__ = f"Empty (the default) means that exogdb finds it by itself.\nExample: set exo {name} PATH"
+        super().__init__(f"exo {name}", gdb.COMMAND_DATA, gdb.PARAM_OPTIONAL_FILENAME)
+        self.value = ""
+        self._name = name
+
+    def get_set_string(self) -> str:
+        """GDB prints this after `set`; nothing is wanted."""
+        return ""
+
+    def get_show_string(self, value: str) -> str:
+        """The line that `show exo NAME` prints."""
+        return f"exo {self._name}: {value or 'found by exogdb itself'}"
+
+
+_SETTINGS = {
+    "qmp-socket": "the unix socket of QEMU's QMP monitor",
+    "profile": "the profile file (TOML) that describes this kernel's system-call path",
+    "syscalls": "the source or header file with this kernel's system-call numbers",
+}
+
+
+def register_settings() -> None:
+    """Add `set exo` and `show exo` to GDB. Called once by `gdbinit.py`."""
+    _prefix("set exo", "Set what exogdb should know about this kernel and this QEMU.")
+    _prefix("show exo", "Show what exogdb was told about this kernel and this QEMU.")
+    for name, meaning in _SETTINGS.items():
+        _PathSetting(name, meaning)
+
+
+def qmp_socket() -> str:
+    """The path given by `set exo qmp-socket`, or an empty string."""
+    return _path("qmp-socket")
+
+
+def profile_file() -> str:
+    """The path given by `set exo profile`, or an empty string."""
+    return _path("profile")
+
+
+def syscall_table_file() -> str:
+    """The path given by `set exo syscalls`, or an empty string."""
+    return _path("syscalls")
+
+
+def _path(name: str) -> str:
+    value = gdb.parameter(f"exo {name}")
+    return value if isinstance(value, str) else ""
+
+
+def _prefix(name: str, summary: str) -> None:
+    type(name, (gdb.Command,), {"__doc__": summary})(name, gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)

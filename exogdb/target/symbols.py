@@ -1,0 +1,74 @@
+"""Names for addresses and addresses for names, from GDB's symbol tables.
+
+Nothing here touches the guest except where GDB itself needs a register to evaluate a name; a stripped kernel
+gives `None`, never an error.
+"""
+
+import re
+from dataclasses import dataclass
+
+import gdb
+
+__all__ = ["SourceLine", "Symbol", "find_address", "find_source_line", "find_symbol"]
+
+_SYMBOL_IN_POINTER = re.compile(r"<(?P<name>.+?)(?:\+(?P<offset>\d+))?>$")
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """`name+offset`, the symbol that covers an address; `offset` is in bytes.
+
+    >>> str(Symbol("syscall_entry", 3))
+    'syscall_entry+3'
+    """
+
+    name: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.offset}" if self.offset else self.name
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A line of source; `line` counts from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def find_symbol(address: int) -> Symbol | None:
+    """The symbol that GDB prints for `address`, minimal symbols included."""
+    with gdb.with_parameter("language", "c"), gdb.with_parameter("max-value-size", "unlimited"):
+        pointer = gdb.Value(address & (1 << 64) - 1).cast(_code_pointer())
+        found = _SYMBOL_IN_POINTER.search(pointer.format_string(symbols=True, raw=True, styling=False))
+    if found is None:
+        return None
+    return Symbol(found["name"], int(found["offset"] or 0))
+
+
+def find_address(name: str) -> int | None:
+    """The address of the function or object called `name`; minimal symbols are enough."""
+    if not re.fullmatch(r"[A-Za-z_.$][\w.$]*", name):
+        return None
+    with gdb.with_parameter("language", "c"):
+        try:
+            return int(gdb.parse_and_eval(f"(unsigned long long)&'{name}'")) & (1 << 64) - 1
+        except gdb.error:
+            return None
+
+
+def find_source_line(address: int) -> SourceLine | None:
+    """The source line that debug info gives for `address`."""
+    line = gdb.find_pc_line(address)
+    if line.symtab is None or line.line == 0:
+        return None
+    return SourceLine(line.symtab.filename, line.line)
+
+
+def _code_pointer() -> gdb.Type:
+    architecture = gdb.selected_inferior().architecture()
+    return architecture.integer_type(8, False).pointer()

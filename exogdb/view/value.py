@@ -1,0 +1,39 @@
+"""One value as text and as JSON: the same everywhere."""
+
+from exogdb.reading import Unavailable, Value
+
+__all__ = ["hex64", "render_value", "value_to_json"]
+
+
+def hex64(value: int) -> str:
+    """A 64-bit value as a C literal, without leading zeros: the form that GDB and JSON use.
+
+    >>> hex64(-1)
+    '0xffffffffffffffff'
+    """
+    return f"{value & (1 << 64) - 1:#x}"
+
+
+def render_value(value: Value) -> str:
+    """16 hex digits, or `unavailable (reason)`.
+
+    >>> from exogdb.reading import Reading
+    >>> render_value(Reading(0x200, "qmp"))
+    '0x0000000000000200'
+    >>> render_value(Unavailable("no QMP socket"))
+    'unavailable (no QMP socket)'
+    """
+    if isinstance(value, Unavailable):
+        return f"unavailable ({value.reason})"
+    return f"{value.value:#018x}"
+
+
+def value_to_json(value: Value) -> dict[str, str]:
+    """`{"value": "0x..", "source": ".."}`, or `{"unavailable": "reason"}`.
+
+    >>> value_to_json(Unavailable("no QMP socket"))
+    {'unavailable': 'no QMP socket'}
+    """
+    if isinstance(value, Unavailable):
+        return {"unavailable": value.reason}
+    return {"value": hex64(value.value), "source": value.source}

@@ -1,0 +1,51 @@
+"""Loads exogdb into GDB: `source gdbinit.py`.
+
+Works from any directory. The package is the one beside this file; its dependencies are looked for in the
+`.venv` beside it (made by `make venv`) and then wherever GDB's own Python finds them. Nothing heavy is
+imported here: each command imports what it needs when it first runs.
+"""
+
+import sys
+from pathlib import Path
+
+import gdb
+
+_ROOT = Path(__file__).resolve().parent
+_OLDEST_PYTHON = (3, 11)
+_DEPENDENCIES = ("qemu.qmp", "tabulate", "pygments", "capstone", "unicorn")
+
+
+def _add_paths() -> None:
+    sites = sorted((_ROOT / ".venv" / "lib").glob("python3*/site-packages"))
+    for path in [str(_ROOT), *map(str, sites)]:
+        if path not in sys.path:
+            sys.path.append(path)
+
+
+def _missing() -> list[str]:
+    from importlib.util import find_spec
+
+    missing = []
+    for name in _DEPENDENCIES:
+        try:
+            found = find_spec(name) is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            missing.append(name)
+    return missing
+
+
+def _load() -> None:
+    if sys.version_info < _OLDEST_PYTHON:
+        raise gdb.GdbError(f"exogdb needs GDB with Python 3.11 or newer; this one has {sys.version.split()[0]}")
+    _add_paths()
+    missing = _missing()
+    if missing:
+        raise gdb.GdbError(f"exogdb lacks {', '.join(missing)}: run `make -C {_ROOT} venv` and source this again")
+    from exogdb.commands import load
+
+    load()
+
+
+_load()
