@@ -11,6 +11,7 @@
     |   +-- MonitorError      QEMU's monitor (QMP or HMP) refused, or is not there
     +-- AnalysisError         code in the guest that could not be understood
     +-- FormatError           bytes or a file that are not what they should be
+    +-- LaunchError           QEMU or GDB could not be started, or did not get ready in time
 
 The command registry turns any of them into one `gdb.GdbError`, so that a user reads a sentence and never a
 traceback. Nothing else is caught: a different exception is a bug in exogdb.
@@ -20,6 +21,7 @@ __all__ = [
     "AnalysisError",
     "ExoError",
     "FormatError",
+    "LaunchError",
     "MemoryFault",
     "MonitorError",
     "NoTargetError",
@@ -85,3 +87,7 @@ class FormatError(ExoError):
     def __init__(self, message: str, offset: int | None = None) -> None:
         super().__init__(message if offset is None else f"{message} (at offset {offset:#x})")
         self.offset = offset
+
+
+class LaunchError(ExoError):
+    """QEMU or GDB could not be started, or did not get ready before its deadline."""
