@@ -1,0 +1,132 @@
+"""The grammar chooses what strace's would, and says what is wrong with a mistake."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exogdb.abi.choice import complete_choice, parse_choice
+from exogdb.abi.numbers import NumberTable, parse_numbers
+from exogdb.errors import UsageError
+
+TABLE = parse_numbers(
+    """
+// Process
+pub const SYS_EXIT: u64 = 0;
+pub const SYS_GETPID: u64 = 4;
+
+// IPC (Exo-OS specific)
+pub const SYS_IPC_CREATE: u64 = 100;
+pub const SYS_IPC_SEND: u64 = 101;
+pub const SYS_IPC_RECV: u64 = 102;
+
+// Files
+pub const SYS_READ: u64 = 302;
+pub const SYS_WRITE: u64 = 303;
+""",
+    "syscall.rs",
+)
+EVERY = {0, 4, 100, 101, 102, 302, 303}
+GROUPS = {"slow": "read,ipc_recv", "slower": "%slow,exit", "loop": "exit,%loop"}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers", "unknown"),
+    [
+        ("101", {101}, False),
+        ("0x65", {101}, False),
+        ("ipc_send", {101}, False),
+        ("SYS_IPC_SEND", {101}, False),
+        ("sys_ipc_send", {101}, False),
+        ("100-101", {100, 101}, False),
+        ("101-9999", {101, 102, 302, 303}, False),
+        ("%ipc", {100, 101, 102}, False),
+        ("%file", {302, 303}, False),
+        ("%files", {302, 303}, False),
+        ("%slower", {0, 102, 302}, False),
+        ("/^ipc_/", {100, 101, 102}, False),
+        ("/ipc_(send|recv){1,2}$/,4", {4, 101, 102}, False),
+        ("all", EVERY, True),
+        ("unknown", set(), True),
+        ("!%ipc,0", EVERY - {0, 100, 101, 102}, True),
+        ("!unknown", EVERY, False),
+        ("%ipc,!ipc_recv", {100, 101}, False),
+        ("all,!unknown", EVERY, False),
+        ("4, 101", {4, 101}, False),
+    ],
+)
+def test_choices(text: str, numbers: set[int], unknown: bool) -> None:
+    choice = parse_choice(text, TABLE, GROUPS)
+    assert set(choice.numbers) == numbers
+    assert choice.unknown is unknown
+    assert all(number in choice for number in numbers)
+    assert all(number not in choice for number in EVERY - numbers)
+    assert (9999 in choice) is unknown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ipc_sned", "no system call is called 'ipc_sned' in syscall.rs; did you mean ipc_send"),
+        ("999", "no system call has number 999 in syscall.rs; `unknown` chooses"),
+        ("5-99", "no system call has a number from 5 to 99"),
+        ("103-100", "the range 103-100 is empty"),
+        ("%net", "there is no group %net; the groups are %process, %ipc, %file, %slow"),
+        ("%loop", "the group %loop of the profile contains itself"),
+        ("/(/", "is not a regular expression"),
+        ("/zzz/", "no system call's name matches /zzz/"),
+        ("101,", "is not a list of system calls"),
+        ("", "is not a list of system calls"),
+        ("%ipc,!%ipc", "chooses no system call"),
+        ("18446744073709551616", "does not fit into the 64 bits"),
+        ("/a/b", "is not a system call: a regular expression is written /PATTERN/"),
+    ],
+)
+def test_mistakes_get_a_sentence(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_choice(text, TABLE, GROUPS)
+    assert message in str(raised.value)
+
+
+def test_without_a_table_numbers_stand_for_themselves() -> None:
+    choice = parse_choice("39,100-102", NumberTable())
+    assert choice.numbers == {39, 100, 101, 102}
+    with pytest.raises(UsageError, match="use numbers or `set exo syscalls FILE`"):
+        parse_choice("getpid", NumberTable())
+
+
+def test_single_is_only_a_choice_of_exactly_one() -> None:
+    assert parse_choice("ipc_send,101", TABLE).single == 101
+    assert parse_choice("101,unknown", TABLE).single is None
+    assert parse_choice("%ipc", TABLE).single is None
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("ipc_", ["ipc_create", "ipc_recv", "ipc_send"]),
+        ("%", ["%file", "%ipc", "%process"]),
+        ("exit,!wr", ["exit,!write"]),
+        ("SYS_R", ["SYS_READ"]),
+        ("un", ["unknown"]),
+        ("zzz", []),
+    ],
+)
+def test_completion_continues_the_last_item(token: str, words: list[str]) -> None:
+    assert complete_choice(token, TABLE) == words
+
+
+@given(st.sets(st.sampled_from(sorted(EVERY)), min_size=1, max_size=6))
+def test_negation_is_the_complement(numbers: set[int]) -> None:
+    listed = ",".join(map(str, sorted(numbers)))
+    chosen, rest = parse_choice(listed, TABLE), parse_choice(f"!{listed}", TABLE)
+    assert chosen.numbers | rest.numbers == EVERY
+    assert not chosen.numbers & rest.numbers
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_choice_or_a_usage_error(text: str) -> None:
+    try:
+        choice = parse_choice(text, TABLE)
+    except UsageError:
+        return
+    assert choice.numbers or choice.unknown
