@@ -1,0 +1,58 @@
+"""What an engine sees of a system call: that a CPU entered the kernel, and that a call is about to return.
+
+The two are seen at different places, so they share only what the entry stub leaves alone between them: the
+address space (CR3), the thread pointer (FS base) and the callee-saved registers. `Pairing` joins them by that.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["Entry", "Return", "address_space"]
+
+# CR3 bits 11:0 hold flags or the PCID, bits 63:52 flags (Intel SDM Vol. 3A, 4.5.2): not the page table's address.
+_PAGE_TABLE_MASK = 0x000F_FFFF_FFFF_F000
+
+
+def address_space(cr3: int) -> int:
+    """The physical address of the top page table in `cr3`: what names an address space.
+
+    >>> hex(address_space(0x8000_0000_0123_4005))
+    '0x1234000'
+    """
+    return cr3 & _PAGE_TABLE_MASK
+
+
+@dataclass(slots=True)
+class Entry:
+    """A CPU stands at the first instruction of the entry stub.
+
+    `cpu` is None when it cannot be told. `preserved` holds the callee-saved registers (rbp rbx r12 r13 r14 r15, or
+    those of them that the stub keeps) in whatever form the engine has them; only equality matters. `time_ns` is on
+    the engine's clock. `user_rip` is the address after the `syscall` instruction (rcx).
+    """
+
+    cpu: int | None
+    space: int
+    fs_base: int
+    preserved: object
+    number: int
+    arguments: tuple[int, int, int, int, int, int]
+    user_rip: int
+    user_rsp: int
+    time_ns: int | None
+
+
+@dataclass(slots=True)
+class Return:
+    """A CPU stands after the dispatcher: `result` is rax.
+
+    `kernel_stack` is its rsp there; `user_rsp` is that of the caller. Either is None where the engine lacks it.
+    """
+
+    cpu: int | None
+    space: int
+    fs_base: int
+    preserved: object
+    result: int
+    kernel_stack: int | None
+    user_rsp: int | None
+    time_ns: int | None

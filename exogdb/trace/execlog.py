@@ -1,0 +1,232 @@
+"""QEMU's execution log (`log cpu,nochain` with `-dfilter`), decoded into entries and returns.
+
+QEMU writes one register dump each time a translation block whose address the filter accepts is about to run. A
+dump is written under one lock, so dumps never interleave; with `exec` there is also a line `Trace N: ...`, written
+under a lock of its own, which can be separated from its dump by those of other CPUs. Hence nothing is taken from
+that line unless it must be: RIP says which point it was, and the TR base which CPU, because every CPU has a task
+state segment of its own::
+
+    Trace 0: 0x7f2d58000100 [0000000000000000/ffffffff80100000/0040c0b0/ff000200] syscall_entry
+    RAX=0000000000000065 RBX=0000000000001111 RCX=00000000400000ea RDX=0000000000000003
+    RSI=... RDI=... RBP=... RSP=...
+    R8 =... R9 =... R10=... R11=...
+    R12=... R13=... R14=... R15=...
+    RIP=ffffffff80100000 RFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0
+    ES =0000 0000000000000000 ffffffff 00cf1300          (CS, SS, DS, FS, GS, LDT alike)
+    TR =0030 ffffffff80205000 00000067 00008900 DPL=0 TSS64-avl
+    GDT=     ffffffff80110000 0000003f
+    CR0=80010033 CR2=0000000000000000 CR3=0000000000111000 CR4=00000620
+    ...
+    EFER=0000000000000501
+
+Source: `x86_cpu_dump_state` in QEMU's target/i386/cpu-dump.c, `log_cpu_exec` in accel/tcg/cpu-exec.c; the same
+text from QEMU 7.2 to 10.0.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from exogdb.trace.event import Entry, Return, address_space
+
+__all__ = ["LogDamage", "LogParser", "TracePoints", "decode_task_registers"]
+
+_HEX = rb"([0-9a-f]{16})"
+_DUMP = re.compile(
+    rb"RAX=%b RBX=%b RCX=%b RDX=%b\n"
+    rb"RSI=%b RDI=%b RBP=%b RSP=%b\n"
+    rb"R8 =%b R9 =%b R10=%b R11=%b\n"
+    rb"(R12=[0-9a-f]{16} R13=[0-9a-f]{16} R14=[0-9a-f]{16} R15=[0-9a-f]{16})\n"
+    rb"(?:R(?:1[6-9]|2[0-9])=[^\n]*\n)*"  # only on a CPU with APX
+    rb"RIP=%b [^\n]*\n"
+    rb"ES =[^\n]*\nCS =[^\n]*\nSS =[^\n]*\nDS =[^\n]*\n"
+    rb"FS =[0-9a-f]{4} %b [^\n]*\nGS =[^\n]*\n"
+    rb"LDT=[^\n]*\nTR =[0-9a-f]{4} %b [^\n]*\n"
+    rb"GDT=[^\n]*\nIDT=[^\n]*\nCR0=[0-9a-f]+ CR2=[0-9a-f]+ CR3=%b [^\n]*\n"
+    rb"(?:DR[^\n]*\n)+(?:CCS=[^\n]*\n)?EFER=[0-9a-f]{16}\n" % ((_HEX,) * 16)
+)
+_TRACE_LINE = re.compile(rb"Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/[^\n]*\n")
+_LARGEST_DUMP = 8192
+_TASK_REGISTER = re.compile(r"^CPU#(\d+)$(?:(?!^CPU#).)*?^TR =[0-9a-f]+ ([0-9a-f]+) ", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class TracePoints:
+    """Where the log is taken: the entry stub's first instruction, and the addresses after its dispatcher calls.
+
+    A return address must begin a translation block, which the instruction after a call always does.
+    """
+
+    entry: int
+    returns: frozenset[int]
+
+    @property
+    def dfilter(self) -> str:
+        """The value for QEMU's `-dfilter`.
+
+        >>> TracePoints(0x1000, frozenset({0x1040})).dfilter
+        '0x1000+1,0x1040+1'
+        """
+        return ",".join(f"{address:#x}+1" for address in (self.entry, *sorted(self.returns)))
+
+
+@dataclass
+class LogDamage:
+    """What in the log was not as it should be. All zero for a log without loss.
+
+    `foreign_lines`: text that is no dump (another log item is switched on); `unfiltered`: dumps at other addresses
+    (the filter is not this one); `announced_only`: `Trace` lines whose dump never came; `cpu_unknown`: dumps whose
+    CPU could not be told; `cut_bytes`: an incomplete dump at the end.
+    """
+
+    foreign_lines: int = 0
+    unfiltered: int = 0
+    announced_only: int = 0
+    cpu_unknown: int = 0
+    cut_bytes: int = 0
+    first_foreign: str = ""
+
+    @property
+    def lost(self) -> int:
+        """Records that the log must have held and that were not read."""
+        return self.announced_only + (1 if self.cut_bytes else 0)
+
+
+@dataclass
+class LogParser:
+    """Feed it the log in pieces of any size; it yields events in the log's order.
+
+    `cpu_of_task` maps TR bases to CPU numbers (see `decode_task_registers`); a base that it lacks is learned from
+    the `Trace` lines where these leave no doubt.
+    """
+
+    points: TracePoints
+    cpu_of_task: dict[int, int] = field(default_factory=dict)
+    damage: LogDamage = field(default_factory=LogDamage)
+    _rest: bytes = b""
+    _announced: dict[int, int] = field(default_factory=dict)
+    _undecided: int = 0
+    _task_cache: dict[bytes, int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._entry = b"%016x" % self.points.entry
+        self._returns = frozenset(b"%016x" % address for address in self.points.returns)
+
+    def feed(self, data: bytes, time_ns: int | None = None) -> Iterator[Entry | Return]:
+        """Decode what `data` completes. `time_ns` is the clock when `data` arrived, given to every event in it."""
+        text = self._rest + data
+        position = 0
+        for dump in _DUMP.finditer(text):
+            if dump.start() != position:
+                self._read_between(text[position : dump.start()])
+            position = dump.end()
+            event = self._decode(dump, time_ns)
+            if event is not None:
+                yield event
+        self._rest = text[position:]
+        if len(self._rest) > _LARGEST_DUMP:
+            self._drop_unreadable()
+
+    def finish(self) -> LogDamage:
+        """Call at the end of the log: what was left over counts as damage."""
+        start = self._rest.find(b"RAX=")
+        self._read_between(self._rest if start < 0 else self._rest[:start])
+        self.damage.cut_bytes = 0 if start < 0 else len(self._rest) - start
+        self.damage.announced_only += max(0, len(self._announced) - self._undecided)
+        self._rest = b""
+        self._announced.clear()
+        return self.damage
+
+    def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Entry | Return | None:
+        (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, fs, task, cr3) = dump.groups()
+        if rip == self._entry:
+            return Entry(
+                self._find_cpu(task, rip),
+                address_space(int(cr3, 16)),
+                int(fs, 16),
+                (rbx, rbp, r12_to_r15),
+                int(rax, 16),
+                (int(rdi, 16), int(rsi, 16), int(rdx, 16), int(r10, 16), int(r8, 16), int(r9, 16)),
+                int(rcx, 16),
+                int(rsp, 16),
+                time_ns,
+            )
+        if rip in self._returns:
+            return Return(
+                self._find_cpu(task, rip),
+                address_space(int(cr3, 16)),
+                int(fs, 16),
+                (rbx, rbp, r12_to_r15),
+                int(rax, 16),
+                int(rsp, 16),
+                None,
+                time_ns,
+            )
+        self.damage.unfiltered += 1
+        return None
+
+    def _find_cpu(self, task: bytes, rip: bytes) -> int | None:
+        if self._announced:
+            return self._match_announcement(int(task, 16), int(rip, 16))
+        cpu = self._task_cache.get(task, -1)
+        if cpu == -1:
+            cpu = self._task_cache[task] = self.cpu_of_task.get(int(task, 16))
+        if cpu is None:
+            self.damage.cpu_unknown += 1
+        return cpu
+
+    def _match_announcement(self, task: int, rip: int) -> int | None:
+        """Which of the CPUs that wrote a `Trace` line this dump belongs to; each can have one outstanding."""
+        cpu = self.cpu_of_task.get(task)
+        if cpu is None:
+            known = set(self.cpu_of_task.values())
+            fitting = [each for each, address in self._announced.items() if address == rip and each not in known]
+            if len(fitting) == 1:
+                cpu = self.cpu_of_task[task] = fitting[0]
+                self._task_cache.clear()
+        if cpu is None:
+            self.damage.cpu_unknown += 1
+            self._undecided += 1
+        else:
+            self._announced.pop(cpu, None)
+        return cpu
+
+    def _read_between(self, text: bytes) -> None:
+        position = 0
+        for line in _TRACE_LINE.finditer(text):
+            if line.start() != position:
+                self._note_foreign(text[position : line.start()])
+            position = line.end()
+            cpu = int(line[1])
+            if cpu in self._announced and self._undecided:
+                self._undecided -= 1
+            elif cpu in self._announced:
+                self.damage.announced_only += 1
+            self._announced[cpu] = int(line[2], 16)
+        if position != len(text):
+            self._note_foreign(text[position:])
+
+    def _note_foreign(self, text: bytes) -> None:
+        lines = [line for line in text.decode("ascii", "replace").splitlines() if line.strip()]
+        self.damage.foreign_lines += len(lines)
+        if lines and not self.damage.first_foreign:
+            self.damage.first_foreign = lines[0][:200]
+
+    def _drop_unreadable(self) -> None:
+        """Too long for one dump, so it can never become one: count all but the last line as foreign."""
+        end = self._rest.rfind(b"\n") + 1
+        self._note_foreign(self._rest[:end])
+        self._rest = self._rest[end:]
+
+
+def decode_task_registers(text: str) -> Mapping[int, int]:
+    """TR bases of all CPUs from the monitor's `info registers -a`, as a map from base to CPU number.
+
+    A base that two CPUs share (none has loaded TR yet) tells nothing and is left out.
+
+    >>> decode_task_registers("CPU#0\\nRAX=0\\nTR =0030 a000 0 0\\nCPU#1\\nTR =0030 b000 0 0\\n")
+    {40960: 0, 45056: 1}
+    """
+    found = [(int(base, 16), int(cpu)) for cpu, base in _TASK_REGISTER.findall(text)]
+    bases = [base for base, _ in found]
+    return {base: cpu for base, cpu in found if bases.count(base) == 1}

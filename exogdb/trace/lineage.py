@@ -1,0 +1,49 @@
+"""Which process an address space belongs to, over a trace.
+
+A process is numbered when it is first seen: 1, 2, 3. The number follows it through exec, where its address space
+changes, and is not given to the next process whose page table happens to lie in the same frame.
+"""
+
+from dataclasses import dataclass, field
+
+__all__ = ["Lineage"]
+
+
+@dataclass
+class Lineage:
+    """Numbers processes by address space (`exogdb.trace.event.address_space`)."""
+
+    seen: int = 0
+    parent: dict[int, int] = field(default_factory=dict)
+    _of_space: dict[int, int] = field(default_factory=dict)
+
+    def find(self, space: int) -> int:
+        """The process in `space` now; a new one if that space has not been seen.
+
+        >>> lineage = Lineage()
+        >>> lineage.find(0x1000), lineage.find(0x2000), lineage.find(0x1000)
+        (1, 2, 1)
+        """
+        process = self._of_space.get(space)
+        if process is None:
+            self.seen += 1
+            process = self._of_space[space] = self.seen
+        return process
+
+    def execute(self, old_space: int, new_space: int) -> int:
+        """exec: the process of `old_space` goes on in `new_space`."""
+        process = self.find(old_space)
+        if new_space != old_space:
+            del self._of_space[old_space]
+            self._of_space[new_space] = process
+        return process
+
+    def fork(self, parent_process: int, child_space: int) -> int:
+        """fork: the process in `child_space` is a new one."""
+        child = self.find(child_space)
+        self.parent[child] = parent_process
+        return child
+
+    def end(self, space: int) -> None:
+        """exit: whatever is seen in `space` from now on is another process."""
+        self._of_space.pop(space, None)

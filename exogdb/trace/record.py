@@ -1,0 +1,151 @@
+"""A trace as a file: JSON lines, one object a line, readable by anything.
+
+::
+
+    {"format": "exogdb-trace", "version": 1, "engine": "...", "clock": "...", "kernel": "...", ...}     first line
+    {"seq": 1, "cpu": 0, "process": 1, "space": "0x..", "nr": 101, "name": "ipc_send", ...}             one a call
+    {"end": {"calls": 1, "unseen": 0, "lost": 0, "problems": []}}                                       last line
+
+64-bit values are hex strings. Calls stand in the order in which they returned; `seq` is the order of entry. A file
+without its last line was cut off (the writer died), and the reader says so.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from exogdb.errors import FormatError
+from exogdb.trace.call import Call, CallState
+
+__all__ = ["FORMAT", "VERSION", "Header", "Record", "call_from_json", "call_to_json", "read_record"]
+
+FORMAT = "exogdb-trace"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """How a trace was taken. `clock` says in words what its times mean."""
+
+    engine: str
+    clock: str
+    kernel: str
+    cpus: int
+    started: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The first line of the file."""
+        return {"format": FORMAT, "version": VERSION} | self.__dict__
+
+
+@dataclass
+class Record:
+    """A whole file. `shown` holds, call by call, the name and the decoded arguments as the writer knew them."""
+
+    header: Header
+    calls: list[Call] = field(default_factory=list)
+    shown: list[tuple[str, list[str], str]] = field(default_factory=list)
+    end: dict[str, Any] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the writer came to its end."""
+        return self.end is not None
+
+
+def call_to_json(call: Call, name: str, arguments: Iterable[str], result: str) -> dict[str, Any]:
+    """One call as a line of the file, with the text that a user would read beside the raw values."""
+    return {
+        "seq": call.sequence,
+        "cpu": call.cpu,
+        "process": call.process,
+        "space": _hex(call.space),
+        "nr": call.number,
+        "name": name,
+        "args": None if call.arguments is None else [_hex(value) for value in call.arguments],
+        "shown": list(arguments),
+        "rip": _hex(call.user_rip),
+        "rsp": _hex(call.user_rsp),
+        "state": call.state.value,
+        "result": _hex(call.result),
+        "shown_result": result,
+        "entry_ns": call.entry_ns,
+        "exit_ns": call.exit_ns,
+        "return_cpu": call.return_cpu,
+        "return_space": _hex(call.return_space),
+        "kernel_stack": _hex(call.kernel_stack),
+        "ambiguous": call.is_ambiguous,
+    }
+
+
+def call_from_json(line: dict[str, Any]) -> Call:
+    """The call in one line of the file.
+
+    :raise KeyError: a field is missing. :raise ValueError: a field is not what it should be.
+    """
+    arguments = line["args"]
+    return Call(
+        sequence=int(line["seq"]),
+        cpu=line["cpu"],
+        space=int(line["space"], 16),
+        process=int(line["process"]),
+        number=line["nr"],
+        arguments=None if arguments is None else tuple(int(value, 16) for value in arguments),
+        user_rip=_unhex(line["rip"]),
+        user_rsp=_unhex(line["rsp"]),
+        entry_ns=line["entry_ns"],
+        state=CallState(line["state"]),
+        result=_unhex(line["result"]),
+        exit_ns=line["exit_ns"],
+        return_cpu=line["return_cpu"],
+        return_space=_unhex(line["return_space"]),
+        kernel_stack=_unhex(line["kernel_stack"]),
+        is_ambiguous=bool(line["ambiguous"]),
+    )
+
+
+def read_record(lines: Iterable[str]) -> Record:
+    """A record from its lines. A cut-off last line makes an incomplete record, not an error.
+
+    :raise FormatError: not a record of this version, or a line in the middle that cannot be read.
+    """
+    numbered = enumerate(lines, start=1)
+    record = Record(_read_header(numbered))
+    broken = 0
+    for number, text in numbered:
+        if broken:
+            raise FormatError(f"line {broken} of the trace cannot be read")
+        try:
+            line = json.loads(text)
+            if "end" in line:
+                record.end = line["end"]
+            else:
+                record.calls.append(call_from_json(line))
+                record.shown.append((line["name"], line["shown"], line["shown_result"]))
+        except (ValueError, KeyError, TypeError):
+            broken = number
+    return record
+
+
+def _read_header(numbered: Iterator[tuple[int, str]]) -> Header:
+    _, text = next(numbered, (0, ""))
+    try:
+        line = json.loads(text)
+        if line["format"] != FORMAT:
+            raise FormatError("this is not a trace: the first line names another format")
+        if line["version"] != VERSION:
+            raise FormatError(f"this trace has version {line['version']}; this exogdb reads version {VERSION}")
+        return Header(line["engine"], line["clock"], line["kernel"], int(line["cpus"]), line["started"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            "this is not a trace: its first line is no header (make one with `exo-syscall record`)"
+        ) from error
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else f"{value:#x}"
+
+
+def _unhex(text: str | None) -> int | None:
+    return None if text is None else int(text, 16)

@@ -1,0 +1,160 @@
+"""exogdb/trace/pairing.py: which return belongs to which entry."""
+
+from exogdb.trace.call import Call, CallState
+from exogdb.trace.event import Entry, Return
+from exogdb.trace.pairing import Notice, NoticeKind, Pairing
+
+_FORK, _EXIT, _EXEC, _RECEIVE = 1, 0, 2, 102
+
+
+def _enter(space: int, number: int, *, cpu: int = 0, fs: int = 0, kept: object = "r", rsp: int = 0x7000) -> Entry:
+    return Entry(cpu, space, fs, kept, number, (0, 0, 0, 0, 0, 0), 0x400000, rsp, None)
+
+
+def _leave(
+    space: int, result: int = 0, *, cpu: int = 0, fs: int = 0, kept: object = "r", stack: int | None = None
+) -> Return:
+    return Return(cpu, space, fs, kept, result, stack, None, None)
+
+
+def _feed(pairing: Pairing, *events: Entry | Return) -> list[Notice]:
+    return [notice for event in events for notice in pairing.feed(event)]
+
+
+def _told(notices: list[Notice]) -> list[tuple[NoticeKind, int | None, int | None]]:
+    return [(notice.kind, notice.call.number, notice.call.result) for notice in notices]
+
+
+def test_a_call_that_returns_at_once_is_one_notice() -> None:
+    notices = _feed(Pairing(), _enter(0x1000, 4), _leave(0x1000, 7))
+    assert _told(notices) == [(NoticeKind.WHOLE, 4, 7)]
+    assert notices[0].call.state is CallState.RETURNED
+
+
+def test_a_blocked_call_is_unfinished_when_its_cpu_goes_on_with_another() -> None:
+    notices = _feed(Pairing(), _enter(0x1000, _RECEIVE), _enter(0x2000, 101), _leave(0x2000, 5), _leave(0x1000, 6))
+    assert [notice.kind for notice in notices] == [NoticeKind.UNFINISHED, NoticeKind.WHOLE, NoticeKind.RESUMED]
+    assert [notice.call.process for notice in notices] == [1, 2, 1]
+    assert notices[2].call.result == 6
+
+
+def test_calls_on_two_cpus_at_once_are_not_called_unfinished() -> None:
+    notices = _feed(
+        Pairing(),
+        _enter(0x1000, 4, cpu=0),
+        _enter(0x2000, 5, cpu=1),
+        _leave(0x1000, 1, cpu=0),
+        _leave(0x2000, 2, cpu=1),
+    )
+    assert _told(notices) == [(NoticeKind.WHOLE, 4, 1), (NoticeKind.WHOLE, 5, 2)]
+
+
+def test_a_call_may_return_on_another_cpu() -> None:
+    (notice,) = _feed(Pairing(), _enter(0x1000, 4, cpu=0), _leave(0x1000, 1, cpu=3))
+    assert (notice.call.cpu, notice.call.return_cpu) == (0, 3)
+
+
+def test_order_alone_never_pairs() -> None:
+    """The return that comes next belongs to somebody else, whose entry came before the trace."""
+    notices = _feed(Pairing(), _enter(0x1000, _RECEIVE), _leave(0x9000, 3), _leave(0x1000, 8))
+    states = [(notice.kind, notice.call.state, notice.call.result) for notice in notices]
+    assert states[1] == (NoticeKind.RESUMED, CallState.ENTERED_BEFORE, 3)
+    assert states[2] == (NoticeKind.RESUMED, CallState.RETURNED, 8)
+
+
+def test_threads_of_one_process_are_told_apart_by_their_thread_pointer() -> None:
+    notices = _feed(
+        Pairing(registers_kept=False),
+        _enter(0x1000, 10, fs=0xA, rsp=0x10000),
+        _enter(0x1000, 11, fs=0xB, rsp=0x90000),
+        _leave(0x1000, 100, fs=0xA),
+        _leave(0x1000, 110, fs=0xB),
+    )
+    ended = {notice.call.number: notice.call.result for notice in notices if notice.call.result is not None}
+    assert ended == {10: 100, 11: 110}
+
+
+def test_threads_without_a_thread_pointer_are_told_apart_by_their_registers() -> None:
+    notices = _feed(
+        Pairing(),
+        _enter(0x1000, 10, kept="a", rsp=0x10000),
+        _enter(0x1000, 11, kept="b", rsp=0x90000),
+        _leave(0x1000, 100, kept="a"),
+        _leave(0x1000, 110, kept="b"),
+    )
+    assert {n.call.number: n.call.result for n in notices if n.call.result} == {10: 100, 11: 110}
+
+
+def test_threads_that_look_alike_are_told_apart_by_the_kernel_stack_once_it_is_known() -> None:
+    pairing = Pairing()
+    _feed(pairing, _enter(0x1000, 4, rsp=0x10000), _leave(0x1000, stack=0xF000))
+    _feed(pairing, _enter(0x1000, 4, rsp=0x90000), _leave(0x1000, stack=0xE000))
+    notices = _feed(
+        pairing,
+        _enter(0x1000, 10, rsp=0x10000),
+        _enter(0x1000, 11, rsp=0x90000),
+        _leave(0x1000, 100, stack=0xF000),
+        _leave(0x1000, 110, stack=0xE000),
+    )
+    assert {n.call.number: n.call.result for n in notices if n.call.result} == {10: 100, 11: 110}
+    assert pairing.ambiguous == 0
+
+
+def test_what_cannot_be_told_apart_is_marked() -> None:
+    pairing = Pairing()
+    notices = _feed(pairing, _enter(0x1000, 10, rsp=0x10000), _enter(0x1000, 11, rsp=0x90000), _leave(0x1000, 5))
+    assert notices[-1].call.is_ambiguous
+    assert pairing.ambiguous == 1
+
+
+def test_exit_never_returns_and_its_page_table_becomes_another_process() -> None:
+    pairing = Pairing(exit_numbers=frozenset({_EXIT}))
+    notices = _feed(pairing, _enter(0x1000, _EXIT), _enter(0x2000, 4), _leave(0x2000), _enter(0x1000, 4))
+    exits = [notice for notice in notices if notice.call.number == _EXIT]
+    assert [notice.kind for notice in exits] == [NoticeKind.UNFINISHED, NoticeKind.RESUMED]
+    assert exits[-1].call.state is CallState.NEVER_RETURNED
+    assert [call.process for call in pairing.still_open()] == [3]
+
+
+def test_the_child_of_a_fork_is_followed() -> None:
+    pairing = Pairing(fork_numbers=frozenset({_FORK}))
+    notices = _feed(
+        pairing,
+        _enter(0x1000, _FORK, kept="parent"),
+        _leave(0x1000, 12, kept="parent"),
+        _leave(0x2000, 0, kept="parent", stack=0xD000),
+    )
+    parent, child = (notice.call for notice in notices)
+    assert (parent.state, parent.result) == (CallState.RETURNED, 12)
+    assert (child.state, child.number, child.process) == (CallState.STARTED_BY_FORK, _FORK, 2)
+    assert pairing.lineage.parent == {2: 1}
+
+
+def test_exec_is_followed_into_the_new_address_space() -> None:
+    pairing = Pairing()
+    _feed(pairing, _enter(0x1000, 4), _leave(0x1000, stack=0xF000))
+    (notice,) = _feed(pairing, _enter(0x1000, _EXEC), _leave(0x5000, 0, kept="new image", stack=0xF000))
+    call = notice.call
+    assert (call.number, call.state, call.space, call.return_space) == (_EXEC, CallState.RETURNED, 0x1000, 0x5000)
+    (notice,) = _feed(pairing, _enter(0x5000, 4), _leave(0x5000))
+    assert notice.call.process == 1
+
+
+def test_what_is_open_at_the_end_is_told_once() -> None:
+    pairing = Pairing()
+    assert _feed(pairing, _enter(0x1000, _RECEIVE)) == []
+    assert [notice.kind for notice in pairing.finish()] == [NoticeKind.UNFINISHED]
+    assert list(pairing.finish()) == []
+    assert [call.number for call in pairing.still_open()] == [_RECEIVE]
+
+
+def test_every_entry_gets_its_place_in_the_order() -> None:
+    pairing = Pairing()
+    calls: list[Call] = [
+        notice.call
+        for notice in _feed(
+            pairing, _enter(0x1000, 1), _leave(0x1000), _enter(0x2000, 2), _leave(0x2000), _enter(0x1000, 3)
+        )
+    ]
+    assert [call.sequence for call in calls] == [1, 2]
+    assert pairing.entries == 3
