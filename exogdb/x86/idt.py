@@ -1,0 +1,126 @@
+"""The interrupt descriptor table of long mode: 16-byte gates.
+
+::
+
+    127    96 95          64 63          48 47 46 45 44 43  40 39   35 34 32 31      16 15        0
+    +--------+--------------+--------------+--+-----+--+------+-------+-----+----------+-----------+
+    | resvd  | offset 63:32 | offset 31:16 |P | DPL |0 | type | resvd | IST | selector |offset 15:0|
+    +--------+--------------+--------------+--+-----+--+------+-------+-----+----------+-----------+
+
+Source: Intel SDM Vol. 3A, 64-Bit Mode IDT, and Exception and Interrupt Vectors; AMD APM Vol. 2, Gate
+Descriptors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exogdb.errors import FormatError
+from exogdb.x86.selector import Selector
+
+__all__ = ["CpuException", "Gate", "decode_gate", "decode_idt", "vector_name"]
+
+GATE_SIZE = 16
+GATE_TYPES = {0xE: "interrupt", 0xF: "trap"}
+
+
+@dataclass(frozen=True)
+class CpuException:
+    """An exception that the CPU defines. `pushes_error`: it pushes an error code below the frame."""
+
+    mnemonic: str
+    name: str
+    pushes_error: bool = False
+
+
+EXCEPTIONS: Mapping[int, CpuException] = {
+    0: CpuException("#DE", "divide error"),
+    1: CpuException("#DB", "debug"),
+    2: CpuException("NMI", "non-maskable interrupt"),
+    3: CpuException("#BP", "breakpoint"),
+    4: CpuException("#OF", "overflow"),
+    5: CpuException("#BR", "bound range exceeded"),
+    6: CpuException("#UD", "invalid opcode"),
+    7: CpuException("#NM", "device not available"),
+    8: CpuException("#DF", "double fault", pushes_error=True),
+    10: CpuException("#TS", "invalid TSS", pushes_error=True),
+    11: CpuException("#NP", "segment not present", pushes_error=True),
+    12: CpuException("#SS", "stack fault", pushes_error=True),
+    13: CpuException("#GP", "general protection", pushes_error=True),
+    14: CpuException("#PF", "page fault", pushes_error=True),
+    16: CpuException("#MF", "x87 floating point"),
+    17: CpuException("#AC", "alignment check", pushes_error=True),
+    18: CpuException("#MC", "machine check"),
+    19: CpuException("#XM", "SIMD floating point"),
+    20: CpuException("#VE", "virtualization"),
+    21: CpuException("#CP", "control protection", pushes_error=True),
+    28: CpuException("#HV", "hypervisor injection (AMD)"),
+    29: CpuException("#VC", "VMM communication (AMD)", pushes_error=True),
+    30: CpuException("#SX", "security (AMD)", pushes_error=True),
+}
+
+
+def vector_name(vector: int) -> str:
+    """The mnemonic of an exception, `reserved` below 32, else `interrupt`.
+
+    >>> vector_name(14), vector_name(9), vector_name(0x80)
+    ('#PF', 'reserved', 'interrupt')
+    """
+    if vector in EXCEPTIONS:
+        return EXCEPTIONS[vector].mnemonic
+    return "reserved" if vector < 32 else "interrupt"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One entry of the IDT. `ist` is 0 (no stack switch of its own) or 1 to 7; `handler` a linear address."""
+
+    vector: int
+    raw: int
+    handler: int
+    selector: Selector
+    ist: int
+    type: int
+    dpl: int
+    present: bool
+
+    @property
+    def kind(self) -> str:
+        """`interrupt` (IF is cleared on entry), `trap` (IF stays), or the type that long mode does not
+        allow.
+        """
+        return GATE_TYPES.get(self.type, f"reserved type {self.type:#x}")
+
+    @property
+    def name(self) -> str:
+        """The vector by name."""
+        return vector_name(self.vector)
+
+
+def decode_gate(data: bytes, vector: int) -> Gate:
+    """The gate in exactly 16 little-endian bytes.
+
+    :raise FormatError: another length.
+    """
+    if len(data) != GATE_SIZE:
+        raise FormatError(f"an IDT gate has {GATE_SIZE} bytes, got {len(data)}")
+    raw = int.from_bytes(data, "little")
+    return Gate(
+        vector=vector,
+        raw=raw,
+        handler=raw & 0xFFFF | (raw >> 48 & 0xFFFF) << 16 | (raw >> 64 & 0xFFFFFFFF) << 32,
+        selector=Selector(raw >> 16 & 0xFFFF),
+        ist=raw >> 32 & 7,
+        type=raw >> 40 & 0x1F,
+        dpl=raw >> 45 & 3,
+        present=bool(raw >> 47 & 1),
+    )
+
+
+def decode_idt(data: bytes) -> tuple[Gate, ...]:
+    """Every whole gate in `data`, from vector 0. The CPU uses at most 256 of them.
+
+    >>> [gate.present for gate in decode_idt(bytes(40))]
+    [False, False]
+    """
+    count = min(len(data) // GATE_SIZE, 256)
+    return tuple(decode_gate(data[n * GATE_SIZE : (n + 1) * GATE_SIZE], n) for n in range(count))
