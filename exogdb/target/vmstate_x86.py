@@ -1,0 +1,264 @@
+"""The body of a `cpu` section of QEMU's x86-64 device state, field by field.
+
+The order is that of `vmstate_x86_cpu` in QEMU's target/i386/machine.c, version 12 (since QEMU 0.15, the same
+in 7.2 and 10.0). It is part of QEMU's migration promise: fields are never moved, new state comes in
+subsections behind them. A version other than 12, a body that does not end where it must, or fields that
+contradict each other are refused.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exogdb.errors import FormatError
+
+__all__ = ["CpuState", "SegmentRegister", "decode_apic_base", "decode_cpu", "decode_halted"]
+
+CPU_VERSION = 12
+CPU_COMMON_VERSION = 1
+APIC_VERSION = 3
+SUBSECTION = 0x05
+SELECTED_SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr")
+
+# QEMU's env.regs is in the order of the instruction encoding.
+REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+
+# name, struct format, repetitions. A name that starts with "-" is skipped: QEMU's own bookkeeping.
+FIELDS: tuple[tuple[str, str, int], ...] = (
+    *((name, "Q", 1) for name in REGISTERS),
+    ("rip", "Q", 1),
+    ("rflags", "Q", 1),
+    ("hflags", "I", 1),
+    ("fcw", "H", 1),
+    ("fsw", "H", 1),
+    ("ftw_valid", "H", 1),
+    ("fpregs_format", "H", 1),
+    ("-fpregs", "10s", 8),
+    *((f"{segment}{part}", fmt, 1) for segment in SELECTED_SEGMENTS
+      for part, fmt in ((".selector", "I"), (".base", "Q"), (".limit", "I"), (".flags", "I"))),
+    ("IA32_SYSENTER_CS", "I", 1),
+    ("IA32_SYSENTER_ESP", "Q", 1),
+    ("IA32_SYSENTER_EIP", "Q", 1),
+    ("cr0", "Q", 1),
+    ("cr2", "Q", 1),
+    ("cr3", "Q", 1),
+    ("cr4", "Q", 1),
+    *((f"dr{n}", "Q", 1) for n in range(4)),
+    ("-dr4_dr5", "Q", 2),
+    ("dr6", "Q", 1),
+    ("dr7", "Q", 1),
+    ("a20_mask", "I", 1),
+    ("mxcsr", "I", 1),
+    ("-xmm", "16s", 16),
+    ("IA32_EFER", "Q", 1),
+    ("IA32_STAR", "Q", 1),
+    ("IA32_LSTAR", "Q", 1),
+    ("IA32_CSTAR", "Q", 1),
+    ("IA32_FMASK", "Q", 1),
+    ("IA32_KERNEL_GS_BASE", "Q", 1),
+    ("-smbase", "I", 1),
+    ("IA32_PAT", "Q", 1),
+    ("hflags2", "I", 1),
+    ("VM_HSAVE_PA", "Q", 1),
+    ("-vm_vmcb", "Q", 1),
+    ("-tsc_offset", "Q", 1),
+    ("-intercept", "Q", 1),
+    ("-intercept_cr_dr", "H", 4),
+    ("-intercept_exceptions", "I", 1),
+    ("-v_tpr", "B", 1),
+    ("-mtrr_fixed", "Q", 11),
+    ("IA32_MTRR_DEF_TYPE", "Q", 1),
+    ("-mtrr_var", "Q", 16),
+    ("-interrupt_injected", "I", 1),
+    ("-mp_state", "I", 1),
+    ("-tsc", "Q", 1),
+    ("-exception_nr", "I", 1),
+    ("-soft_interrupt", "B", 1),
+    ("-nmi_injected", "B", 1),
+    ("-nmi_pending", "B", 1),
+    ("-has_error_code", "B", 1),
+    ("-sipi_vector", "I", 1),
+    ("IA32_MCG_CAP", "Q", 1),
+    ("IA32_MCG_STATUS", "Q", 1),
+    ("IA32_MCG_CTL", "Q", 1),
+    ("-mce_banks", "Q", 40),
+    ("IA32_TSC_AUX", "Q", 1),
+    ("-system_time_msr", "Q", 1),
+    ("-wall_clock_msr", "Q", 1),
+    ("xcr0", "Q", 1),
+    ("-xstate_bv", "Q", 1),
+    ("-ymmh", "16s", 16),
+)  # fmt: skip
+BODY_SIZE = sum(struct.calcsize(f">{fmt}") * count for _, fmt, count in FIELDS)
+
+# Subsections of known length, most of them one MSR; QEMU writes them only when the value is not the reset
+# value.
+SUBSECTIONS: Mapping[str, tuple[str, str]] = {
+    "cpu/async_pf_msr": ("-", ">Q"),
+    "cpu/async_pv_eoi_msr": ("-", ">Q"),
+    "cpu/steal_time_msr": ("-", ">Q"),
+    "cpu/poll_control_msr": ("-", ">Q"),
+    "cpu/fpop_ip_dp": ("-", ">18s"),
+    "cpu/msr_tsc_adjust": ("IA32_TSC_ADJUST", ">Q"),
+    "cpu/msr_tscdeadline": ("IA32_TSC_DEADLINE", ">Q"),
+    "cpu/msr_ia32_misc_enable": ("IA32_MISC_ENABLE", ">Q"),
+    "cpu/msr_ia32_feature_control": ("IA32_FEATURE_CONTROL", ">Q"),
+    "cpu/xss": ("IA32_XSS", ">Q"),
+    "cpu/umwait": ("IA32_UMWAIT_CONTROL", ">I"),
+    "cpu/tsc_khz": ("-", ">Q"),
+    "cpu/msr_smi_count": ("-", ">Q"),
+    "cpu/pkru": ("-", ">I"),
+    "cpu/spec_ctrl": ("IA32_SPEC_CTRL", ">Q"),
+    "cpu/mcg_ext_ctl": ("-", ">Q"),
+    "cpu/virt_ssbd": ("-", ">Q"),
+    "cpu/svn_npt": ("-", ">12s"),
+}
+
+# QEMU target/i386/cpu.h: HF_CPL_MASK, HF_LMA_SHIFT, DESC_DPL_SHIFT; EFER.LMA is bit 10.
+HFLAGS_LMA = 1 << 14
+EFER_LMA = 1 << 10
+A20_MASKS = (0xFFFFFFFF, 0xFFEFFFFF)
+
+
+@dataclass(frozen=True)
+class SegmentRegister:
+    """A segment register with its hidden part. `limit` in bytes; `flags` is bits 63:32 of the descriptor."""
+
+    selector: int
+    base: int
+    limit: int
+    flags: int
+
+
+@dataclass(frozen=True)
+class CpuState:
+    """One vCPU as QEMU saved it.
+
+    `registers` has rax to r15, rip, rflags, cr0, cr2, cr3, cr4, dr0 to dr3, dr6, dr7, xcr0; `segments`
+    has es, cs, ss, ds, fs, gs, ldtr, tr, gdtr, idtr; `msrs` is by the names of the Intel SDM. `halted`:
+    it executed HLT and waits.
+    """
+
+    index: int
+    halted: bool
+    registers: Mapping[str, int]
+    segments: Mapping[str, SegmentRegister]
+    msrs: Mapping[str, int]
+
+    @property
+    def cpl(self) -> int:
+        """The current privilege level, 0 to 3: the DPL of the hidden part of SS (Intel SDM Vol. 3A,
+        Privilege Levels).
+        """
+        return self.segments["ss"].flags >> 13 & 3
+
+
+def _read_fields(body: bytes, offset: int) -> dict[str, int]:
+    if len(body) < BODY_SIZE:
+        raise FormatError(
+            f"the 'cpu' section has {len(body)} bytes, fewer than the {BODY_SIZE} of x86-64", offset
+        )
+    values: dict[str, int] = {}
+    at = 0
+    for name, fmt, count in FIELDS:
+        if not name.startswith("-"):
+            (values[name],) = struct.unpack_from(f">{fmt}", body, at)
+        at += struct.calcsize(f">{fmt}") * count
+    return values
+
+
+def _check_consistent(values: Mapping[str, int], offset: int) -> None:
+    """Refuse fields that contradict each other: then the layout is not the one assumed."""
+    problem = ""
+    if values["fpregs_format"] != 0:
+        problem = "the x87 format field is not 0"
+    elif values["a20_mask"] not in A20_MASKS:
+        problem = f"the A20 mask is {values['a20_mask']:#x}"
+    elif bool(values["hflags"] & HFLAGS_LMA) != bool(values["IA32_EFER"] & EFER_LMA):
+        problem = "EFER.LMA and QEMU's own flag for long mode differ"
+    elif values["hflags"] & 3 != values["ss.flags"] >> 13 & 3:
+        problem = "the privilege level and the DPL of SS differ"
+    elif any(values[f"{name}.selector"] > 0xFFFF for name in SELECTED_SEGMENTS):
+        problem = "a selector has more than 16 bits"
+    if problem:
+        raise FormatError(f"the 'cpu' section contradicts itself ({problem}): an unknown layout", offset)
+
+
+def _subsection_msrs(body: bytes, offset: int) -> dict[str, int]:
+    """MSRs in the subsections behind the fields; each is `0x05 u8 len name u32 version fields`.
+
+    The length of `fields` is written nowhere: behind a subsection that is not in the table nothing is
+    decoded.
+    """
+    msrs: dict[str, int] = {}
+    at = BODY_SIZE
+    while at < len(body):
+        length = body[at + 1] if at + 1 < len(body) else 0
+        name = body[at + 2 : at + 2 + length]
+        if body[at] != SUBSECTION or not name.startswith(b"cpu/") or len(name) != length:
+            raise FormatError("the 'cpu' section does not end where x86-64 version 12 ends", offset + at)
+        at += 2 + length + 4
+        known = SUBSECTIONS.get(name.decode("ascii", "replace"))
+        if known is None:
+            break
+        msr, fmt = known
+        if at + struct.calcsize(fmt) > len(body):
+            raise FormatError(f"subsection {name.decode('ascii')} is cut short", offset + at)
+        if msr != "-":
+            (msrs[msr],) = struct.unpack_from(fmt, body, at)
+        at += struct.calcsize(fmt)
+    return msrs
+
+
+def decode_cpu(
+    body: bytes, version: int, index: int, halted: bool, apic_base: int | None, offset: int = 0
+) -> CpuState:
+    """The vCPU in the body of a `cpu` section; `offset` is where that starts in the stream, in bytes.
+
+    :raise FormatError: another version, length or content than x86-64 has.
+    """
+    if version != CPU_VERSION:
+        raise FormatError(f"the 'cpu' section has version {version}, exogdb knows {CPU_VERSION}", offset)
+    values = _read_fields(body, offset)
+    _check_consistent(values, offset)
+    segments = {
+        name: SegmentRegister(
+            values[f"{name}.selector"],
+            values[f"{name}.base"],
+            values[f"{name}.limit"],
+            values[f"{name}.flags"],
+        )
+        for name in SELECTED_SEGMENTS
+    }
+    msrs = {name: value for name, value in values.items() if name.isupper()}
+    msrs |= _subsection_msrs(body, offset)
+    msrs["IA32_FS_BASE"] = segments["fs"].base
+    msrs["IA32_GS_BASE"] = segments["gs"].base
+    if apic_base is not None:
+        msrs["IA32_APIC_BASE"] = apic_base
+    registers = {name: value for name, value in values.items() if name.islower() and "." not in name}
+    return CpuState(index, halted, registers, segments, msrs)
+
+
+def decode_halted(body: bytes, version: int, offset: int = 0) -> bool:
+    """Whether the vCPU of a `cpu_common` section is halted (QEMU cpu.c, vmstate_cpu_common: the first u32).
+
+    :raise FormatError: another version, or not a flag.
+    """
+    if version != CPU_COMMON_VERSION or len(body) < 8:
+        raise FormatError(f"the 'cpu_common' section has version {version} and {len(body)} bytes", offset)
+    (halted,) = struct.unpack_from(">I", body)
+    if halted not in (0, 1):
+        raise FormatError(f"the 'cpu_common' section says halted = {halted}", offset)
+    return bool(halted)
+
+
+def decode_apic_base(body: bytes, version: int, offset: int = 0) -> int:
+    """IA32_APIC_BASE in an `apic` section (QEMU hw/intc/apic_common.c, vmstate_apic_common: the first u32).
+
+    :raise FormatError: another version, or shorter than the fields.
+    """
+    if version != APIC_VERSION or len(body) < 4:
+        raise FormatError(f"the 'apic' section has version {version} and {len(body)} bytes", offset)
+    value: int = struct.unpack_from(">I", body)[0]
+    return value
