@@ -62,11 +62,7 @@ def _header_at(data: bytes, at: int) -> _Header | None:
     section_id, length = struct.unpack_from(">IB", data, at + 1)
     end = at + 6 + length + 8
     name = data[at + 6 : at + 6 + length]
-    if (
-        not length
-        or end > len(data)
-        or not (name.isascii() and name.decode("ascii", "replace").isprintable())
-    ):
+    if not length or end > len(data) or not (name.isascii() and name.decode("ascii", "replace").isprintable()):
         return None
     instance_id, version_id = struct.unpack_from(">II", data, end - 8)
     return _Header(name.decode("ascii"), section_id, instance_id, version_id, end)

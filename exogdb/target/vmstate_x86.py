@@ -155,9 +155,7 @@ class CpuState:
 
 def _read_fields(body: bytes, offset: int) -> dict[str, int]:
     if len(body) < BODY_SIZE:
-        raise FormatError(
-            f"the 'cpu' section has {len(body)} bytes, fewer than the {BODY_SIZE} of x86-64", offset
-        )
+        raise FormatError(f"the 'cpu' section has {len(body)} bytes, fewer than the {BODY_SIZE} of x86-64", offset)
     values: dict[str, int] = {}
     at = 0
     for name, fmt, count in FIELDS:

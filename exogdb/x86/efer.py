@@ -43,7 +43,5 @@ def check_efer(value: int) -> tuple[str, ...]:
     if "LMA" not in names:
         findings.append("LMA is clear: the CPU is not in long mode, LSTAR and FMASK are not used")
     if "LMA" in names and "NXE" not in names:
-        findings.append(
-            "NXE is clear: every readable page is executable, and bit 63 of a page-table entry faults"
-        )
+        findings.append("NXE is clear: every readable page is executable, and bit 63 of a page-table entry faults")
     return tuple(findings)

@@ -117,17 +117,13 @@ def _not_mapped(address: int, entries: list[PageTableEntry], reason: str) -> Pag
     return PageWalk(address, tuple(entries), None, 0, writable=False, user=False, nx=False, reason=reason)
 
 
-def walk_page_tables(
-    memory: ReadableMemory, address: int, cr0: int, cr3: int, cr4: int, efer: int
-) -> PageWalk:
+def walk_page_tables(memory: ReadableMemory, address: int, cr0: int, cr3: int, cr4: int, efer: int) -> PageWalk:
     """Translate the linear `address` with 4- or 5-level paging. `memory` is addressed physically.
 
     :raise exogdb.errors.MemoryFault: a page table lies where there is no memory.
     """
     if not cr0 & CR0_PG:
-        return PageWalk(
-            address, (), address, 4096, writable=True, user=True, nx=False, reason="paging is off"
-        )
+        return PageWalk(address, (), address, 4096, writable=True, user=True, nx=False, reason="paging is off")
     if not (cr4 & CR4_PAE and efer & EFER_LMA):
         return _not_mapped(address, [], "the CPU is not in long mode: 32-bit paging is not decoded")
     bits = linear_bits(cr4)

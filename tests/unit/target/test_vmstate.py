@@ -139,9 +139,7 @@ def test_a_device_that_imitates_a_section_is_refused() -> None:
     """A guest can write bytes into a device; a fake end of section must not be believed."""
     original = stream("qemu7.2-pc-2-reset")
     fw_cfg = next(section for section in for_each_section(original) if section.name == "fw_cfg")
-    fake = (
-        struct.pack(">BI", 0x7E, fw_cfg.section_id) + b"\x04" + struct.pack(">IB3sII", 999, 3, b"cpu", 0, 12)
-    )
+    fake = struct.pack(">BI", 0x7E, fw_cfg.section_id) + b"\x04" + struct.pack(">IB3sII", 999, 3, b"cpu", 0, 12)
     damaged = original[: fw_cfg.offset + 4] + fake + original[fw_cfg.offset + 4 :]
     with pytest.raises(FormatError, match="more than one place"):
         decode_device_state(damaged)

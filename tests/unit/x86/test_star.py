@@ -33,9 +33,7 @@ def test_missing_32_bit_code_is_no_mistake_of_a_64_bit_kernel() -> None:
 
 
 def test_each_wrong_descriptor_is_named() -> None:
-    wrong_dpl = findings(
-        0x001B000800000000, 0, KERNEL_CODE, KERNEL_DATA, USER_CODE32, KERNEL_DATA, USER_CODE64
-    )
+    wrong_dpl = findings(0x001B000800000000, 0, KERNEL_CODE, KERNEL_DATA, USER_CODE32, KERNEL_DATA, USER_CODE64)
     assert wrong_dpl == ("SYSRETQ/L SS 0x0023 (GDT 4, RPL 3) has DPL 0, expected 3",)
     not_long = findings(0x001B000800000000, 0, USER_CODE32, KERNEL_DATA, USER_CODE32, USER_DATA, USER_CODE64)
     assert [text.split(") ")[1] for text in not_long] == [
