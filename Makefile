@@ -1,0 +1,55 @@
+# `make demo` and `make test` bring in whatever they need; see README.md. `make help` lists the targets.
+# Everything is made below build/ and .venv/.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PYTEST_ARGS ?=
+
+# Looked up when a recipe runs: on a fresh machine the packages arrive first.
+RUSTC = $(shell scripts/find-rustc)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: packages venv kernel ## boot the reference kernel and stop at an IPC send, in GDB
+	@$(BIN)/exogdb demo build/kernel/exo-os.elf
+
+test: packages-test venv kernel ## run every test
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+lint: packages venv ## run the linters and type checkers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if [ -f kernel/kernel.mk ]; then $(MAKE) --no-print-directory kernel-lint; fi
+
+check: lint test ## lint and test
+
+bench: packages venv kernel ## measure, print a table and write build/bench.json
+	$(BIN)/python -m bench
+
+kernel: packages ## build the reference kernel (VARIANT=name for another build of it)
+
+-include kernel/kernel.mk
+
+venv: .venv/.stamp ## make .venv with everything that pyproject.toml names
+
+.venv/.stamp: pyproject.toml | packages
+	@echo 'exogdb: making .venv' >&2
+	@$$(scripts/find-python) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+packages:
+	@scripts/bring-in run
+
+packages-test:
+	@scripts/bring-in run test
+
+clean: ## remove what was built; .venv stays
+	rm -rf build
+
+.PHONY: help demo test lint check bench kernel venv packages packages-test clean
