@@ -1,0 +1,97 @@
+"""Finding the kernel's own table of system-call numbers.
+
+A file named by `set exo syscalls FILE` wins. Otherwise the kernel's debug info says which source file the entry
+stub or the dispatcher was compiled from; constants leave nothing in debug info themselves, so the files around
+that one are searched for `SYS_*` or `__NR_*` definitions.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import gdb
+
+from exogdb.abi.numbers import NumberTable, parse_numbers
+from exogdb.errors import FormatError, UsageError
+from exogdb.target import settings
+from exogdb.target.symbols import find_address
+
+__all__ = ["read_number_table"]
+
+_SUFFIXES = (".rs", ".h")
+# A number table has many definitions; a lone SYS_ constant in a driver is none.
+_FEWEST_NUMBERS = 4
+# Kernels keep numbers beside the dispatcher, or one or two directories above it.
+_PARENTS = 2
+_LARGEST_FILE = 1 << 20
+
+
+def read_number_table(code: Iterable[int] = ()) -> NumberTable:
+    """The number table, empty if none can be found. Nothing is read from the guest.
+
+    `code` are addresses of functions to start from, such as the dispatcher's; the usual names are tried as well.
+
+    :raise UsageError: the file given by `set exo syscalls` cannot be read or holds no numbers.
+    """
+    named = settings.syscall_table_file()
+    if named:
+        return _read_named(Path(named).expanduser())
+    for source in _source_files([*code, *_usual_functions()]):
+        table = _best_table_near(source)
+        if table is not None:
+            return table
+    return NumberTable()
+
+
+def _read_named(path: Path) -> NumberTable:
+    try:
+        return _parse(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError, FormatError) as error:
+        raise UsageError(f"`set exo syscalls {path}`: {error}") from error
+
+
+def _usual_functions() -> Iterator[int]:
+    for name in ("syscall_dispatch", "syscall_entry", "syscall_rust_handler", "do_syscall_64"):
+        address = find_address(name)
+        if address is not None:
+            yield address
+
+
+def _source_files(code: Iterable[int]) -> Iterator[Path]:
+    seen = set()
+    for address in code:
+        symtab = gdb.find_pc_line(address).symtab
+        if symtab is not None and symtab.fullname() not in seen:
+            seen.add(symtab.fullname())
+            yield Path(symtab.fullname())
+
+
+def _best_table_near(source: Path) -> NumberTable | None:
+    for directory in list(source.parents)[: _PARENTS + 1]:
+        tables = [table for path in _candidates(directory) if (table := _parse_quietly(path)) is not None]
+        if tables:
+            return max(tables, key=len)
+    return None
+
+
+def _candidates(directory: Path) -> Iterator[Path]:
+    try:
+        for path in sorted(directory.iterdir()):
+            if path.suffix in _SUFFIXES and path.is_file() and path.stat().st_size <= _LARGEST_FILE:
+                yield path
+    except OSError:
+        return
+
+
+def _parse_quietly(path: Path) -> NumberTable | None:
+    # A file that merely stands beside the stub and cannot be read is no table: that is an answer, not an error.
+    try:
+        table = _parse(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError, FormatError):
+        return None
+    return table if len(table) >= _FEWEST_NUMBERS else None
+
+
+@lru_cache(maxsize=64)
+def _parse(path: Path, _modified_ns: int) -> NumberTable:
+    return parse_numbers(path.read_text(encoding="utf-8"), str(path))
