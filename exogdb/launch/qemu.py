@@ -69,6 +69,7 @@ class Qemu:
         self.qmp_socket = directory / "qmp.sock"
         self.serial_path = directory / "serial.log"
         self.log_path = directory / "qemu.log"
+        self.serial_path.touch()
         self.command = machine.command(directory)
         self.process = _start(self.command, self.log_path)
         try:

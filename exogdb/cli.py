@@ -1,0 +1,111 @@
+"""The console script `exogdb`: what is done outside GDB."""
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from exogdb.errors import ExoError
+from exogdb.launch.image import read_image
+from exogdb.launch.logfilter import log_filter
+from exogdb.launch.qemu import Machine
+from exogdb.launch.run import Run, run
+
+__all__ = ["main"]
+
+DEMO_COMMANDS = (
+    "exo-syscall break 101",
+    "continue",
+    "exo-msr",
+    "exo-gs",
+    "exo-syscall frame",
+    "bt",
+    "list",
+)
+DEMO_FAREWELL = """
+The guest is stopped inside the system call. Try next:
+  exo-syscall list          every system call of this kernel
+  exo-syscall break ipc     stop at any call of a group; `help exo-syscall break` has the grammar
+  continue                  to the next stop; Ctrl-C stops the guest wherever it is
+  help exo-msr              every command has a usage and an example
+  quit                      ends GDB and QEMU"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand that `arguments` (default: the process's own) name, and answer the exit status.
+
+    An error that exogdb raises on purpose is printed as one sentence and is status 1.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    ours, qemu = _split(words)
+    options = _parser().parse_args(ours)
+    try:
+        status: int = options.body(options, qemu)
+    except ExoError as error:
+        print(f"exogdb: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What is before the first `--`, and what is after it for QEMU."""
+    if "--" not in words:
+        return words, ()
+    position = words.index("--")
+    return words[:position], tuple(words[position + 1 :])
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="exogdb", description="Look at the system-call path of an x86-64 kernel in QEMU.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    start = commands.add_parser(
+        "run",
+        help="boot a kernel in QEMU with GDB attached to it",
+        usage="exogdb run KERNEL [options] [-- QEMU ARGUMENTS]",
+        description="Boot KERNEL in QEMU, attach GDB with the plugin and all symbols, and stop at the first\n"
+        "system call. Quitting GDB ends QEMU too.\n\nExample: exogdb run build/kernel/exo-os.elf --smp 2 -- -m 1G",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    _add_start_options(start)
+    start.add_argument(
+        "--attach", metavar="TARGET", help="GDB stub of a QEMU that runs already: a socket or HOST:PORT"
+    )
+    start.add_argument("--ex", metavar="COMMAND", action="append", default=[], help="a GDB command to begin with")
+    start.set_defaults(body=_run)
+    demo = commands.add_parser("demo", help="stop at an IPC send and show everything there is to see")
+    _add_start_options(demo)
+    demo.set_defaults(body=_run, attach=None, ex=DEMO_COMMANDS, farewell=DEMO_FAREWELL)
+    return parser
+
+
+def _add_start_options(parser: ArgumentParser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL", type=Path, help="ELF file that `qemu -kernel` boots")
+    parser.add_argument("--smp", type=int, default=1, metavar="N", help="number of CPUs (default 1)")
+    parser.add_argument("--append", default="", metavar="WORDS", help="the kernel's command line")
+    parser.add_argument(
+        "--accel", default="tcg", help="QEMU's accelerator (default tcg, which traces without stops)"
+    )
+    parser.add_argument("--entry", metavar="SYMBOL", help="where system calls enter, if exogdb cannot tell")
+    parser.add_argument(
+        "--symbols", metavar="FILE", type=Path, action="append", default=[], help="another ELF file with symbols"
+    )
+    parser.add_argument("--gdb", default="gdb", metavar="PROGRAM", help="GDB to use (default gdb)")
+    parser.add_argument("--qemu", default="qemu-system-x86_64", metavar="PROGRAM", help="QEMU to use")
+    parser.set_defaults(farewell="")
+
+
+def _run(options: Namespace, qemu: tuple[str, ...]) -> int:
+    image = read_image(options.kernel, options.entry, tuple(options.symbols))
+    machine = Machine(
+        image.kernel,
+        options.append,
+        options.smp,
+        accel=options.accel,
+        stopped=True,
+        qemu=options.qemu,
+        extra=(*log_filter(image), *qemu),
+    )
+    interactive = sys.stdin.isatty()
+    farewell = options.farewell if interactive else ""
+    plan = Run(image, machine, options.gdb, options.attach, tuple(options.ex), farewell, interactive)
+    return run(plan)

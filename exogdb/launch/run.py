@@ -1,0 +1,108 @@
+"""`exogdb run`: one guest and one GDB, started together and stopped together."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+from types import FrameType
+
+from exogdb.errors import LaunchError
+from exogdb.launch.image import Image
+from exogdb.launch.progress import SerialFollower
+from exogdb.launch.qemu import Machine, Qemu
+from exogdb.launch.script import Script, render_script
+
+__all__ = ["Run", "run"]
+
+BATCH_SECONDS = 120.0
+GDB_EXIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to start. `attach` names the GDB stub of a QEMU that runs already; then `machine` is not used.
+
+    `interactive` gives the user GDB's prompt at the end; otherwise GDB ends after `commands`.
+    """
+
+    image: Image
+    machine: Machine
+    gdb: str = "gdb"
+    attach: str | None = None
+    commands: tuple[str, ...] = ()
+    farewell: str = ""
+    interactive: bool = True
+    write: Callable[[str], object] = field(default=lambda line: print(line, flush=True))
+
+
+def run(plan: Run) -> int:
+    """Start everything, wait for GDB to end, end QEMU, and answer GDB's exit status.
+
+    The guest starts at reset and GDB takes it to its first system call; meanwhile what it prints is shown. The
+    sockets and logs are in a new directory that only this user can enter, removed at the end.
+
+    :raise LaunchError: QEMU or GDB did not start, or GDB did not end in time when nobody is there to wait for.
+    """
+    if which(plan.gdb) is None:
+        raise LaunchError(f"{plan.gdb} is not installed: install gdb or name another with --gdb")
+    with ExitStack() as stack:
+        stack.enter_context(_ending_on_signals())
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exogdb-")))
+        if plan.attach is not None:
+            return _run_gdb(plan, directory, plan.attach, None)
+        qemu = stack.enter_context(Qemu(plan.machine, directory))
+        booted = directory / "booted"
+        plan.write(f"QEMU runs {plan.image.kernel}; GDB, QMP and serial.log are in {directory}")
+        with SerialFollower(qemu.serial_path, lambda line: plan.write(f"guest: {line}"), booted.exists):
+            status = _run_gdb(plan, directory, str(qemu.gdb_socket), plan.image.entry)
+        if not qemu.running and status != 0:
+            plan.write(f"QEMU had ended with status {qemu.wait_exit()}. {qemu.log().strip()}")
+        return status
+
+
+def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
+    script = directory / "start.gdb"
+    what = Script(
+        target, entry, directory / "booted", plan.image.programs, plan.commands, plan.farewell, plan.interactive
+    )
+    script.write_text(render_script(what))
+    batch = [] if plan.interactive else ["-nx", "-batch"]
+    gdb = subprocess.Popen([plan.gdb, "-q", *batch, "-x", str(script), str(plan.image.kernel)])
+    try:
+        return gdb.wait(None if plan.interactive else BATCH_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise LaunchError(f"GDB was not done after {BATCH_SECONDS:g} seconds") from None
+    finally:
+        _end(gdb)
+
+
+def _end(gdb: "subprocess.Popen[bytes]") -> None:
+    if gdb.poll() is None:
+        gdb.terminate()
+        try:
+            gdb.wait(GDB_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            gdb.kill()
+            gdb.wait()
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Let Ctrl-C be GDB's own affair, and end both programs when this one is asked to end."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    # Not SIG_IGN, which GDB would inherit.
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: leave, signal.SIGHUP: leave}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,79 @@
+r"""The commands that GDB runs before a user sees its prompt.
+
+The script shows what it does for the user as if it had been typed, and does the rest silently:
+
+>>> print(show("exo-gs"), end="")
+echo (gdb) exo-gs\n
+exo-gs
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Script", "render_script", "show"]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What GDB has to do: attach to `target`, reach the first system call, run `commands`.
+
+    `entry` is where system calls enter the kernel; None leaves the guest where attaching stopped it. `booted`
+    is created once the guest has got there. At the end GDB shows its prompt if `interactive`; if not, it ends the
+    guest.
+    """
+
+    target: str
+    entry: int | None
+    booted: Path
+    programs: tuple[Path, ...] = ()
+    commands: tuple[str, ...] = ()
+    farewell: str = ""
+    interactive: bool = True
+
+
+def render_script(script: Script) -> str:
+    """The script as text for `gdb -x`. GDB leaves it at the first command that fails."""
+    lines = ["set pagination off", *_load_plugin()]
+    lines += [_silently(f"add-symbol-file {json.dumps(str(program))}") for program in script.programs]
+    lines += ["set suppress-cli-notifications on", _silently(f"target remote {script.target}")]
+    if script.entry is not None:
+        # A hardware breakpoint needs no page to be mapped yet, and writes nothing into the guest.
+        lines += [_silently(f"thbreak *{script.entry:#x}"), _silently("continue")]
+    lines += ["set suppress-cli-notifications off", _touch(script.booted)]
+    if script.entry is not None:
+        lines.append("echo The guest is at its first system call:\\n")
+    text = "\n".join([*lines, "frame"]) + "\n" + "".join(show(command) for command in script.commands)
+    text += "".join(f"echo {_escape(line)}\\n\n" for line in script.farewell.splitlines())
+    return text + ("set pagination on\n" if script.interactive else _silently("kill") + "\n")
+
+
+def show(command: str) -> str:
+    """`command`, preceded by what a user would have typed."""
+    return f"echo (gdb) {_escape(command)}\\n\n{command}\n"
+
+
+def _load_plugin() -> list[str]:
+    package = Path(__file__).resolve().parents[1]
+    gdbinit = package.parent / "gdbinit.py"
+    if gdbinit.is_file():
+        return [f"source {gdbinit}"]
+    # Installed without its source tree: the dependencies are beside the package.
+    return [
+        f"python import sys; sys.path.append({json.dumps(str(package.parent))})",
+        "python from exogdb.commands import load; load()",
+    ]
+
+
+def _touch(path: Path) -> str:
+    return f"python open({json.dumps(str(path))}, 'x').close()"
+
+
+def _silently(command: str) -> str:
+    return f"python gdb.execute({json.dumps(command)}, to_string=True)"
+
+
+def _escape(text: str) -> str:
+    # `echo` drops leading blanks and reads backslashes.
+    escaped = text.replace("\\", "\\\\")
+    return f"\\ {escaped[1:]}" if escaped.startswith(" ") else escaped

@@ -1,0 +1,27 @@
+"""exogdb/cli.py: what the console script makes of its words, without starting anything."""
+
+from pathlib import Path
+
+import pytest
+
+from exogdb.cli import main
+
+
+def test_a_missing_kernel_is_one_sentence_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path / "none.elf")]) == 1
+    assert capsys.readouterr().err == (
+        f"exogdb: there is no file {tmp_path}/none.elf; `make kernel` builds build/kernel/exo-os.elf\n"
+    )
+
+
+@pytest.mark.parametrize("subcommand", ["run", "demo"])
+def test_every_subcommand_has_help(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([subcommand, "--help"])
+    assert "KERNEL" in capsys.readouterr().out
+
+
+def test_an_unknown_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["dance"])
+    assert "invalid choice: 'dance'" in capsys.readouterr().err
