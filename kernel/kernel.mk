@@ -1,0 +1,88 @@
+# Builds the reference kernel. `make kernel`, or `make -f kernel/kernel.mk kernel` from the top directory.
+#   make kernel                 build/kernel/exo-os.elf, build/kernel/programs/*.elf
+#   make kernel VARIANT=name    build/kernel/name/exo-os.elf, build/kernel/name/programs/*.elf
+# Needs rustc (1.85 or newer, stable), gcc and ld; no cargo, no crates.
+
+RUSTC ?= rustc
+KERNEL_CC ?= gcc
+VARIANT ?=
+
+KERNEL_VARIANTS := debug today seed-literal stripped truth-less \
+    fmask-without-if fmask-leaves-df-tf-ac no-sce lstar-noncanonical lstar-unmapped lstar-user-page \
+    star-off-by-one no-swapgs-entry no-swapgs-exit misaligned-call shared-gs-block lstar-differs \
+    user-rsp-before-switch
+KERNEL_PROGRAMS := demo sender receiver worker echo selftest bench spin
+
+ifneq ($(filter-out $(KERNEL_VARIANTS),$(VARIANT)),)
+$(error There is no kernel variant '$(VARIANT)'; there are: $(KERNEL_VARIANTS))
+endif
+
+KERNEL_OUT := build/kernel$(if $(VARIANT),/$(VARIANT))
+KERNEL_ELF := $(KERNEL_OUT)/exo-os.elf
+KERNEL_OBJECTS := $(KERNEL_OUT)/objects
+KERNEL_RUST_SOURCES := $(shell find kernel/src -name '*.rs')
+KERNEL_USER_SOURCES := $(wildcard kernel/user/*.rs) kernel/src/syscall/numbers.rs kernel/src/memory/routines.rs
+KERNEL_PROGRAM_ELFS := $(KERNEL_PROGRAMS:%=$(KERNEL_OUT)/programs/%.elf)
+KERNEL_PROGRAM_IMAGES := $(KERNEL_PROGRAMS:%=$(KERNEL_OBJECTS)/%.stripped)
+
+KERNEL_ENTRY := $(if $(filter today,$(VARIANT)),entry_today,entry)
+KERNEL_ASM_OBJECTS := $(KERNEL_OBJECTS)/boot.o $(KERNEL_OBJECTS)/traps.o $(KERNEL_OBJECTS)/$(KERNEL_ENTRY).o
+
+# One name for a variant in Rust (--cfg variant="x") and in assembly (-DFLAW_X; only the mistakes look at it).
+KERNEL_FLAW := $(shell echo '$(VARIANT)' | tr a-z- A-Z_)
+KERNEL_ASM_FLAGS := -g -c $(if $(VARIANT),-DFLAW_$(KERNEL_FLAW)) \
+    $(if $(filter today,$(VARIANT)),-DKERNEL_PAGE_TABLE_SWITCH)
+KERNEL_OPT := $(if $(filter debug,$(VARIANT)),0,2)
+KERNEL_RUST_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \
+    -C code-model=kernel -C no-redzone=yes -C force-frame-pointers=yes -C codegen-units=1 \
+    $(if $(VARIANT),--cfg 'variant="$(VARIANT)"')
+KERNEL_USER_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \
+    -C force-frame-pointers=yes -C codegen-units=1
+# GNU ld, also where rustc would bring its own linker: the same script and the same layout everywhere.
+KERNEL_LINK := -fuse-ld=bfd -nostartfiles -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,norelro \
+    -Wl,-z,max-page-size=4096
+KERNEL_USER_LINK := $(KERNEL_LINK) -Wl,-z,separate-code
+KERNEL_IMAGE_LINK := $(KERNEL_LINK) -Wl,-T,kernel/src/linker.ld $(KERNEL_ASM_OBJECTS)
+link-args = $(foreach argument,$($(1)),-C link-arg=$(argument))
+
+# Every program at its own address, so that a debugger can have the symbols of all of them at once.
+KERNEL_BASE_demo := 0x10000000
+KERNEL_BASE_sender := 0x11000000
+KERNEL_BASE_receiver := 0x12000000
+KERNEL_BASE_worker := 0x13000000
+KERNEL_BASE_echo := 0x14000000
+KERNEL_BASE_selftest := 0x15000000
+KERNEL_BASE_bench := 0x16000000
+KERNEL_BASE_spin := 0x17000000
+
+.PHONY: kernel
+kernel: $(KERNEL_ELF) $(KERNEL_PROGRAM_ELFS)
+
+$(KERNEL_OBJECTS)/%.o: kernel/src/%.S kernel/src/percpu.h
+	@mkdir -p $(@D)
+	$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
+$(KERNEL_OBJECTS)/%.o: kernel/src/arch/%.S kernel/src/percpu.h
+	@mkdir -p $(@D)
+	$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
+$(KERNEL_OBJECTS)/%.o: kernel/src/syscall/%.S kernel/src/percpu.h
+	@mkdir -p $(@D)
+	$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
+
+$(KERNEL_OBJECTS)/libexo.rlib: $(KERNEL_USER_SOURCES) kernel/kernel.mk
+	@mkdir -p $(@D)
+	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type rlib --crate-name exo -o $@ kernel/user/exo.rs
+
+$(KERNEL_OUT)/programs/%.elf: kernel/user/%.rs $(KERNEL_OBJECTS)/libexo.rlib
+	@mkdir -p $(@D)
+	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* --extern exo=$(KERNEL_OBJECTS)/libexo.rlib \
+	    $(call link-args,KERNEL_USER_LINK) -C link-arg=-Wl,-Ttext-segment=$(KERNEL_BASE_$*) -o $@ $<
+
+$(KERNEL_OBJECTS)/%.stripped: $(KERNEL_OUT)/programs/%.elf
+	objcopy --strip-all $< $@
+
+$(KERNEL_ELF): $(KERNEL_RUST_SOURCES) $(KERNEL_ASM_OBJECTS) $(KERNEL_PROGRAM_IMAGES) kernel/src/linker.ld kernel/kernel.mk
+	EXO_PROGRAMS=$(CURDIR)/$(KERNEL_OBJECTS) $(RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
+	    $(call link-args,KERNEL_IMAGE_LINK) -o $@ kernel/src/main.rs
+	$(if $(filter stripped,$(VARIANT)),objcopy --strip-all $@)
+
+.SECONDARY: $(KERNEL_PROGRAM_IMAGES) $(KERNEL_PROGRAM_ELFS)

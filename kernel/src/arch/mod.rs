@@ -1,0 +1,10 @@
+//! What the CPU and the board define: registers, descriptor tables, interrupts, other CPUs, the serial port.
+
+pub mod apic;
+pub mod cpu;
+pub mod gdt;
+pub mod percpu;
+pub mod power;
+pub mod serial;
+pub mod smp;
+pub mod traps;
