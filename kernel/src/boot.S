@@ -49,7 +49,7 @@ enable_long_mode:
     orl $0x900, %eax
     wrmsr
     movl %cr0, %eax
-    andl $0xfffffffb, %eax      /* not EM */
+    andl $0x9ffffffb, %eax      /* not CD, NW, EM */
     orl $0x80010022, %eax       /* PG, WP, NE, MP */
     movl %eax, %cr0
     lgdt boot_gdt_pointer
@@ -133,7 +133,9 @@ start_high:
     movl %esi, %edi
     call kernel_main
     ud2
-1:  movq ap_stack_top(%rip), %rsp
+1:  movq ap_page_tables(%rip), %rax /* the stack is mapped in the kernel's own tables only */
+    movq %rax, %cr3
+    movq ap_stack_top(%rip), %rsp
     movq ap_cpu_id(%rip), %rdi
     call ap_main
     ud2
@@ -145,8 +147,11 @@ start_high:
 boot_stack_top:
     .globl ap_stack_top
     .globl ap_cpu_id
+    .globl ap_page_tables
 ap_stack_top:
     .quad 0
 ap_cpu_id:
+    .quad 0
+ap_page_tables:
     .quad 0
     .section .note.GNU-stack, "", @progbits

@@ -3,7 +3,7 @@
 use crate::arch::cpu::{inb, outb, outw};
 use crate::arch::percpu::MAX_CPUS;
 use crate::arch::{apic, percpu};
-use crate::memory::paging::physical_to_virtual;
+use crate::memory::paging::{kernel_root, physical_to_virtual};
 use crate::memory::stacks;
 use core::ptr::{addr_of, addr_of_mut, copy_nonoverlapping, write_volatile};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +24,7 @@ extern "C" {
     static ap_trampoline_end: u8;
     static mut ap_stack_top: u64;
     static mut ap_cpu_id: u64;
+    static mut ap_page_tables: u64;
 }
 
 fn read_fw_cfg<const N: usize>(item: u16) -> [u8; N] {
@@ -74,6 +75,7 @@ fn start(cpu_id: usize, lapic_id: u64) {
     unsafe {
         write_volatile(addr_of_mut!(ap_stack_top), stacks::cpu_stack_top(cpu_id, 0));
         write_volatile(addr_of_mut!(ap_cpu_id), cpu_id as u64);
+        write_volatile(addr_of_mut!(ap_page_tables), kernel_root());
     }
     let before = ONLINE.load(Ordering::Acquire);
     apic::send_init(lapic_id);
@@ -88,10 +90,9 @@ fn start(cpu_id: usize, lapic_id: u64) {
     crate::println!("smp: CPU {cpu_id} (APIC {lapic_id}) does not answer");
 }
 
-/// Where an application processor enters Rust, on its own stack, with the boot page tables.
+/// Where an application processor enters Rust, on its own stack, with the kernel's page tables.
 #[no_mangle]
 extern "C" fn ap_main(cpu_id: usize) -> ! {
-    crate::memory::paging::use_kernel_tables();
     percpu::init(cpu_id, apic::id());
     crate::init_this_cpu();
     ONLINE.fetch_add(1, Ordering::AcqRel);
