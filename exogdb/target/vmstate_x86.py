@@ -17,6 +17,7 @@ __all__ = ["CpuState", "SegmentRegister", "decode_apic_base", "decode_cpu", "dec
 CPU_VERSION = 12
 CPU_COMMON_VERSION = 1
 APIC_VERSION = 3
+APIC_SIZE = 181
 SUBSECTION = 0x05
 SELECTED_SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr")
 
@@ -254,9 +255,10 @@ def decode_halted(body: bytes, version: int, offset: int = 0) -> bool:
 def decode_apic_base(body: bytes, version: int, offset: int = 0) -> int:
     """IA32_APIC_BASE in an `apic` section (QEMU hw/intc/apic_common.c, vmstate_apic_common: the first u32).
 
-    :raise FormatError: another version, or shorter than the fields.
+    :raise FormatError: another version, or another length than its fields (subsections may follow them).
     """
-    if version != APIC_VERSION or len(body) < 4:
+    followed = body[APIC_SIZE] if len(body) > APIC_SIZE else SUBSECTION
+    if version != APIC_VERSION or len(body) < APIC_SIZE or followed != SUBSECTION:
         raise FormatError(f"the 'apic' section has version {version} and {len(body)} bytes", offset)
     value: int = struct.unpack_from(">I", body)[0]
     return value
