@@ -181,6 +181,15 @@ class Gdb:
         except ValueError:
             raise self._failure(f"{expression!r} is no integer: {text!r}") from None
 
+    def word(self, symbol: str) -> int:
+        """The u64 at `symbol`, found by its name in the ELF symbol table: `gdb.word("SYSCALL_COUNT")`."""
+        text = self.run(f"with language c -- output/x *(unsigned long long *)&'{symbol}'")
+        return int(text, 16)
+
+    def address(self, symbol: str) -> int:
+        """Where `symbol` is."""
+        return int(self.run(f"with language c -- output/x (unsigned long long)&'{symbol}'"), 16)
+
     def memory(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`, read with GDB's `x` command."""
         text = self.run(f"x/{size}xb {address:#x}")
