@@ -72,6 +72,8 @@ $(KERNEL_OBJECTS)/libexo.rlib: $(KERNEL_USER_SOURCES) kernel/kernel.mk
 	@mkdir -p $(@D)
 	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type rlib --crate-name exo -o $@ kernel/user/exo.rs
 
+$(KERNEL_OUT)/programs/selftest.elf: $(wildcard kernel/user/selftest_*.rs)
+
 $(KERNEL_OUT)/programs/%.elf: kernel/user/%.rs $(KERNEL_OBJECTS)/libexo.rlib
 	@mkdir -p $(@D)
 	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* --extern exo=$(KERNEL_OBJECTS)/libexo.rlib \

@@ -32,7 +32,7 @@ mod record_nothing {
     #[inline(always)]
     pub fn note_current_process(_cpu: usize, _pid: u64) {}
     #[inline(always)]
-    pub fn begin_call(_number: u64, _arguments: [u64; 6]) {}
+    pub fn begin_call(_number: u64, _a1: u64, _a2: u64, _a3: u64, _a4: u64, _a5: u64, _a6: u64) {}
     #[inline(always)]
     pub fn end_call(_call: (), _result: u64) {}
     #[inline(always)]
@@ -230,9 +230,10 @@ mod record {
 
     /// Writes down a system call that starts, and returns its sequence number.
     ///
-    /// Words are stored one by one (volatile), so that no SSE register, which the user owns, is used for it.
+    /// Words are passed and stored one by one (volatile), so that no SSE register, which the user owns, is used for
+    /// it, not even without optimisation.
     #[inline(always)]
-    pub fn begin_call(number: u64, arguments: [u64; 6]) -> u64 {
+    pub fn begin_call(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64, a6: u64) -> u64 {
         let cpu = this_cpu();
         let frame = SyscallFrame::current();
         // SAFETY: the stub has just saved the frame; a place of the ring is written by the call whose number it is,
@@ -241,14 +242,15 @@ mod record {
             let sequence = AtomicU64::from_ptr(&raw mut EXO_TRUTH.last_sequence).fetch_add(1, Ordering::Relaxed) + 1;
             let call = place_of(sequence);
             macro_rules! store {
-                ($($field:ident = $value:expr),* $(,)?) => { $( addr_of_mut!((*call).$field).write_volatile($value); )* };
+                ($($field:ident $([$index:literal])? = $value:expr),*) => {
+                    $( addr_of_mut!((*call).$field $([$index])?).write_volatile($value); )*
+                };
             }
             store!(state = CALL_NONE);
             fence(Ordering::Release);
             store!(sequence = sequence, cpu = cpu.cpu_id, process = (*cpu.current_process).pid, number = number);
-            for (index, argument) in arguments.into_iter().enumerate() {
-                addr_of_mut!((*call).arguments).cast::<u64>().add(index).write_volatile(argument);
-            }
+            store!(arguments[0] = a1, arguments[1] = a2, arguments[2] = a3);
+            store!(arguments[3] = a4, arguments[4] = a5, arguments[5] = a6);
             store!(user_rip = (*frame).rcx, user_rsp = frame::user_rsp(), user_rflags = (*frame).r11);
             store!(rbp = (*frame).rbp, rbx = (*frame).rbx, r12 = (*frame).r12, r13 = (*frame).r13);
             store!(r14 = (*frame).r14, r15 = (*frame).r15, frame = frame as u64, kernel_rsp = cpu.kernel_rsp);

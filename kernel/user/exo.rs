@@ -137,6 +137,10 @@ impl Clock {
         Clock { descriptor: calls::open(c"/dev/ticks".as_ptr().cast(), 0, 0) as i32 }
     }
 
+    pub fn close(self) {
+        calls::close(self.descriptor);
+    }
+
     /// Sleeps until the next tick and returns the ticks since boot.
     pub fn wait(&self) -> u64 {
         let mut value = [0; 8];

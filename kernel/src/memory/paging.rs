@@ -90,6 +90,32 @@ pub fn find_entry(root: u64, address: u64) -> Option<*mut u64> {
     Some(table_entry(table, address, 12))
 }
 
+/// Frees the tables that translate `address` as far as they have become empty; the top table stays.
+pub fn free_empty_tables(frames: &mut Frames, root: u64, address: u64) {
+    let mut path = [core::ptr::null_mut::<u64>(); 3];
+    let mut table = root;
+    for (place, level) in path.iter_mut().zip([39, 30, 21]) {
+        *place = table_entry(table, address, level);
+        // SAFETY: `table` is a page table's frame, so the entry is a word of it.
+        let entry = unsafe { **place };
+        if entry & PRESENT == 0 {
+            return;
+        }
+        table = entry & ADDRESS_MASK;
+    }
+    for place in path.into_iter().rev() {
+        // SAFETY: the tables are of an address space that only its own process changes.
+        unsafe {
+            let table = *place & ADDRESS_MASK;
+            if table_words(table).iter().any(|&entry| entry != 0) {
+                return;
+            }
+            *place = 0;
+            frames.free(table);
+        }
+    }
+}
+
 /// Whether a kernel address can be read with the page tables at `root`.
 pub fn is_mapped(root: u64, address: u64) -> bool {
     let mut table = root & ADDRESS_MASK;

@@ -116,18 +116,23 @@ impl AddressSpace {
         paging::find_entry(self.root, address).filter(|&entry| unsafe { *entry } & OWNED != 0)
     }
 
-    /// Frees the pages of a range; holes in it are skipped.
+    /// Frees the pages of a range, and the tables that it leaves empty; holes in it are skipped.
     pub fn unmap_range(&mut self, frames: &mut Frames, pages: core::ops::Range<u64>) {
-        for page in pages.step_by(PAGE_SIZE as usize) {
+        for page in pages.clone().step_by(PAGE_SIZE as usize) {
             if let Some(entry) = self.owned_entry(page) {
                 // SAFETY: the entry is this address space's; its frame has no other user.
                 unsafe {
                     frames.free(*entry & ADDRESS_MASK);
                     *entry = 0;
                 }
-                cpu::invlpg(page);
             }
         }
+        const TABLE_SPAN: u64 = 512 * PAGE_SIZE;
+        for start in (pages.start & !(TABLE_SPAN - 1)..pages.end).step_by(TABLE_SPAN as usize) {
+            paging::free_empty_tables(frames, self.root, start);
+        }
+        self.follow();
+        pages.step_by(PAGE_SIZE as usize).for_each(cpu::invlpg);
     }
 
     /// Changes the protection of a range that [`Self::is_fully_mapped`].

@@ -19,7 +19,7 @@ pub extern "C" fn syscall_dispatch(
     arg6: u64,
 ) -> u64 {
     truth::count_call();
-    let call = truth::begin_call(num, [arg1, arg2, arg3, arg4, arg5, arg6]);
+    let call = truth::begin_call(num, arg1, arg2, arg3, arg4, arg5, arg6);
     let result = match num {
         // Process
         SYS_EXIT => sys_exit(arg1 as i32),
