@@ -183,12 +183,15 @@ class Gdb:
 
     def word(self, symbol: str) -> int:
         """The u64 at `symbol`, found by its name in the ELF symbol table: `gdb.word("SYSCALL_COUNT")`."""
-        text = self.run(f"with language c -- output/x *(unsigned long long *)&'{symbol}'")
-        return int(text, 16)
+        return self._in_c(f"*(unsigned long long *)&'{symbol}'")
 
     def address(self, symbol: str) -> int:
         """Where `symbol` is."""
-        return int(self.run(f"with language c -- output/x (unsigned long long)&'{symbol}'"), 16)
+        return self._in_c(f"(unsigned long long)&'{symbol}'")
+
+    def _in_c(self, expression: str) -> int:
+        # Leaving `with`, GDB may add a warning that the frame is in another language.
+        return int(self.run(f"with language c -- output/x {expression}").partition("Warning")[0], 16)
 
     def memory(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`, read with GDB's `x` command."""
