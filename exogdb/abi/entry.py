@@ -1,0 +1,199 @@
+"""Understand a kernel's system-call entry stub from its code alone.
+
+`find_entry_path` starts with the machine as SYSCALL leaves it at LSTAR's target, follows the code to the call of
+the dispatcher, and from there to every return to user space. Nothing about a particular kernel is assumed; what
+is: SYSCALL's own effects (Intel SDM), the System V calling convention at the dispatcher's call, and that the
+number is in rax and the arguments in rdi, rsi, rdx, r10, r8, r9 when user space executes SYSCALL.
+"""
+
+from collections.abc import Mapping
+
+from exogdb.abi.disassembly import Disassembler, Instruction
+from exogdb.abi.dispatcher import derive_dispatcher, find_dispatcher_call
+from exogdb.abi.entry_path import EntryPath, Exit, KernelStack
+from exogdb.abi.events import (
+    find_comparisons,
+    find_cr3_switches,
+    find_gs_accesses,
+    find_swapgs,
+    find_user_stack_uses,
+)
+from exogdb.abi.exits import derive_exits, find_return_values
+from exogdb.abi.follow import Call, Walk, follow
+from exogdb.abi.interpret import apply_call, make_syscall_state
+from exogdb.abi.layout import derive_layout
+from exogdb.abi.stub_state import StubState, find_held
+from exogdb.abi.symbolic import Loaded, MachineState, Unknown, UserValue, Value, split
+from exogdb.errors import AnalysisError
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = ["USER_REGISTERS", "find_entry_path"]
+
+USER_REGISTERS = (
+    "rip", "rflags", "rsp", "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+)  # fmt: skip
+
+
+def find_entry_path(memory: ReadableMemory, entry: int) -> EntryPath:
+    """Analyse the stub at `entry` (virtual address, LSTAR's value). Reads code only; changes nothing.
+
+    :raise AnalysisError: there is no code at `entry`.
+    """
+    disassembler = Disassembler(memory)
+    survey = follow(entry, make_syscall_state(), memory, disassembler)
+    if entry not in survey.instructions:
+        raise AnalysisError(f"no code can be read at LSTAR's target {entry:#x}", entry)
+    call = find_dispatcher_call(survey)
+    before, after = _follow_both_ways(entry, call, memory, disassembler)
+    return _assemble(entry, call, before, after)
+
+
+def _follow_both_ways(
+    entry: int, call: Call | None, memory: ReadableMemory, disassembler: Disassembler
+) -> tuple[Walk, Walk]:
+    """The walk from the entry to the dispatcher's call, and the one from its return to user space."""
+    address = call.instruction.address if call is not None else None
+    before = follow(
+        entry, make_syscall_state(), memory, disassembler, lambda met: met.instruction.address == address
+    )
+    if call is None:
+        return before, Walk()
+    state = before.states[call.instruction.address].copy()
+    state.memory.clear()  # from here on a cell stands for what the dispatcher left in it
+    apply_call(call.instruction, state)
+    return before, follow(call.instruction.next, state, memory, disassembler)
+
+
+def _assemble(entry: int, call: Call | None, before: Walk, after: Walk) -> EntryPath:
+    at_call = before.states[call.instruction.address] if call is not None else None
+    layout = derive_layout(before, after, at_call)
+    exits = derive_exits(before, after, layout, at_call)
+    doubts = [*before.doubts.values(), *after.doubts.values(), *_find_doubts(call, before, after, exits)]
+    return EntryPath(
+        entry=entry,
+        swapgs=find_swapgs(before, after),
+        gs_accesses=find_gs_accesses(before, after),
+        cr3_switches=find_cr3_switches(before, after),
+        comparisons=find_comparisons(before, after),
+        user_stack_uses=find_user_stack_uses(before, after),
+        user_rsp_slot=_find_user_rsp_slot(before, at_call),
+        stack=_find_kernel_stack(before, at_call),
+        frame=layout,
+        dispatcher=derive_dispatcher(call, at_call, layout) if call is not None and at_call is not None else None,
+        exits=exits,
+        states=_derive_states(before, after, at_call),
+        doubts=tuple(dict.fromkeys(doubts)),
+    )
+
+
+def _find_doubts(call: Call | None, before: Walk, after: Walk, exits: tuple[Exit, ...]) -> list[str]:
+    doubts = []
+    if call is None:
+        doubts.append("no call of a dispatcher was found")
+    elif call.target is None:
+        doubts.append(
+            f"the dispatcher is called through `{call.instruction.operands[0]}`, which the code does not tell"
+        )
+    for other in before.calls.values():
+        if call is not None and other is not call and other.instruction != call.instruction and not other.is_leaf:
+            doubts.append(
+                f"`{other.instruction.text}` at {other.instruction.address:#x} is another call on the way in; the"
+                f" dispatcher is taken to be the one called at {call.instruction.address:#x}"
+            )
+    if not exits:
+        doubts.append("no way back to user space was found")
+    for address, state in (*before.states.items(), *after.states.items()):
+        if isinstance(state.registers["rsp"], Unknown) and not _is_rsp_in_transit(address, before, after):
+            doubts.append(f"rsp is not known at {address:#x}")
+    return doubts
+
+
+def _is_rsp_in_transit(address: int, before: Walk, after: Walk) -> bool:
+    """Whether rsp is a scratch register there: no stack use follows until it is loaded again."""
+    instruction = before.instructions.get(address) or after.instructions.get(address)
+    return instruction is None or not _uses_stack(instruction)
+
+
+def _uses_stack(instruction: Instruction) -> bool:
+    return instruction.mnemonic in ("push", "pop", "call", "ret", "pushfq", "popfq", "iretq")
+
+
+def _find_user_rsp_slot(before: Walk, at_call: MachineState | None) -> int | None:
+    state = at_call or max(before.states.items())[1]
+    for cell, value in state.memory.items():
+        if cell.space == "gs" and cell.base is None and value == UserValue("rsp"):
+            return cell.offset
+    return None
+
+
+def _find_kernel_stack(before: Walk, at_call: MachineState | None) -> KernelStack | None:
+    if at_call is None:
+        return None
+    top, _ = split(at_call.registers["rsp"])
+    slot = (
+        top.cell.offset if isinstance(top, Loaded) and top.cell.space == "gs" and top.cell.base is None else None
+    )
+    loaded_at = None
+    for address, instruction in before.instructions.items():
+        following = before.states.get(instruction.next)
+        changes = split(before.states[address].registers["rsp"])[0] != top
+        if following is not None and changes and split(following.registers["rsp"])[0] == top:
+            loaded_at = address
+            break
+    return KernelStack(top, slot, loaded_at)
+
+
+def _derive_states(before: Walk, after: Walk, at_call: MachineState | None) -> dict[int, StubState]:
+    top = split(at_call.registers["rsp"])[0] if at_call is not None else None
+    asked: dict[str, tuple[Value, ...]] = {name: (UserValue(name),) for name in USER_REGISTERS}
+    asked |= {"rcx": (UserValue("rip"),), "r11": (UserValue("rflags"),)}  # SYSCALL overwrote the user's own
+    states = {
+        address: _derive_state(instruction, before.states[address], asked, top, False)
+        for address, instruction in before.instructions.items()
+    }
+    returned = _find_saved_values(at_call) | find_return_values(after)
+    for address, instruction in after.instructions.items():
+        states[address] = _derive_state(instruction, after.states[address], returned, top, True)
+    return states
+
+
+def _find_saved_values(at_call: MachineState | None) -> dict[str, tuple[Value, ...]]:
+    """For each user register what the slots hold in which it was saved, should no exit tell better."""
+    cells = at_call.memory.items() if at_call is not None else ()
+    return {
+        value.register: (Loaded(cell),)
+        for cell, value in cells
+        if isinstance(value, UserValue) and cell.space in ("gs", "memory")
+    }
+
+
+def _derive_state(
+    instruction: Instruction,
+    state: MachineState,
+    wanted: Mapping[str, tuple[Value, ...]],
+    top: Value | None,
+    after_dispatch: bool,
+) -> StubState:
+    stack, depth = _classify_stack(state.registers["rsp"], top, wanted)
+    return StubState(
+        address=instruction.address,
+        size=instruction.size,
+        text=instruction.text,
+        after_dispatch=after_dispatch,
+        gs=state.gs,
+        stack=stack,
+        depth=depth,
+        registers={name: find_held(wanted.get(name, ()), name, state) for name in USER_REGISTERS},
+    )
+
+
+def _classify_stack(
+    rsp: Value, top: Value | None, wanted: Mapping[str, tuple[Value, ...]]
+) -> tuple[str, int | None]:
+    base, offset = split(rsp)
+    if rsp in wanted.get("rsp", ()):
+        return "user", None
+    if base == top:
+        return "kernel", -offset
+    return ("unknown" if isinstance(base, Unknown) else "other"), None

@@ -1,0 +1,91 @@
+"""The frame that a stub saves: which stores and pushes make it up, and where it begins."""
+
+from exogdb.abi.disassembly import MemoryOperand
+from exogdb.abi.entry_path import FrameLayout, FrameSlot
+from exogdb.abi.exits import find_return_values
+from exogdb.abi.follow import Walk
+from exogdb.abi.interpret import find_cell
+from exogdb.abi.symbolic import Cell, Loaded, MachineState, UserValue, Value, find_origin, split
+
+__all__ = ["ARGUMENT_PASSING", "derive_layout"]
+
+ARGUMENT_PASSING = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")  # System V ABI, x86-64, 3.2.3
+
+
+def derive_layout(before: Walk, after: Walk, at_call: MachineState | None) -> FrameLayout:
+    """The frame as it is when the dispatcher is called. No dispatcher, no frame: then it is empty.
+
+    It begins where a pointer parameter of the dispatcher points, else at the lowest slot that an exit reads back.
+    """
+    if at_call is None:
+        return FrameLayout((), 0, 0)
+    top, depth = split(at_call.registers["rsp"])
+    stored = {
+        cell.offset: value
+        for cell, value in at_call.memory.items()
+        if cell.space == "memory" and cell.base == top and cell.offset >= depth
+    }
+    restored = _find_restored(after, top)
+    base = _find_base(at_call, top, stored, restored)
+    makers = _find_makers(before, top)
+    slots = [_make_slot(offset, stored[offset], base, restored, makers) for offset in sorted(stored)]
+    inside = tuple(slot for slot in slots if slot.offset >= 0)
+    size = inside[-1].offset + 8 if inside else 0
+    return FrameLayout(inside, size, -base, tuple(slot for slot in slots if slot.offset < 0))
+
+
+def _make_slot(
+    offset: int,
+    value: Value,
+    base: int,
+    restored: dict[int, tuple[str, ...]],
+    makers: dict[int, tuple[int, str]],
+) -> FrameSlot:
+    origin = find_origin(value)
+    address, how = makers.get(offset, (None, "mov"))
+    return FrameSlot(
+        offset=offset - base,
+        holds=origin.register if isinstance(origin, UserValue) else None,
+        value=str(value),
+        how=how,
+        stored_at=address,
+        restored_to=restored.get(offset, ()),
+    )
+
+
+def _find_restored(after: Walk, top: Value) -> dict[int, tuple[str, ...]]:
+    """Slot offset from the stack's top -> the user registers that some exit loads from it."""
+    restored: dict[int, list[str]] = {}
+    for register, values in find_return_values(after).items():
+        for value in values:
+            if isinstance(value, Loaded) and value.cell.space == "memory" and value.cell.base == top:
+                restored.setdefault(value.cell.offset, []).append(register)
+    return {offset: tuple(names) for offset, names in restored.items()}
+
+
+def _find_base(
+    at_call: MachineState, top: Value, stored: dict[int, Value], restored: dict[int, tuple[str, ...]]
+) -> int:
+    for name in ARGUMENT_PASSING:
+        base, offset = split(at_call.registers[name])
+        if base == top and offset in stored:
+            return offset
+    candidates = [offset for offset in restored if offset in stored] or list(stored)
+    return min(candidates, default=0)
+
+
+def _find_makers(before: Walk, top: Value) -> dict[int, tuple[int, str]]:
+    """Slot offset from the stack's top -> the instruction that fills it, and `push` or `mov`."""
+    makers: dict[int, tuple[int, str]] = {}
+    for address, instruction in before.instructions.items():
+        state = before.states[address]
+        if instruction.mnemonic in ("push", "pushfq"):
+            base, offset = split(state.registers["rsp"])
+            cell: Cell | None = Cell("memory", base, offset - 8)
+        elif instruction.mnemonic == "mov" and isinstance(instruction.operands[0], MemoryOperand):
+            cell = find_cell(instruction.operands[0], instruction, state)
+        else:
+            continue
+        if cell is not None and cell.space == "memory" and cell.base == top:
+            makers[cell.offset] = (address, "push" if instruction.mnemonic.startswith("push") else "mov")
+    return makers

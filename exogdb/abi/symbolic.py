@@ -1,0 +1,217 @@
+"""What a register or a memory cell holds on the system-call path, without running anything.
+
+Values are built from what SYSCALL leaves behind (`UserValue`), from memory that the kernel set up before
+(`Loaded`), and from what instructions do to them. Two paths that meet with different values leave `Unknown`.
+
+>>> top = Loaded(Cell("gs", None, 8))          # mov rsp, gs:[8]
+>>> after_push = add(top, -8)
+>>> str(after_push), split(after_push) == (top, -8)
+('gs:[0x8]-0x8', True)
+>>> str(UserValue("rip"))
+'user rip'
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+__all__ = [
+    "MASK_64",
+    "Cell",
+    "Constant",
+    "Derived",
+    "Gs",
+    "Loaded",
+    "MachineState",
+    "Returned",
+    "Sum",
+    "Unknown",
+    "UserValue",
+    "Value",
+    "add",
+    "find_origin",
+    "join_states",
+    "signed",
+    "split",
+]
+
+MASK_64 = (1 << 64) - 1
+
+
+class Gs(Enum):
+    """Which of the two GS bases is active, judged by the number of `swapgs` executed since SYSCALL."""
+
+    USER = "user"
+    KERNEL = "kernel"
+    UNKNOWN = "unknown"
+
+    def swapped(self) -> "Gs":
+        """The state after one more `swapgs`."""
+        return {Gs.USER: Gs.KERNEL, Gs.KERNEL: Gs.USER, Gs.UNKNOWN: Gs.UNKNOWN}[self]
+
+
+def signed(value: int) -> int:
+    """A 64-bit pattern as a signed number.
+
+    >>> signed(0xffffffffffffffda)
+    -38
+    """
+    value &= MASK_64
+    return value - (1 << 64) if value >> 63 else value
+
+
+@dataclass(frozen=True)
+class UserValue:
+    """What the user program's register held when it executed SYSCALL (`rip`: the address behind SYSCALL)."""
+
+    register: str
+
+    def __str__(self) -> str:
+        return f"user {self.register}"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number known from the code alone, 0 to 2**64 - 1."""
+
+    value: int
+
+    def __str__(self) -> str:
+        number = signed(self.value)
+        return f"{self.value:#x}" if number < -0x1000 else f"{number:#x}" if abs(number) > 9 else str(number)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Eight bytes of memory: `base + offset` in the `memory`, `gs` (kernel's) or `user gs` space.
+
+    `base` None means that `offset` is the whole address.
+    """
+
+    space: str
+    base: "Value | None"
+    offset: int
+
+    def __str__(self) -> str:
+        prefix = "" if self.space == "memory" else f"{self.space}:"
+        inside = f"{self.offset:#x}" if self.base is None else str(add(self.base, self.offset))
+        return f"{prefix}[{inside}]"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `cell` held before the path began, or, behind the dispatcher's call, when the dispatcher returned."""
+
+    cell: Cell
+
+    def __str__(self) -> str:
+        return str(self.cell)
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What the function called at `call` left in `register`: its result in rax, anything at all elsewhere."""
+
+    register: str
+    call: int
+
+    def __str__(self) -> str:
+        return "result" if self.register == "rax" else f"left in {self.register} by the function called"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """`base + offset`. Not `exact`: rounded down for alignment, so right only if `base` is aligned as well."""
+
+    base: "Value"
+    offset: int
+    exact: bool = True
+
+    def __str__(self) -> str:
+        sign = "+" if self.offset >= 0 else "-"
+        return f"{self.base}{sign}{abs(self.offset):#x}" if self.offset else str(self.base)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """`operation` applied to `operands`."""
+
+    operation: str
+    operands: "tuple[Value, ...]"
+
+    def __str__(self) -> str:
+        return f"{self.operation}({', '.join(map(str, self.operands))})"
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Not followed: set by the instruction at `address`, or different on the paths that meet there."""
+
+    address: int
+    what: str = ""
+
+    def __str__(self) -> str:
+        return f"unknown since {self.address:#x}"
+
+
+Value: TypeAlias = UserValue | Constant | Loaded | Returned | Sum | Derived | Unknown
+
+
+def add(value: Value, offset: int) -> Value:
+    """`value + offset`, in its shortest form."""
+    if isinstance(value, Constant):
+        return Constant((value.value + offset) & MASK_64)
+    base, start = split(value)
+    exact = value.exact if isinstance(value, Sum) else True
+    total = signed(start + offset)
+    return base if total == 0 and exact else Sum(base, total, exact)
+
+
+def split(value: Value) -> tuple[Value, int]:
+    """`value` as a base and an offset in bytes from it."""
+    return (value.base, value.offset) if isinstance(value, Sum) else (value, 0)
+
+
+def find_origin(value: Value) -> Value:
+    """The one value that `value` was made from by masks, shifts and extensions; itself if there are several.
+
+    >>> str(find_origin(Derived("and", (UserValue("rflags"), Constant(0x3f7fd7)))))
+    'user rflags'
+    """
+    while isinstance(value, Derived):
+        inputs = [operand for operand in value.operands if not isinstance(operand, Constant)]
+        if len(inputs) != 1:
+            break
+        value = inputs[0]
+    return value
+
+
+@dataclass
+class MachineState:
+    """Registers (16 general ones and `cr3`), memory written so far, and which GS base is active."""
+
+    registers: dict[str, Value]
+    memory: dict[Cell, Value] = field(default_factory=dict)
+    gs: Gs = Gs.USER
+    compared: tuple[Value, Value] | None = None
+
+    def copy(self) -> "MachineState":
+        """An independent copy: changing it leaves this state alone."""
+        return MachineState(dict(self.registers), dict(self.memory), self.gs, self.compared)
+
+    def load(self, cell: Cell) -> Value:
+        """What `cell` holds: what was stored there, else a `Loaded` for it."""
+        return self.memory.get(cell, Loaded(cell))
+
+
+def join_states(first: MachineState, second: MachineState, address: int) -> MachineState:
+    """What is certain at `address` when it can be reached in either state."""
+
+    def join(one: Value, other: Value, what: str) -> Value:
+        return one if one == other else Unknown(address, what)
+
+    registers = {name: join(value, second.registers[name], name) for name, value in first.registers.items()}
+    cells = {*first.memory, *second.memory}
+    memory = {cell: join(first.load(cell), second.load(cell), str(cell)) for cell in cells}
+    gs = first.gs if first.gs == second.gs else Gs.UNKNOWN
+    return MachineState(registers, memory, gs, first.compared if first.compared == second.compared else None)

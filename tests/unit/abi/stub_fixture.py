@@ -1,0 +1,57 @@
+"""Entry stubs as bytes: assembled from `stubs/NAME.s` by GNU as, linked at `TEXT`."""
+
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from exogdb.errors import MemoryFault
+
+__all__ = ["TEXT", "Stub", "StubMemory", "assemble_stub"]
+
+TEXT = 0xFFFFFFFF80100000
+STUBS = Path(__file__).parent / "stubs"
+
+
+@dataclass(frozen=True)
+class StubMemory:
+    """`content` at `base`; nothing else is mapped."""
+
+    base: int
+    content: bytes
+
+    def read(self, address: int, size: int) -> bytes:
+        offset = address - self.base
+        if offset < 0 or offset + size > len(self.content):
+            raise MemoryFault(address, size)
+        return self.content[offset : offset + size]
+
+
+@dataclass(frozen=True)
+class Stub:
+    """An assembled stub: its memory and the addresses of its labels."""
+
+    memory: StubMemory
+    labels: dict[str, int]
+
+
+@cache
+def assemble_stub(name: str) -> Stub:
+    """`stubs/NAME.s` (Intel syntax, no prefixes), linked at `TEXT`."""
+    with TemporaryDirectory() as directory:
+        source, built, linked, raw = (f"{directory}/stub.{kind}" for kind in ("s", "o", "elf", "bin"))
+        Path(source).write_text(
+            f".intel_syntax noprefix\n.globl syscall_entry\n{(STUBS / f'{name}.s').read_text()}"
+        )
+        subprocess.run(["as", "--64", "-o", built, source], check=True, timeout=20)
+        link = ["ld", "-e", "syscall_entry", f"-Ttext={TEXT:#x}", "-o", linked, built]
+        subprocess.run(link, check=True, timeout=20)
+        copy = ["objcopy", "-O", "binary", "-j", ".text", linked, raw]
+        subprocess.run(copy, check=True, timeout=20)
+        symbols = subprocess.run(["nm", linked], check=True, timeout=20, capture_output=True, text=True).stdout
+        return Stub(StubMemory(TEXT, Path(raw).read_bytes().ljust(0x1000, b"\xcc")), _parse_symbols(symbols))
+
+
+def _parse_symbols(listing: str) -> dict[str, int]:
+    return {fields[2]: int(fields[0], 16) for fields in map(str.split, listing.splitlines()) if len(fields) == 3}
