@@ -1,21 +1,40 @@
-"""Showing what a guest prints while it boots."""
+"""Showing what a guest prints while it boots.
+
+The launcher follows the serial port; only GDB sees when the guest has booted. A file tells the one about the
+other: GDB creates it (`announce_boot`) and goes on when the launcher, having shown everything, has removed it.
+Without that, GDB's own output would run into the guest's last lines.
+"""
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["SerialFollower"]
+from exogdb.launch.deadline import DeadlineExceeded, wait_until
+
+__all__ = ["SerialFollower", "announce_boot"]
 
 POLL_SECONDS = 0.02
+SHOWN_SECONDS = 2.0
+
+
+def announce_boot(booted: Path) -> None:
+    """Create `booted` and return when the follower has removed it; a follower that is gone is no error."""
+    booted.touch()
+    with suppress(DeadlineExceeded):
+        wait_until(lambda: not booted.exists(), SHOWN_SECONDS, "the end of the boot messages")
 
 
 class SerialFollower:
-    """Passes each line of a growing file to `write`, until `done()`; a context manager that ends with it."""
+    """Passes each line of a growing file to `write` until `booted` exists, and removes that.
 
-    def __init__(self, path: Path, write: Callable[[str], object], done: Callable[[], bool]) -> None:
+    A context manager: leaving it ends it too.
+    """
+
+    def __init__(self, path: Path, write: Callable[[str], object], booted: Path) -> None:
         self._path = path
         self._write = write
-        self._done = done
+        self._booted = booted
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="serial", daemon=True)
 
@@ -33,7 +52,8 @@ class SerialFollower:
             ended = False
             while not ended:
                 # Asked before reading: what was printed before the end is still shown.
-                ended = self._done() or self._left.wait(POLL_SECONDS)
+                ended = self._booted.exists() or self._left.wait(POLL_SECONDS)
                 *lines, rest = (rest + file.read()).split(b"\n")
                 for line in lines:
                     self._write(line.decode(errors="replace").rstrip("\r"))
+        self._booted.unlink(missing_ok=True)

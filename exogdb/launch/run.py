@@ -58,7 +58,7 @@ def run(plan: Run) -> int:
         qemu = stack.enter_context(Qemu(plan.machine, directory))
         booted = directory / "booted"
         plan.write(f"QEMU runs {plan.image.kernel}; GDB, QMP and serial.log are in {directory}")
-        with SerialFollower(qemu.serial_path, lambda line: plan.write(f"guest: {line}"), booted.exists):
+        with SerialFollower(qemu.serial_path, lambda line: plan.write(f"guest: {line}"), booted):
             status = _run_gdb(plan, directory, str(qemu.gdb_socket), plan.image.entry)
         if not qemu.running and status != 0:
             plan.write(f"QEMU had ended with status {qemu.wait_exit()}. {qemu.log().strip()}")
@@ -67,9 +67,10 @@ def run(plan: Run) -> int:
 
 def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
     script = directory / "start.gdb"
-    what = Script(
-        target, entry, directory / "booted", plan.image.programs, plan.commands, plan.farewell, plan.interactive
-    )
+    booted = directory / "booted"
+    # A guest that ran before is left running, one that was started here ends here.
+    last = "" if plan.interactive else "kill" if plan.attach is None else "detach"
+    what = Script(target, entry, booted, plan.image.programs, plan.commands, plan.farewell, last)
     script.write_text(render_script(what))
     batch = [] if plan.interactive else ["-nx", "-batch"]
     gdb = subprocess.Popen([plan.gdb, "-q", *batch, "-x", str(script), str(plan.image.kernel)])

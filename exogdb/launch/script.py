@@ -19,8 +19,8 @@ class Script:
     """What GDB has to do: attach to `target`, reach the first system call, run `commands`.
 
     `entry` is where system calls enter the kernel; None leaves the guest where attaching stopped it. `booted`
-    is created once the guest has got there. At the end GDB shows its prompt if `interactive`; if not, it ends the
-    guest.
+    is announced once the guest has got there. `last` is the last command, not shown: `kill` or `detach` when GDB
+    ends then, nothing when a user gets its prompt.
     """
 
     target: str
@@ -29,7 +29,7 @@ class Script:
     programs: tuple[Path, ...] = ()
     commands: tuple[str, ...] = ()
     farewell: str = ""
-    interactive: bool = True
+    last: str = ""
 
 
 def render_script(script: Script) -> str:
@@ -40,12 +40,13 @@ def render_script(script: Script) -> str:
     if script.entry is not None:
         # A hardware breakpoint needs no page to be mapped yet, and writes nothing into the guest.
         lines += [_silently(f"thbreak *{script.entry:#x}"), _silently("continue")]
-    lines += ["set suppress-cli-notifications off", _touch(script.booted)]
+    lines.append("set suppress-cli-notifications off")
     if script.entry is not None:
+        lines.append(_announce(script.booted))
         lines.append("echo The guest is at its first system call:\\n")
     text = "\n".join([*lines, "frame"]) + "\n" + "".join(show(command) for command in script.commands)
     text += "".join(f"echo {_escape(line)}\\n\n" for line in script.farewell.splitlines())
-    return text + ("set pagination on\n" if script.interactive else _silently("kill") + "\n")
+    return text + "set pagination on\n" + (f"{_silently(script.last)}\n" if script.last else "")
 
 
 def show(command: str) -> str:
@@ -65,8 +66,9 @@ def _load_plugin() -> list[str]:
     ]
 
 
-def _touch(path: Path) -> str:
-    return f"python open({json.dumps(str(path))}, 'x').close()"
+def _announce(booted: Path) -> str:
+    imports = "from pathlib import Path; from exogdb.launch.progress import announce_boot"
+    return f"python {imports}; announce_boot(Path({json.dumps(str(booted))}))"
 
 
 def _silently(command: str) -> str:

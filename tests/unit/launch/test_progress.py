@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from exogdb.launch.deadline import wait_until
-from exogdb.launch.progress import SerialFollower
+from exogdb.launch.progress import SerialFollower, announce_boot
 
 
 def test_lines_are_shown_as_they_become_whole(tmp_path: Path) -> None:
     path = tmp_path / "serial.log"
     path.touch()
     seen: list[str] = []
-    with path.open("wb", buffering=0) as serial, SerialFollower(path, seen.append, lambda: False):
+    with path.open("wb", buffering=0) as serial, SerialFollower(path, seen.append, tmp_path / "booted"):
         serial.write(b"one\r\ntw")
         wait_until(lambda: seen == ["one"], 5, "the first line")
         serial.write(b"o\nthree")
@@ -18,10 +18,10 @@ def test_lines_are_shown_as_they_become_whole(tmp_path: Path) -> None:
     assert seen == ["one", "two"]
 
 
-def test_what_was_printed_before_the_end_is_still_shown(tmp_path: Path) -> None:
+def test_whoever_announces_the_boot_goes_on_after_the_last_line_was_shown(tmp_path: Path) -> None:
     path = tmp_path / "serial.log"
     path.write_bytes(b"booting\nbooted\n")
     seen: list[str] = []
-    with SerialFollower(path, seen.append, lambda: True):
-        wait_until(lambda: len(seen) == 2, 5, "both lines")
-    assert seen == ["booting", "booted"]
+    with SerialFollower(path, seen.append, tmp_path / "booted"):
+        announce_boot(tmp_path / "booted")
+        assert seen == ["booting", "booted"]

@@ -17,7 +17,8 @@ def test_the_guest_is_taken_to_its_first_system_call_before_the_commands() -> No
         'python gdb.execute("target remote /run/x/gdb.sock", to_string=True)',
         'python gdb.execute("thbreak *0xffffffff80100000", to_string=True)',
         'python gdb.execute("continue", to_string=True)',
-        "python open(\"/run/x/booted\", 'x').close()",
+        "python from pathlib import Path; from exogdb.launch.progress import announce_boot; "
+        'announce_boot(Path("/run/x/booted"))',
         "exo-gs",
     ]
     assert [line for line in text if line in order] == order
@@ -34,10 +35,9 @@ def test_a_program_whose_path_has_a_blank_is_one_argument() -> None:
     assert r'python gdb.execute("add-symbol-file \"/a b/p.elf\"", to_string=True)' in text
 
 
-def test_an_unattended_run_ends_the_guest_and_an_interactive_one_does_not() -> None:
-    kill = 'python gdb.execute("kill", to_string=True)'
-    assert lines(Script("s", None, BOOTED, interactive=False))[-1] == kill
-    assert kill not in lines(Script("s", None, BOOTED, interactive=True))
+def test_the_last_command_is_silent_and_last() -> None:
+    assert lines(Script("s", None, BOOTED, last="kill"))[-1] == 'python gdb.execute("kill", to_string=True)'
+    assert lines(Script("s", None, BOOTED))[-1] == "set pagination on"
 
 
 def test_a_shown_command_keeps_its_backslashes_and_leading_blanks() -> None:

@@ -1,0 +1,74 @@
+"""A program on a pseudo-terminal: what a user at a keyboard sees and types."""
+
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["Terminal"]
+
+OUTPUT_SECONDS = 30.0
+
+
+class Terminal:
+    """Runs `command` with a terminal as its standard input, output and error. A context manager."""
+
+    def __init__(self, command: Sequence[str | Path], cwd: Path) -> None:
+        self._master, slave = pty.openpty()
+        self.output = ""
+        self.process = subprocess.Popen(
+            list(map(str, command)),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=cwd,
+            env={**os.environ, "TERM": "dumb"},
+            start_new_session=True,
+        )
+        os.close(slave)
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(OUTPUT_SECONDS)
+        os.close(self._master)
+
+    def wait_for(self, text: str, seconds: float = OUTPUT_SECONDS) -> str:
+        """Everything from the last `wait_for` up to and including `text`."""
+        deadline = time.monotonic() + seconds
+        start = 0
+        while (position := self.output.find(text, start)) < 0:
+            start = max(0, len(self.output) - len(text))
+            if not self._receive(deadline - time.monotonic()):
+                raise AssertionError(f"no {text!r} on the terminal:\n{self.output}")
+        seen = self.output[: position + len(text)]
+        self.output = self.output[len(seen) :]
+        return seen
+
+    def type(self, line: str) -> None:
+        """Type `line` and Enter."""
+        os.write(self._master, f"{line}\n".encode())
+
+    def wait_exit(self, seconds: float = OUTPUT_SECONDS) -> int:
+        """The program's exit status; what it prints meanwhile is kept in `output`."""
+        deadline = time.monotonic() + seconds
+        while self._receive(deadline - time.monotonic()):
+            pass
+        return self.process.wait(max(0.1, deadline - time.monotonic()))
+
+    def _receive(self, seconds: float) -> bool:
+        if seconds <= 0 or not select.select([self._master], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self._master, 1 << 16)
+        except OSError:
+            # Linux reports EIO when the last process has closed the terminal.
+            return False
+        self.output += data.decode(errors="replace").replace("\r\n", "\n")
+        return bool(data)

@@ -1,0 +1,119 @@
+"""`exogdb run`: QEMU and GDB start together, work together and end together."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.harness.kernel import ROOT, Kernel
+from tests.harness.terminal import Terminal
+
+EXOGDB = (sys.executable, "-m", "exogdb")
+
+
+def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """`exogdb` with no terminal on its standard input."""
+    return subprocess.run(
+        [*EXOGDB, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def directory_of(output: str) -> Path:
+    found = re.search(r"serial\.log are in (\S+)", output)
+    assert found, output
+    return Path(found[1])
+
+
+def test_the_guest_is_at_its_first_system_call_and_everything_ends(kernel: Kernel) -> None:
+    done = run("run", kernel.elf, "--ex", "info symbol $pc")
+    assert done.returncode == 0, done.stdout
+    assert "guest: exo-os: 1 CPU" in done.stdout
+    shown = done.stdout.partition("(gdb) info symbol $pc\n")[2]
+    assert shown.startswith("syscall_entry in section")
+    assert not directory_of(done.stdout).exists()
+    assert not qemu_runs(directory_of(done.stdout))
+
+
+def test_cpus_and_arguments_for_qemu_are_passed_on(kernel: Kernel) -> None:
+    done = run("run", kernel.elf, "--smp", "2", "--ex", "info threads", "--", "-m", "128M")
+    assert done.returncode == 0, done.stdout
+    assert "guest: exo-os: 2 CPUs, 127 MiB" in done.stdout
+    assert "Thread 1.2" in done.stdout
+
+
+def test_a_command_that_fails_is_the_end_and_the_status(kernel: Kernel) -> None:
+    done = run("run", kernel.elf, "--ex", "frobnicate", "--ex", "echo went on")
+    assert done.returncode != 0
+    assert 'Undefined command: "frobnicate"' in done.stdout
+    assert "went on" not in done.stdout
+    assert not qemu_runs(directory_of(done.stdout))
+
+
+def test_a_refused_qemu_option_is_reported_in_qemus_words(kernel: Kernel) -> None:
+    done = run("run", kernel.elf, "--", "-machine", "toaster")
+    assert done.returncode == 1
+    assert "unsupported machine type" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_missing_program_is_named(kernel: Kernel) -> None:
+    assert "exogdb: no-gdb is not installed" in run("run", kernel.elf, "--gdb", "no-gdb").stdout
+    assert "exogdb: no-qemu is not installed" in run("run", kernel.elf, "--qemu", "no-qemu").stdout
+
+
+def test_a_user_gets_the_prompt_and_quitting_ends_qemu(kernel: Kernel) -> None:
+    with Terminal([*EXOGDB, "run", kernel.elf], ROOT) as terminal:
+        directory = directory_of(terminal.wait_for("serial.log are in ") + terminal.wait_for("\n"))
+        terminal.wait_for("(gdb) ")
+        terminal.type("set confirm off")
+        terminal.wait_for("(gdb) ")
+        terminal.type("info symbol $pc")
+        assert "syscall_entry in section" in terminal.wait_for("(gdb) ")
+        terminal.type("quit")
+        assert terminal.wait_exit() == 0
+    assert not qemu_runs(directory)
+    assert not directory.exists()
+
+
+def test_ending_the_launcher_ends_both(kernel: Kernel) -> None:
+    with Terminal([*EXOGDB, "run", kernel.elf], ROOT) as terminal:
+        directory = directory_of(terminal.wait_for("serial.log are in ") + terminal.wait_for("\n"))
+        terminal.wait_for("(gdb) ")
+        terminal.process.terminate()
+        assert terminal.wait_exit() == 128 + 15
+    assert not qemu_runs(directory)
+    assert not directory.exists()
+
+
+def test_attaching_leaves_the_guest_to_its_owner(kernel: Kernel) -> None:
+    with Terminal([*EXOGDB, "run", kernel.elf], ROOT) as owner:
+        directory = directory_of(owner.wait_for("serial.log are in ") + owner.wait_for("\n"))
+        owner.wait_for("(gdb) ")
+        owner.type("disconnect")
+        owner.wait_for("(gdb) ")
+        done = run("run", kernel.elf, "--attach", directory / "gdb.sock", "--ex", "info symbol $pc")
+        assert done.returncode == 0, done.stdout
+        assert "syscall_entry in section" in done.stdout
+        assert qemu_runs(directory)
+
+
+def qemu_runs(directory: Path) -> bool:
+    """Whether a QEMU has its sockets in `directory`."""
+    return any(
+        b"qemu-system" in line.split(b"\0")[0] and bytes(directory) in line
+        for line in map(command_line, Path("/proc").glob("[0-9]*/cmdline"))
+    )
+
+
+def command_line(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # it has ended meanwhile
