@@ -1,0 +1,227 @@
+"""RDMSR and WRMSR executed in the guest: the fallback for what no other source has.
+
+It works at CPL 0 and, with the kernel's selectors loaded for the time of the step, at CPL 3. It is refused
+where it could hang or leave a trace: on a CPU halted with interrupts off, in the shadow of STI or MOV SS,
+and where no executable kernel address can be used. See `guest_step` for what is saved, restored and
+verified.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import gdb
+
+from exogdb.errors import FormatError, MemoryFault, TargetLostError, UnavailableError
+from exogdb.reading import Reading, Unavailable, Value
+from exogdb.target.cpu_dump import CpuDump, parse_cpu_dumps
+from exogdb.target.cpus import Cpu
+from exogdb.target.elf_text import find_in_text
+from exogdb.target.guest_step import GuestStep, touching_guest
+from exogdb.target.memory import PhysicalMemory, VirtualMemory
+from exogdb.target.monitor import run_monitor
+from exogdb.target.registers import read_register
+from exogdb.x86.address import is_upper_half
+from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor
+from exogdb.x86.gdt import Gdt, decode_gdt
+from exogdb.x86.idt import decode_gate
+from exogdb.x86.paging import walk_page_tables
+from exogdb.x86.tss import TSS_SIZE, decode_tss
+
+__all__ = ["read_cpu_dumps", "read_msrs_in_guest", "write_msr_in_guest"]
+
+RDMSR, WRMSR = b"\x0f\x32", b"\x0f\x30"
+RFLAGS_IF = 1 << 9
+CR4_SMEP = 1 << 20
+EFER_LMA = 1 << 10
+# Registers of the stub that show an MSR: after WRMSR they are not restored.
+WRITTEN_BY_WRMSR = {
+    0xC0000080: {"efer"},
+    0xC0000100: {"fs_base"},
+    0xC0000101: {"gs_base"},
+    0xC0000102: {"k_gs_base"},
+}
+# Exceptions that a failing RDMSR or WRMSR can raise: #UD, #DF, #GP, #PF.
+POSSIBLE_EXCEPTIONS = (6, 8, 13, 14)
+
+
+def read_cpu_dumps() -> dict[int, CpuDump]:
+    """Every CPU's descriptor tables, CPL and HLT state, from QEMU's monitor. Nothing in the guest changes.
+
+    :raise UnavailableError: the monitor cannot be asked, or answers in a form that is not known.
+    """
+    try:
+        return parse_cpu_dumps(run_monitor("info registers -a"))
+    except FormatError as error:
+        raise UnavailableError(str(error)) from error
+
+
+def read_msrs_in_guest(cpu: Cpu, numbers: Sequence[int]) -> dict[int, Value]:
+    """Execute RDMSR for each of `numbers` on `cpu`, which must be stopped. The guest is touched and restored.
+
+    An MSR whose RDMSR raises an exception is unavailable with that reason. QEMU without hardware acceleration
+    reads most MSRs that it does not know as 0.
+    :raise UnavailableError: nothing may be executed on this CPU now, or it could not be restored.
+    """
+    values: dict[int, Value] = {}
+    waiting = list(numbers)
+    while waiting:
+        place = _find_place(cpu, RDMSR)
+        with _transaction(cpu, place, RDMSR) as step:
+            waiting = _read_until_exception(step, place, waiting, values)
+    return values
+
+
+def write_msr_in_guest(cpu: Cpu, number: int, value: int) -> None:
+    """Execute WRMSR on `cpu`, which must be stopped. The MSR keeps the new value; all else is restored.
+
+    :raise UnavailableError: WRMSR raised an exception, or nothing may be executed on this CPU now.
+    """
+    place = _find_place(cpu, WRMSR)
+    with _transaction(cpu, place, WRMSR) as step:
+        step.ignored |= WRITTEN_BY_WRMSR.get(number, set())
+        operands = {"rcx": number, "rax": value & 0xFFFFFFFF, "rdx": value >> 32}
+        try:
+            step.execute(place.address, 2, {**place.registers, **operands})
+        except UnavailableError as error:
+            raise UnavailableError(f"WRMSR of {value:#x} to MSR {number:#x} failed: {error.reason}") from error
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where to execute: an address, whether its bytes must be written first, and the segments for CPL 0."""
+
+    address: int
+    is_patched: bool
+    registers: Mapping[str, int]
+    stacks: tuple[int, ...]
+
+
+def _read_until_exception(
+    step: GuestStep, place: _Place, numbers: Sequence[int], values: dict[int, Value]
+) -> list[int]:
+    """Fill `values`; the numbers that are left after one whose RDMSR raised an exception."""
+    for position, number in enumerate(numbers):
+        try:
+            step.execute(place.address, 2, {**place.registers, "rcx": number})
+        except TargetLostError:
+            raise
+        except UnavailableError as error:
+            values[number] = Unavailable(f"RDMSR of {number:#x}: {error.reason}")
+            return list(numbers[position + 1 :])
+        low, high = read_register(step.cpu, "rax"), read_register(step.cpu, "rdx")
+        values[number] = Reading((high & 0xFFFFFFFF) << 32 | low & 0xFFFFFFFF, "rdmsr")
+    return []
+
+
+@contextmanager
+def _transaction(cpu: Cpu, place: _Place, code: bytes) -> Iterator[GuestStep]:
+    with touching_guest(cpu) as step:
+        for top in place.stacks:
+            step.keep_stack(top)
+        if place.is_patched:
+            step.write_code(place.address, code)
+        yield step
+
+
+def _find_place(cpu: Cpu, code: bytes) -> _Place:
+    """A place where `cpu` can execute `code` now.
+
+    :raise UnavailableError: the CPU is halted for good, in an interrupt shadow, or no place can be executed.
+    """
+    dump = read_cpu_dumps()[cpu.index]
+    _require_steppable(cpu, dump)
+    memory = VirtualMemory(cpu)
+    registers: dict[str, int] = {}
+    gdt = _read_gdt(memory, dump)
+    if dump.cpl != 0:
+        registers = _kernel_segments(gdt)
+    stacks = _exception_stacks(memory, dump)
+    rip = read_register(cpu, "rip")
+    for address in _find_existing(memory, code):
+        if not _why_not_executable(cpu, address):
+            return _Place(address, False, registers, stacks)
+    problem = _why_not_executable(cpu, rip)
+    if problem:
+        raise UnavailableError(f"nothing can be executed on CPU {cpu.index}: RIP {rip:#x} is {problem}")
+    return _Place(rip, True, registers, stacks)
+
+
+def _require_steppable(cpu: Cpu, dump: CpuDump) -> None:
+    if dump.halted and not read_register(cpu, "eflags") & RFLAGS_IF:
+        raise UnavailableError(f"CPU {cpu.index} is halted with interrupts off: an instruction would never run")
+    if dump.interrupts_inhibited:
+        raise UnavailableError(
+            f"CPU {cpu.index} is right behind STI or MOV SS, and executing anything there would let interrupts in "
+            "too early: `stepi` once, then ask again"
+        )
+    if not read_register(cpu, "efer") & EFER_LMA:
+        raise UnavailableError(f"CPU {cpu.index} is not in long mode")
+
+
+def _read_gdt(memory: VirtualMemory, dump: CpuDump) -> Gdt:
+    table = dump.segments["gdtr"]
+    return decode_gdt(memory.read(table.base, table.limit + 1), table.base)
+
+
+def _kernel_segments(gdt: Gdt) -> dict[str, int]:
+    """CS and SS for CPL 0: the first 64-bit code and the first writable data segment with DPL 0."""
+    code = [
+        entry.selector.value
+        for entry in gdt.entries
+        if isinstance(entry.descriptor, CodeDescriptor) and entry.descriptor.long and entry.descriptor.dpl == 0
+    ]
+    data = [
+        entry.selector.value
+        for entry in gdt.entries
+        if isinstance(entry.descriptor, DataDescriptor) and entry.descriptor.writable and entry.descriptor.dpl == 0
+    ]
+    if not code or not data:
+        raise UnavailableError("the GDT has no code and data segment for CPL 0: RDMSR cannot run from ring 3")
+    return {"ss": data[0], "cs": code[0]}
+
+
+def _exception_stacks(memory: VirtualMemory, dump: CpuDump) -> tuple[int, ...]:
+    """Tops of the stacks that the possible exceptions would switch to, besides the current one."""
+    tables = dump.segments
+    try:
+        tss = decode_tss(memory.read(tables["tr"].base, TSS_SIZE))
+        gates = [
+            decode_gate(memory.read(tables["idtr"].base + 16 * vector, 16), vector)
+            for vector in POSSIBLE_EXCEPTIONS
+        ]
+    except MemoryFault:
+        return ()
+    return tuple({tss.stack_for(gate.ist) for gate in gates if gate.ist})
+
+
+def _find_existing(memory: VirtualMemory, code: bytes) -> Iterator[int]:
+    """Upper-half addresses where the loaded images and the guest's memory both have `code`."""
+    for objfile in gdb.objfiles():
+        path = Path(objfile.filename or "")
+        if not path.is_file():
+            continue
+        for address in find_in_text(path.read_bytes(), code):
+            if is_upper_half(address) and _holds(memory, address, code):
+                yield address
+
+
+def _holds(memory: VirtualMemory, address: int, code: bytes) -> bool:
+    try:
+        return memory.read(address, len(code)) == code
+    except MemoryFault:
+        return False
+
+
+def _why_not_executable(cpu: Cpu, address: int) -> str:
+    """Why CPL 0 cannot fetch from `address` on `cpu` now; empty if it can."""
+    cr0, cr3, cr4, efer = (read_register(cpu, name) for name in ("cr0", "cr3", "cr4", "efer"))
+    walk = walk_page_tables(PhysicalMemory(), address, cr0, cr3, cr4, efer)
+    if not walk.mapped:
+        return f"not mapped ({walk.reason})"
+    if walk.nx:
+        return "not executable"
+    if walk.user and cr4 & CR4_SMEP:
+        return "a user page, which SMEP keeps CPL 0 from executing"
+    return ""
