@@ -1,39 +1,65 @@
-"""MSRs of a CPU without touching it: from the GDB stub's registers, else from QEMU's device state.
+"""MSRs of a CPU: from the GDB stub's registers, from QEMU's device state, or by RDMSR in the guest.
 
 QEMU's stub knows EFER and the three bases only. The rest comes from the state that QEMU would migrate, read by
 one QMP round trip for all CPUs. Both are asked for EFER and KERNEL_GS_BASE on every read: if they disagree, the
-device state is not that of the guest in front of us and is refused.
+device state is not that of the guest in front of us and is refused. Only where there is no usable device state
+is RDMSR executed in the guest.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 
-from exogdb.errors import FormatError, MonitorError, UnavailableError
+from exogdb.errors import FormatError, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.cpus import Cpu
 from exogdb.target.qmp import read_device_state
+from exogdb.target.rdmsr import read_msrs_in_guest
 from exogdb.target.registers import read_register, register_value
 from exogdb.target.vmstate import decode_device_state
 from exogdb.target.vmstate_x86 import CpuState
 from exogdb.x86.msr import MsrSpec, parse_msr
 
-__all__ = ["read_cpu_states", "read_msr", "read_msrs"]
+__all__ = ["Via", "read_cpu_states", "read_msr", "read_msrs"]
 
 # GDB register and MSR that both sources have.
 _CROSS_CHECKED = (("efer", "IA32_EFER"), ("k_gs_base", "IA32_KERNEL_GS_BASE"))
 
 
-def read_msrs(cpus: Iterable[Cpu], specs: Iterable[MsrSpec]) -> dict[int, dict[str, Value]]:
-    """CPU index to MSR name to value. The guest must be stopped; nothing in it changes.
+class Via(Enum):
+    """Where to read from. `BEST` is the stub, then the device state, then RDMSR in the guest."""
 
-    QMP is asked once, and only if a wanted MSR is not among the stub's registers.
+    BEST = "best"
+    GDB = "gdb"
+    QMP = "qmp"
+    RDMSR = "rdmsr"
+
+
+def read_msrs(cpus: Iterable[Cpu], specs: Iterable[MsrSpec], via: Via = Via.BEST) -> dict[int, dict[str, Value]]:
+    """CPU index to MSR name to value. The guest must be stopped.
+
+    Nothing in the guest changes, except where a value's source says `rdmsr`: then that CPU executed RDMSR and was
+    restored. QMP is asked at most once, however many CPUs and MSRs are wanted.
+    :raise TargetLostError: the connection broke.
     """
     cpus, specs = list(cpus), list(specs)
-    states = _states_or_reason(cpus) if any(not spec.stub for spec in specs) else {}
-    return {cpu.index: {spec.name: _value(cpu, spec, states) for spec in specs} for cpu in cpus}
+    if via is Via.RDMSR:
+        return {cpu.index: _by_rdmsr(cpu, specs) for cpu in cpus}
+    if via is Via.GDB:
+        return {cpu.index: {spec.name: _by_stub(cpu, spec) for spec in specs} for cpu in cpus}
+    from_stub = [spec for spec in specs if spec.stub and via is Via.BEST]
+    rest = [spec for spec in specs if spec not in from_stub]
+    states = _states_or_reason(cpus) if rest else {}
+    values = {}
+    for cpu in cpus:
+        found = {spec.name: _by_stub(cpu, spec) for spec in from_stub} | _by_state(cpu, rest, states)
+        if via is Via.BEST and isinstance(states, Unavailable):
+            found |= _instead_of_state(cpu, rest, states)
+        values[cpu.index] = {spec.name: found[spec.name] for spec in specs}
+    return values
 
 
 def read_msr(cpu: Cpu, name: str) -> int:
-    """The value of one MSR by any of its names, for callers that cannot go on without it.
+    """The value of one MSR by any of its names, for callers that cannot go on without it. See `read_msrs`.
 
     :raise UnavailableError: no source has it.
     """
@@ -74,16 +100,43 @@ def _check_against_stub(cpu: Cpu, state: CpuState | None) -> None:
 def _states_or_reason(cpus: list[Cpu]) -> Mapping[int, CpuState] | Unavailable:
     try:
         return read_cpu_states(cpus)
-    except (MonitorError, UnavailableError) as error:
+    except TargetLostError:
+        raise
+    except UnavailableError as error:
         return Unavailable(error.reason)
 
 
-def _value(cpu: Cpu, spec: MsrSpec, states: Mapping[int, CpuState] | Unavailable) -> Value:
-    if spec.stub:
-        return register_value(cpu, spec.stub)
+def _by_stub(cpu: Cpu, spec: MsrSpec) -> Value:
+    return register_value(cpu, spec.stub) if spec.stub else Unavailable("QEMU's GDB stub does not have it")
+
+
+def _by_state(
+    cpu: Cpu, specs: Sequence[MsrSpec], states: Mapping[int, CpuState] | Unavailable
+) -> dict[str, Value]:
     if isinstance(states, Unavailable):
-        return states
-    value = states[cpu.index].msrs.get(spec.name)
-    if value is None:
-        return Unavailable(f"QEMU's device state does not hold {spec.name}")
-    return Reading(value, "qmp")
+        return {spec.name: states for spec in specs}
+    values: dict[str, Value] = {}
+    for spec in specs:
+        value = states[cpu.index].msrs.get(spec.name)
+        missing = Unavailable("not in QEMU's device state: `exo-msr read` executes RDMSR for it")
+        values[spec.name] = missing if value is None else Reading(value, "qmp")
+    return values
+
+
+def _by_rdmsr(cpu: Cpu, specs: Sequence[MsrSpec]) -> dict[str, Value]:
+    try:
+        values = read_msrs_in_guest(cpu, [spec.number for spec in specs])
+    except TargetLostError:
+        raise
+    except UnavailableError as error:
+        return {spec.name: Unavailable(error.reason) for spec in specs}
+    return {spec.name: values[spec.number] for spec in specs}
+
+
+def _instead_of_state(cpu: Cpu, specs: Sequence[MsrSpec], no_state: Unavailable) -> dict[str, Value]:
+    """RDMSR for what the device state would have had; both reasons where that is refused too."""
+    values = _by_rdmsr(cpu, specs)
+    return {
+        name: Unavailable(f"{no_state.reason}; {value.reason}") if isinstance(value, Unavailable) else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,193 @@
+"""MSRs as a table that says what each value means, and as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from exogdb.reading import Reading, Unavailable, Value
+from exogdb.view.style import Style
+from exogdb.view.value import hex64, render_value, value_to_json
+from exogdb.x86.address import is_canonical
+from exogdb.x86.apic_base import ApicBase
+from exogdb.x86.msr import MsrSpec, check_msr, decode_msr
+from exogdb.x86.rflags import Fmask
+from exogdb.x86.star import Star
+from exogdb.x86.sysenter import SysenterCs
+
+__all__ = ["MsrReport", "check_value", "msrs_to_json", "render_msrs"]
+
+TOUCHED = "The guest was touched: RDMSR was executed in it, and everything was restored and compared."
+LEAST_MEANING_WIDTH = 30
+
+
+@dataclass(frozen=True)
+class MsrReport:
+    """Values by CPU index and MSR name; `symbols` names addresses, `specs` gives the order of the rows."""
+
+    specs: Sequence[MsrSpec]
+    values: Mapping[int, Mapping[str, Value]]
+    symbols: Mapping[int, str]
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether any value came from executing RDMSR in the guest."""
+        values = (value for row in self.values.values() for value in row.values())
+        return any(isinstance(value, Reading) and value.source == "rdmsr" for value in values)
+
+
+def check_value(spec: MsrSpec, value: int) -> tuple[str, ...]:
+    """What is wrong with `value` in this MSR by itself, one sentence each."""
+    if spec.holds == "address" and not is_canonical(value):
+        return ("not a canonical address with 48-bit paging",)
+    return check_msr(spec, value)
+
+
+def _explain_star(star: Star) -> list[str]:
+    return [
+        f"SYSCALL loads CS {star.syscall_cs.value:#04x}, SS {star.syscall_ss.value:#04x}",
+        f"SYSRETQ loads CS {star.sysret64_cs.value:#04x}, SS {star.sysret_ss.value:#04x} (64-bit return)",
+        f"SYSRETL loads CS {star.sysret32_cs.value:#04x}, SS {star.sysret_ss.value:#04x} (32-bit return)",
+    ]
+
+
+def _explain_sysenter(cs: SysenterCs) -> list[str]:
+    if not cs.enabled:
+        return ["null: SYSENTER raises #GP"]
+    return [
+        f"SYSENTER loads CS {cs.sysenter_cs.value:#04x}, SS {cs.sysenter_ss.value:#04x}",
+        f"SYSEXIT to 64-bit loads CS {cs.sysexit64_cs.value:#04x}, SS {cs.sysexit64_ss.value:#04x}",
+        f"SYSEXIT to 32-bit loads CS {cs.sysexit32_cs.value:#04x}, SS {cs.sysexit32_ss.value:#04x}",
+    ]
+
+
+def _explain(spec: MsrSpec, value: int, symbols: Mapping[int, str]) -> list[str]:
+    """The meaning of a value in a few short lines."""
+    decoded = decode_msr(spec, value)
+    if isinstance(decoded, Star):
+        return _explain_star(decoded)
+    if isinstance(decoded, SysenterCs):
+        return _explain_sysenter(decoded)
+    if isinstance(decoded, Fmask):
+        return ["SYSCALL clears " + (" ".join(decoded.clears) or "nothing")]
+    if isinstance(decoded, ApicBase):
+        return [f"{decoded.mode} at physical {decoded.address:#x} {' '.join(decoded.flags)}"]
+    if isinstance(decoded, tuple):
+        numbered = [f"PA{n}={name}" for n, name in enumerate(decoded)] if spec.holds == "memory types" else decoded
+        return [" ".join(numbered) or "no bit set"]
+    if spec.holds == "address" and value in symbols:
+        return [symbols[value]]
+    return [spec.meaning] if value or spec.holds != "address" else [f"not set: {spec.meaning}"]
+
+
+def _meaning(spec: MsrSpec, value: Value, symbols: Mapping[int, str], style: Style, width: int) -> str:
+    if isinstance(value, Unavailable):
+        return "\n".join(wrap(value.reason, width or 10_000))
+    lines = [line for text in _explain(spec, value.value, symbols) for line in wrap(text, width or 10_000)]
+    if value.value in symbols:
+        lines[0] = style.paint("symbol", lines[0])
+    for finding in check_value(spec, value.value):
+        lines += [style.paint("warning", line) for line in wrap(f"! {finding}", width or 10_000)]
+    return "\n".join(lines)
+
+
+def _render_one(report: MsrReport, cpu: int, style: Style) -> str:
+    from tabulate import tabulate
+
+    width = max(style.width - 52, LEAST_MEANING_WIDTH) if style.width else 0
+    rows = []
+    for spec in report.specs:
+        value = report.values[cpu][spec.name]
+        known = isinstance(value, Reading)
+        text, source = (render_value(value), value.source) if isinstance(value, Reading) else ("unavailable", "-")
+        meaning = _meaning(spec, value, report.symbols, style, width)
+        rows.append(
+            (style.paint("name", spec.short), text if known else style.paint("bad", text), source, meaning)
+        )
+    table = tabulate(rows, ("MSR", "value", "source", "meaning"), tablefmt="plain", disable_numparse=True)
+    return f"{style.paint('heading', f'CPU {cpu}')}\n{table}"
+
+
+def _cell(value: Value, differs: bool, style: Style) -> str:
+    text = "unavailable" if isinstance(value, Unavailable) else f"{value.value:#018x}"
+    return style.paint("warning", text) if differs else text
+
+
+def _render_side_by_side(report: MsrReport, style: Style) -> str:
+    from tabulate import tabulate
+
+    cpus = sorted(report.values)
+    rows = []
+    for spec in report.specs:
+        values = [report.values[cpu][spec.name] for cpu in cpus]
+        numbers = {value.value if isinstance(value, Reading) else None for value in values}
+        sources = sorted({value.source if isinstance(value, Reading) else "-" for value in values})
+        mark = "!=" if len(numbers) > 1 else ""
+        cells = [_cell(value, bool(mark), style) for value in values]
+        rows.append((style.paint("name", spec.short), style.paint("warning", mark), *cells, "/".join(sources)))
+    headers = ("MSR", "", *(f"CPU {cpu}" for cpu in cpus), "source")
+    lines = [tabulate(rows, headers, tablefmt="plain", disable_numparse=True)]
+    if any(row[1] for row in rows):
+        lines.append("!= differs between CPUs")
+    return "\n".join([*lines, *_reasons(report)])
+
+
+def _reasons(report: MsrReport) -> list[str]:
+    """Why values are unavailable, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for cpu, values in sorted(report.values.items()):
+        for name, value in values.items():
+            if isinstance(value, Unavailable):
+                reasons.setdefault(value.reason, []).append(f"CPU {cpu} {name}")
+    return [f"unavailable ({reason}): {', '.join(where)}" for reason, where in reasons.items()]
+
+
+def render_msrs(report: MsrReport, style: Style) -> str:
+    """One CPU with the meaning of every value; several CPUs side by side with differences marked."""
+    if len(report.values) == 1:
+        text = _render_one(report, next(iter(report.values)), style)
+    else:
+        text = _render_side_by_side(report, style)
+    return f"{text}\n{style.paint('warning', TOUCHED)}" if report.is_touched else text
+
+
+def _decoded_to_json(spec: MsrSpec, value: int, symbols: Mapping[int, str]) -> dict[str, Any]:
+    decoded = decode_msr(spec, value)
+    findings = list(check_value(spec, value))
+    if isinstance(decoded, Star | SysenterCs):
+        fields = {name: part for name, part in vars(decoded).items() if name != "value"}
+        found: dict[str, Any] = {
+            name: part if isinstance(part, bool) else hex64(getattr(part, "value", part))
+            for name, part in fields.items()
+        }
+    elif isinstance(decoded, Fmask):
+        found = {"clears": list(decoded.clears), "dangerous": list(decoded.dangerous)}
+    elif isinstance(decoded, ApicBase):
+        found = {"address": hex64(decoded.address), "flags": list(decoded.flags), "mode": decoded.mode}
+    elif isinstance(decoded, tuple):
+        found = {"types" if spec.holds == "memory types" else "flags": list(decoded)}
+    else:
+        found = {"symbol": symbols[value]} if spec.holds == "address" and value in symbols else {}
+    return found | {"findings": findings} if findings else found
+
+
+def _entry_to_json(spec: MsrSpec, value: Value, symbols: Mapping[int, str]) -> dict[str, Any]:
+    entry: dict[str, Any] = dict(value_to_json(value))
+    if isinstance(value, Reading):
+        entry["decoded"] = _decoded_to_json(spec, value.value, symbols)
+    return entry
+
+
+def msrs_to_json(report: MsrReport) -> dict[str, Any]:
+    """`{"cpus": [{"cpu": 0, "msrs": {"IA32_STAR": {"value", "source", "decoded"}}}]}`."""
+    return {
+        "cpus": [
+            {
+                "cpu": cpu,
+                "msrs": {
+                    spec.name: _entry_to_json(spec, values[spec.name], report.symbols) for spec in report.specs
+                },
+            }
+            for cpu, values in sorted(report.values.items())
+        ]
+    }
