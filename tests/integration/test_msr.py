@@ -1,0 +1,150 @@
+"""`exo-msr` against what the kernel itself wrote down, on every CPU, by every route."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.harness.gdb import Gdb
+from tests.harness.session import Guest, open_guest
+from tests.harness.truth import CpuTruth, read_cpu_truths
+
+CPUS = 4
+FIXED = ("efer", "star", "lstar", "cstar", "fmask")
+
+
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[Guest]:
+    """Four CPUs, stopped in the dispatcher. Only for tests that leave the guest as it is."""
+    with open_guest(smp=CPUS, attach=False) as guest:
+        stop_in_dispatcher(guest)
+        yield guest
+
+
+def stop_in_dispatcher(guest: Guest) -> None:
+    """Let every CPU come up, then stop the next system call."""
+    guest.qemu.wait_serial("demo: pid")
+    guest.gdb.run(f"target remote {guest.qemu.gdb_socket}")
+    guest.gdb.run(f"break *{guest.gdb.address('syscall_dispatch'):#x}")
+    guest.gdb.reply("continue")
+
+
+def values(gdb: Gdb, command: str) -> dict[int, dict[str, Any]]:
+    return {cpu["cpu"]: cpu["msrs"] for cpu in gdb.json(command)["cpus"]}
+
+
+def check_fixed(msrs: dict[str, Any], truth: CpuTruth, source: str | None = None) -> None:
+    for name in FIXED:
+        entry = msrs[f"IA32_{name.upper()}"]
+        assert int(entry["value"], 16) == getattr(truth, name), name
+        assert source is None or entry["source"] == source
+
+
+@pytest.mark.parametrize("via", ["best", "qmp", "rdmsr"])
+def test_every_cpu_has_the_kernels_own_values(stopped: Guest, via: str) -> None:
+    truths = read_cpu_truths(stopped.gdb)
+    assert len(truths) == CPUS
+    found = values(stopped.gdb, f"exo-msr --all-cpus --via {via}")
+    assert sorted(found) == list(range(CPUS))
+    for truth in truths:
+        check_fixed(found[truth.cpu_id], truth, None if via == "best" else via)
+        bases = {int(found[truth.cpu_id][f"IA32_{name}_BASE"]["value"], 16) for name in ("GS", "KERNEL_GS")}
+        assert truth.gs_base in bases
+
+
+def test_the_best_sources_are_those_that_do_not_touch_the_guest(stopped: Guest) -> None:
+    (msrs,) = values(stopped.gdb, "exo-msr").values()
+    assert {name: entry["source"] for name, entry in msrs.items()} == {
+        "IA32_EFER": "gdb",
+        "IA32_STAR": "qmp",
+        "IA32_LSTAR": "qmp",
+        "IA32_CSTAR": "qmp",
+        "IA32_FMASK": "qmp",
+        "IA32_FS_BASE": "gdb",
+        "IA32_GS_BASE": "gdb",
+        "IA32_KERNEL_GS_BASE": "gdb",
+    }
+
+
+def test_the_stub_alone_says_what_it_does_not_have(stopped: Guest) -> None:
+    (msrs,) = values(stopped.gdb, "exo-msr --via gdb").values()
+    assert msrs["IA32_STAR"] == {"unavailable": "QEMU's GDB stub does not have it"}
+    assert int(msrs["IA32_EFER"]["value"], 16) == stopped.gdb.integer("$efer")
+
+
+def test_decoding(stopped: Guest) -> None:
+    (msrs,) = values(stopped.gdb, "exo-msr").values()
+    assert msrs["IA32_EFER"]["decoded"]["flags"] == ["SCE", "LME", "LMA", "NXE"]
+    assert msrs["IA32_LSTAR"]["decoded"]["symbol"] == "syscall_entry"
+    assert msrs["IA32_FMASK"]["decoded"]["clears"] == ["IF"]
+    assert msrs["IA32_STAR"]["decoded"]["sysret64_cs"] == "0x2b"
+    text = stopped.gdb.run("exo-msr")
+    assert "syscall_entry" in text
+    assert "SYSRETQ loads CS 0x2b, SS 0x23" in text
+
+
+@pytest.mark.parametrize("via", ["best", "rdmsr"])
+def test_the_selected_thread_decides(stopped: Guest, via: str) -> None:
+    truths = {truth.cpu_id: truth for truth in read_cpu_truths(stopped.gdb)}
+    for thread in (3, 1, 4):
+        stopped.gdb.reply(f"thread {thread}")  # complains when the source file is not on this machine
+        ((cpu, msrs),) = values(stopped.gdb, f"exo-msr --via {via}").items()
+        assert cpu == thread - 1
+        active = int(msrs["IA32_GS_BASE"]["value"], 16)
+        waiting = int(msrs["IA32_KERNEL_GS_BASE"]["value"], 16)
+        assert truths[cpu].gs_base in (active, waiting)
+        assert stopped.gdb.integer("$_thread") == thread
+
+
+def test_differences_between_cpus_are_marked(stopped: Guest) -> None:
+    rows = {line.split()[0]: line for line in stopped.gdb.run("exo-msr --all-cpus").splitlines()[1:]}
+    assert "!=" in rows["GS_BASE"]
+    assert "!=" not in rows["LSTAR"]
+
+
+def test_reading_by_number_touches_the_guest_and_says_so(stopped: Guest) -> None:
+    (msrs,) = values(stopped.gdb, "exo-msr read 0xc0000082 pat").values()
+    assert int(msrs["IA32_LSTAR"]["value"], 16) == read_cpu_truths(stopped.gdb)[0].lstar
+    assert msrs["IA32_LSTAR"]["source"] == "rdmsr"
+    assert msrs["IA32_PAT"]["decoded"]["types"][0] == "WB"
+    assert "The guest was touched" in stopped.gdb.run("exo-msr read pat")
+    assert "touched" not in stopped.gdb.run("exo-msr")
+
+
+def test_the_users_mistakes(stopped: Guest) -> None:
+    assert "no MSR is called 'nosuch'" in stopped.gdb.fails("exo-msr nosuch")
+    assert "invalid choice" in stopped.gdb.fails("exo-msr --via nosuch")
+    assert "is no 64-bit value" in stopped.gdb.fails("exo-msr write fmask no_such_symbol")
+
+
+def test_the_frame_that_the_user_selected_stays_selected(stopped: Guest) -> None:
+    stopped.gdb.reply("thread 1")
+    stopped.gdb.reply("frame 1")
+    stopped.gdb.run("exo-msr read star")
+    assert stopped.gdb.reply("frame").out.startswith("#1 ")
+    stopped.gdb.reply("frame 0")
+
+
+def test_without_qmp_rdmsr_takes_over(stopped: Guest) -> None:
+    stopped.gdb.run("set exo qmp-socket /nonexistent/qmp.sock")
+    try:
+        found = values(stopped.gdb, "exo-msr --all-cpus")
+    finally:
+        stopped.gdb.run("set exo qmp-socket")
+    for truth in read_cpu_truths(stopped.gdb):
+        check_fixed(found[truth.cpu_id], truth)
+        assert found[truth.cpu_id]["IA32_STAR"]["source"] == "rdmsr"
+        assert found[truth.cpu_id]["IA32_EFER"]["source"] == "gdb"
+
+
+def test_write_changes_the_msr_and_nothing_else() -> None:
+    with open_guest(attach=False) as guest:
+        stop_in_dispatcher(guest)
+        before = guest.gdb.run("info registers")
+        change = guest.gdb.json("exo-msr write fmask 0x47700")
+        assert change["before"]["value"] == hex(read_cpu_truths(guest.gdb)[0].fmask)
+        assert change["after"] == {"value": "0x47700", "source": "rdmsr"}
+        assert guest.gdb.run("info registers") == before
+        (msrs,) = values(guest.gdb, "exo-msr --via qmp").values()
+        assert msrs["IA32_FMASK"]["value"] == "0x47700"
+        guest.gdb.reply("continue")
