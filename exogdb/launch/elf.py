@@ -17,6 +17,7 @@ _EM_X86_64 = 62
 _PT_LOAD = 1
 _SHT_SYMTAB = 2
 _SHN_UNDEF = 0
+_PAGE_SIZE = 4096
 _CLASS64_LITTLE = b"\x7fELF\x02\x01"
 _FILE_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
@@ -67,15 +68,17 @@ class Elf:
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes that will be at virtual `address`; what no file bytes back (.bss) is zero.
 
+        The page that a segment ends in is loaded whole: its rest is zero, too.
+
         :raise MemoryFault: some of it is in no segment.
         :raise FormatError: the file was cut short before it.
         """
         for segment in self.segments:
             start = address - segment.address
-            if start >= 0 and start + size <= segment.size:
+            if start >= 0 and start + size <= _whole_pages(segment):
                 backed = max(0, min(size, segment.file_size - start))
                 begin = segment.offset + start
-                if begin + backed > len(self._data):
+                if backed and begin + backed > len(self._data):
                     raise FormatError(f"the file ends before {size} bytes for {address:#x}", begin)
                 return self._data[begin : begin + backed].ljust(size, b"\0")
         raise MemoryFault(address, size, f"the ELF file loads nothing at {address:#x}")
@@ -106,6 +109,12 @@ class Elf:
             return layout.unpack_from(self._data, offset)
         except struct.error:
             raise FormatError(f"the file ends before {layout.size} bytes", offset) from None
+
+
+def _whole_pages(segment: Segment) -> int:
+    """The size of `segment` with the page that it ends in."""
+    end = segment.address + segment.size
+    return segment.size + -end % _PAGE_SIZE
 
 
 def read_elf(path: Path) -> Elf:

@@ -4,13 +4,31 @@
 alone costs nothing and writes nothing.
 """
 
+from exogdb.abi.entry import find_entry_path
+from exogdb.errors import AnalysisError
 from exogdb.launch.image import Image
+from exogdb.trace.execlog import TracePoints
 
-__all__ = ["log_filter"]
+__all__ = ["find_trace_points", "log_filter"]
+
+
+def find_trace_points(image: Image) -> TracePoints | None:
+    """Where system calls enter `image` and where its dispatcher returns to, from the code in the file.
+
+    None when the entry is not known. Without returns when the code could not be followed: calls can then still be
+    counted, but not paired.
+    """
+    if image.entry is None:
+        return None
+    try:
+        dispatcher = find_entry_path(image.elf, image.entry).dispatcher
+    except AnalysisError:
+        dispatcher = None
+    returns = frozenset({dispatcher.return_address} if dispatcher is not None else ())
+    return TracePoints(image.entry, returns)
 
 
 def log_filter(image: Image) -> tuple[str, ...]:
-    """QEMU's `-dfilter` option for the entry of `image`; empty when the entry is not known."""
-    addresses = [image.entry] if image.entry is not None else []
-    ranges = ",".join(f"{address:#x}+1" for address in addresses)
-    return ("-dfilter", ranges) if ranges else ()
+    """QEMU's `-dfilter` option for `image`; empty when the entry is not known."""
+    points = find_trace_points(image)
+    return ("-dfilter", points.dfilter) if points is not None else ()

@@ -52,9 +52,10 @@ def test_bytes_come_from_the_file_and_bss_is_zero() -> None:
     assert elf.read(BASE + 4, 4) == CODE[4:8]
     assert elf.read(BASE + 12, 8) == CODE[12:] + bytes(4)
     assert elf.read(BASE + 24, 8) == bytes(8)
+    assert elf.read(BASE + 0xFF8, 8) == bytes(8)
 
 
-@pytest.mark.parametrize("address", [BASE - 1, BASE + 32, BASE + 25, 0])
+@pytest.mark.parametrize("address", [BASE - 1, BASE + 0x1000, BASE + 0xFF9, 0])
 def test_what_is_not_loaded_is_a_fault(address: int) -> None:
     with pytest.raises(MemoryFault, match="loads nothing"):
         Elf(elf_file()).read(address, 8)
