@@ -20,12 +20,15 @@ endif
 KERNEL_OUT := build/kernel$(if $(VARIANT),/$(VARIANT))
 KERNEL_ELF := $(KERNEL_OUT)/exo-os.elf
 KERNEL_OBJECTS := $(KERNEL_OUT)/objects
+# Only `debug` has programs of its own; the other variants carry, and get a copy of, the default build's.
+KERNEL_PROGRAMS_OUT := build/kernel$(if $(filter debug,$(VARIANT)),/debug)
 KERNEL_RUST_SOURCES := $(shell find kernel/src -name '*.rs')
-KERNEL_USER_SOURCES := $(wildcard kernel/user/*.rs) kernel/src/syscall/numbers.rs kernel/src/memory/routines.rs
+KERNEL_USER_LIBRARY := kernel/user/exo.rs kernel/user/calls.rs kernel/src/syscall/numbers.rs \
+    kernel/src/memory/routines.rs
 KERNEL_PROGRAM_ELFS := $(KERNEL_PROGRAMS:%=$(KERNEL_OUT)/programs/%.elf)
-KERNEL_PROGRAM_IMAGES := $(KERNEL_PROGRAMS:%=$(KERNEL_OBJECTS)/%.stripped)
+KERNEL_PROGRAM_IMAGES := $(KERNEL_PROGRAMS:%=$(KERNEL_PROGRAMS_OUT)/objects/%.stripped)
 
-KERNEL_ENTRY := $(if $(filter today,$(VARIANT)),entry_today,entry)
+KERNEL_ENTRY := $(if $(filter today seed-literal,$(VARIANT)),entry_$(subst -,_,$(VARIANT)),entry)
 KERNEL_ASM_OBJECTS := $(KERNEL_OBJECTS)/boot.o $(KERNEL_OBJECTS)/traps.o $(KERNEL_OBJECTS)/$(KERNEL_ENTRY).o
 
 # One name for a variant in Rust (--cfg variant="x") and in assembly (-DFLAW_X; only the mistakes look at it).
@@ -35,6 +38,7 @@ KERNEL_ASM_FLAGS := -g -c $(if $(VARIANT),-DFLAW_$(KERNEL_FLAW)) \
 KERNEL_OPT := $(if $(filter debug,$(VARIANT)),0,2)
 KERNEL_RUST_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \
     -C code-model=kernel -C no-redzone=yes -C force-frame-pointers=yes -C codegen-units=1 \
+    --check-cfg 'cfg(variant, values(any()))' \
     $(if $(VARIANT),--cfg 'variant="$(VARIANT)"')
 KERNEL_USER_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \
     -C force-frame-pointers=yes -C codegen-units=1
@@ -68,23 +72,46 @@ $(KERNEL_OBJECTS)/%.o: kernel/src/syscall/%.S kernel/src/percpu.h
 	@mkdir -p $(@D)
 	$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
 
-$(KERNEL_OBJECTS)/libexo.rlib: $(KERNEL_USER_SOURCES) kernel/kernel.mk
+$(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib: $(KERNEL_USER_LIBRARY) kernel/kernel.mk
 	@mkdir -p $(@D)
 	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type rlib --crate-name exo -o $@ kernel/user/exo.rs
 
-$(KERNEL_OUT)/programs/selftest.elf: $(wildcard kernel/user/selftest_*.rs)
+$(KERNEL_PROGRAMS_OUT)/programs/selftest.elf: $(wildcard kernel/user/selftest_*.rs)
 
-$(KERNEL_OUT)/programs/%.elf: kernel/user/%.rs $(KERNEL_OBJECTS)/libexo.rlib
+$(KERNEL_PROGRAMS_OUT)/programs/%.elf: kernel/user/%.rs $(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib
 	@mkdir -p $(@D)
-	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* --extern exo=$(KERNEL_OBJECTS)/libexo.rlib \
-	    $(call link-args,KERNEL_USER_LINK) -C link-arg=-Wl,-Ttext-segment=$(KERNEL_BASE_$*) -o $@ $<
+	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* \
+	    --extern exo=$(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib $(call link-args,KERNEL_USER_LINK) \
+	    -C link-arg=-Wl,-Ttext-segment=$(KERNEL_BASE_$*) -o $@ $<
 
-$(KERNEL_OBJECTS)/%.stripped: $(KERNEL_OUT)/programs/%.elf
+$(KERNEL_PROGRAMS_OUT)/objects/%.stripped: $(KERNEL_PROGRAMS_OUT)/programs/%.elf
 	objcopy --strip-all $< $@
 
+ifneq ($(KERNEL_OUT),$(KERNEL_PROGRAMS_OUT))
+$(KERNEL_OUT)/programs/%.elf: $(KERNEL_PROGRAMS_OUT)/programs/%.elf
+	@mkdir -p $(@D)
+	cp -p $< $@
+endif
+
 $(KERNEL_ELF): $(KERNEL_RUST_SOURCES) $(KERNEL_ASM_OBJECTS) $(KERNEL_PROGRAM_IMAGES) kernel/src/linker.ld kernel/kernel.mk
-	EXO_PROGRAMS=$(CURDIR)/$(KERNEL_OBJECTS) $(RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
+	EXO_PROGRAMS=$(CURDIR)/$(KERNEL_PROGRAMS_OUT)/objects $(RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
 	    $(call link-args,KERNEL_IMAGE_LINK) -o $@ kernel/src/main.rs
 	$(if $(filter stripped,$(VARIANT)),objcopy --strip-all $@)
 
+.PHONY: kernel-variants
+kernel-variants: kernel
+	for variant in $(KERNEL_VARIANTS); do \
+	    $(MAKE) -f kernel/kernel.mk --no-print-directory kernel VARIANT=$$variant || exit 1; done
+
 .SECONDARY: $(KERNEL_PROGRAM_IMAGES) $(KERNEL_PROGRAM_ELFS)
+
+# `cargo fmt` and `cargo clippy` where they are installed; every shape of the code that a variant compiles is seen.
+KERNEL_CLIPPY := cargo clippy -q --manifest-path kernel/Cargo.toml --bins --lib --target-dir build/kernel/clippy
+.PHONY: kernel-lint
+kernel-lint: kernel
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --manifest-path kernel/Cargo.toml -- --check; \
+	else echo 'kernel-lint: cargo fmt is not installed: skipped'; fi
+	@if ! cargo clippy --version >/dev/null 2>&1; then echo 'kernel-lint: cargo clippy is not installed: skipped'; \
+	else for variant in none today truth-less; do \
+	    EXO_PROGRAMS=$(CURDIR)/$(KERNEL_PROGRAMS_OUT)/objects RUSTFLAGS="--cfg variant=\"$$variant\"" \
+	        $(KERNEL_CLIPPY) -- -D warnings || exit 1; done; fi

@@ -48,7 +48,10 @@ pub enum Node {
     Empty,
     Program(&'static [u8]),
     /// Bytes in frames that are allocated as the file grows.
-    Data { frames: [u64; FILE_PAGES], size: u64 },
+    Data {
+        frames: [u64; FILE_PAGES],
+        size: u64,
+    },
     /// The serial port.
     Console,
     /// Reading waits for the next timer tick and gives the ticks since boot, 8 bytes.

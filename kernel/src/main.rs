@@ -4,7 +4,6 @@
 
 #![no_std]
 #![no_main]
-#![allow(unexpected_cfgs)] // `--cfg variant="..."` is the build's choice of variant
 
 mod arch;
 mod calls;
@@ -34,7 +33,12 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     traps::init();
     init_this_cpu();
     smp::start_others();
-    println!("exo-os: {} CPUs, {} MiB, {}", smp::ONLINE.load(Ordering::Acquire), boot.ram_end >> 20, boot.command_line());
+    println!(
+        "exo-os: {} CPUs, {} MiB, {}",
+        smp::ONLINE.load(Ordering::Acquire),
+        boot.ram_end >> 20,
+        boot.command_line()
+    );
     start_user_space(&boot);
     scheduler::idle()
 }

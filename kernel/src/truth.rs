@@ -27,14 +27,19 @@ pub fn call_count() -> u64 {
 
 #[cfg(variant = "truth-less")]
 mod record_nothing {
+    /// Stands for a call that nobody writes down.
+    pub struct NotRecorded;
+
     #[inline(always)]
     pub fn note_cpu() {}
     #[inline(always)]
     pub fn note_current_process(_cpu: usize, _pid: u64) {}
     #[inline(always)]
-    pub fn begin_call(_number: u64, _a1: u64, _a2: u64, _a3: u64, _a4: u64, _a5: u64, _a6: u64) {}
+    pub fn begin_call(_number: u64, _a1: u64, _a2: u64, _a3: u64, _a4: u64, _a5: u64, _a6: u64) -> NotRecorded {
+        NotRecorded
+    }
     #[inline(always)]
-    pub fn end_call(_call: (), _result: u64) {}
+    pub fn end_call(_call: NotRecorded, _result: u64) {}
     #[inline(always)]
     pub fn note_no_return(_sequence: u64, _pid: u64) {}
 }

@@ -40,14 +40,34 @@ extern "C" fn program_main(_arguments: &Arguments) -> i32 {
     // Without touching the pages first, nothing would differ: pages are there from the start.
     let idle = measure(|| ())[0];
     println!("bench: {:<28} {:>8} {:>8} {:>8}", "ticks", "minimum", "median", "maximum");
-    report("unknown number", idle, measure(|| { let _ = calls::syscall(u64::MAX, [0; 6]); }));
-    report("getpid", idle, measure(|| { let _ = calls::syscall(SYS_GETPID, [0; 6]); }));
-    let send = || { let _ = calls::syscall(SYS_IPC_SEND, [channel, sent, 8, 0, 0, 0]); };
-    let receive = || { let _ = calls::syscall(SYS_IPC_RECV, [channel, received, 8, 0, 0, 0]); };
-    report("ipc_send + ipc_recv, 8 bytes", idle, measure(|| {
-        send();
-        receive();
-    }));
+    report(
+        "unknown number",
+        idle,
+        measure(|| {
+            let _ = calls::syscall(u64::MAX, [0; 6]);
+        }),
+    );
+    report(
+        "getpid",
+        idle,
+        measure(|| {
+            let _ = calls::syscall(SYS_GETPID, [0; 6]);
+        }),
+    );
+    let send = || {
+        let _ = calls::syscall(SYS_IPC_SEND, [channel, sent, 8, 0, 0, 0]);
+    };
+    let receive = || {
+        let _ = calls::syscall(SYS_IPC_RECV, [channel, received, 8, 0, 0, 0]);
+    };
+    report(
+        "ipc_send + ipc_recv, 8 bytes",
+        idle,
+        measure(|| {
+            send();
+            receive();
+        }),
+    );
     report("ipc_send, 8 bytes", idle, measure_between(send, receive));
     report("ipc_recv, 8 bytes", idle, measure_between_after(send, receive));
     0

@@ -72,7 +72,11 @@ fn check_blocking(checks: &mut Checks) {
     checks.equal("the other process ends", calls::wait(pid as u64, &mut 0), pid);
     calls::ipc_close(request);
     calls::ipc_close(answer);
-    checks.equal("close wakes a receiver with an error", closed_while(|channel| calls::ipc_recv(channel, &mut [0])), EPIPE);
+    checks.equal(
+        "close wakes a receiver with an error",
+        closed_while(|channel| calls::ipc_recv(channel, &mut [0])),
+        EPIPE,
+    );
     let fill_and_send = |channel| {
         calls::ipc_send(channel, b"fills it");
         calls::ipc_send(channel, b"waits")

@@ -63,8 +63,7 @@ pub struct TablePointer {
 pub fn load(cpu: &mut PerCpu) {
     let tss = &raw const cpu.tss as u64;
     let limit = size_of::<Tss>() as u64 - 1;
-    cpu.gdt.descriptors[6] =
-        limit | ((tss & 0xff_ffff) << 16) | (0x89 << 40) | ((tss >> 24 & 0xff) << 56);
+    cpu.gdt.descriptors[6] = limit | ((tss & 0xff_ffff) << 16) | (0x89 << 40) | ((tss >> 24 & 0xff) << 56);
     cpu.gdt.descriptors[7] = tss >> 32;
     let pointer = TablePointer { limit: size_of::<Gdt>() as u16 - 1, base: &raw const cpu.gdt as u64 };
     // SAFETY: the GDT is in the per-CPU block, which lives for ever; its code and data selectors are the ones in

@@ -13,8 +13,7 @@ static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// Sets the line up; before this nothing can be printed.
 pub fn init() {
-    let set_up: [(u16, u8); 7] =
-        [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 0xc7), (4, 3)];
+    let set_up: [(u16, u8); 7] = [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 0xc7), (4, 3)];
     for (register, value) in set_up {
         // SAFETY: COM1's registers touch no memory.
         unsafe { outb(COM1 + register, value) };

@@ -63,10 +63,9 @@ pub fn start_others() {
         copy_nonoverlapping(addr_of!(ap_trampoline), physical_to_virtual(AP_TRAMPOLINE), length);
     }
     let boot_lapic = apic::id();
-    let mut cpu_id = 1;
-    for lapic_id in (0..count as u64).filter(|&id| id != boot_lapic) {
+    let others = (0..count as u64).filter(|&lapic_id| lapic_id != boot_lapic);
+    for (cpu_id, lapic_id) in (1..).zip(others) {
         start(cpu_id, lapic_id);
-        cpu_id += 1;
     }
 }
 

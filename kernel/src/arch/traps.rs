@@ -18,8 +18,8 @@ const PAGE_FAULT: u64 = 14;
 const TRAP_FLAG: u64 = 1 << 8;
 
 const NAMES: [&str; 22] = [
-    "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "#09", "#TS", "#NP", "#SS", "#GP", "#PF", "#15", "#MF",
-    "#AC", "#MC", "#XM", "#VE", "#CP",
+    "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "#09", "#TS", "#NP", "#SS", "#GP", "#PF", "#15",
+    "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
 ];
 
 /// Registers at an exception or interrupt, as the stubs of `traps.S` push them.
@@ -170,7 +170,13 @@ fn stop_on_fault(frame: &TrapFrame) -> ! {
     }
     cpu.in_fault = true;
     stop_others();
-    println!("kernel fault: {} on CPU {}, error {:#x}, CR2 {:#x}", name(frame.vector), cpu.cpu_id, frame.error, cpu::read_cr2());
+    println!(
+        "kernel fault: {} on CPU {}, error {:#x}, CR2 {:#x}",
+        name(frame.vector),
+        cpu.cpu_id,
+        frame.error,
+        cpu::read_cr2()
+    );
     print_registers(frame);
     print_stack_trace(frame.rip, frame.rbp);
     println!("kernel stopped");
@@ -206,7 +212,7 @@ pub fn print_stack_trace(rip: u64, mut rbp: u64) {
 
 /// The saved frame pointer and return address at `rbp`, if that is mapped kernel memory.
 fn read_frame_link(rbp: u64) -> Option<[u64; 2]> {
-    if rbp % 8 != 0 || rbp < paging::KERNEL_HALF || rbp > u64::MAX - 16 {
+    if rbp % 8 != 0 || !(paging::KERNEL_HALF..=u64::MAX - 16).contains(&rbp) {
         return None;
     }
     if !paging::is_mapped(cpu::read_cr3(), rbp) || !paging::is_mapped(cpu::read_cr3(), rbp + 8) {

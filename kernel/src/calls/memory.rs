@@ -15,7 +15,14 @@ const MAP_ANONYMOUS: u64 = 0x20;
 /// `MAP_FIXED` (0x10) the place, which must be free.
 #[no_mangle]
 #[inline(never)]
-pub extern "C" fn sys_mmap(address: u64, length: u64, protection: u64, flags: u64, descriptor: i32, offset: u64) -> u64 {
+pub extern "C" fn sys_mmap(
+    address: u64,
+    length: u64,
+    protection: u64,
+    flags: u64,
+    descriptor: i32,
+    offset: u64,
+) -> u64 {
     if flags & !MAP_FIXED != MAP_PRIVATE | MAP_ANONYMOUS || descriptor != -1 || offset != 0 {
         return encode(Err(Errno::InvalidArgument));
     }

@@ -23,23 +23,20 @@ pub extern "C" fn sys_fork() -> u64 {
 }
 
 fn fork(kernel: &mut KernelGuard) -> Result<u64, Errno> {
-    let parent = kernel.current();
-    let (pid, parent_slot) = (parent.pid, parent.slot);
+    let pid = kernel.current().pid;
     let slot = kernel.allocate_process(pid).ok_or(Errno::Again)?;
     let (process, frames) = kernel.current_and_frames();
     let Some(space) = process.space.duplicate(frames) else {
         kernel.release_process(slot);
         return Err(Errno::NoMemory);
     };
-    let [parent, child] = kernel.processes.get_disjoint_mut([parent_slot, slot]).expect("two processes");
+    let child = &mut kernel.processes[slot];
     child.space = space;
-    child.fs_base = parent.fs_base;
-    child.gs_base = parent.gs_base;
-    child.descriptors = parent.descriptors;
-    child.fx_state = parent.fx_state;
-    child.set_name(parent.name().as_bytes());
-    // SAFETY: this is the parent's system call, so its frame is there.
-    let frame = unsafe { &*SyscallFrame::current() };
+    // SAFETY: the running process is another one than its child, and its system call has a frame.
+    let frame = unsafe {
+        child.inherit(&*current_process());
+        &*SyscallFrame::current()
+    };
     let mut registers = program::user_registers(frame.rcx, user_rsp(), frame.r11);
     (registers.rbp, registers.rbx, registers.r12) = (frame.rbp, frame.rbx, frame.r12);
     (registers.r13, registers.r14, registers.r15) = (frame.r13, frame.r14, frame.r15);
@@ -66,10 +63,11 @@ fn exec(kernel: &mut KernelGuard, path: *const u8, argv: u64, argc: u64) -> Resu
     for index in 0..argc {
         let mut pointer = [0; 8];
         user::copy_in(space, argv.checked_add(8 * index).ok_or(Errno::Fault)?, &mut pointer)?;
-        let argument = UserString::<ARGUMENT_BYTES>::read(space, u64::from_le_bytes(pointer)).map_err(|error| match error {
-            Errno::NameTooLong => Errno::TooBig,
-            other => other,
-        })?;
+        let argument =
+            UserString::<ARGUMENT_BYTES>::read(space, u64::from_le_bytes(pointer)).map_err(|error| match error {
+                Errno::NameTooLong => Errno::TooBig,
+                other => other,
+            })?;
         arguments.push(argument.as_bytes())?;
     }
     let file = kernel.files.program(path.as_bytes()).ok_or(Errno::NoEntry)?;

@@ -46,9 +46,14 @@ fn entry_for(frame: u64, protection: u64) -> u64 {
 /// # Errors
 /// `EINVAL` for an unaligned address, an empty range, or one that leaves user space.
 pub fn page_range(address: u64, length: u64) -> Result<core::ops::Range<u64>, Errno> {
-    let end = length.checked_add(PAGE_SIZE - 1).map(|bytes| bytes & !(PAGE_SIZE - 1)).and_then(|bytes| address.checked_add(bytes));
+    let end = length
+        .checked_add(PAGE_SIZE - 1)
+        .map(|bytes| bytes & !(PAGE_SIZE - 1))
+        .and_then(|bytes| address.checked_add(bytes));
     match end {
-        Some(end) if address % PAGE_SIZE == 0 && length > 0 && address >= USER_START && end <= USER_END => Ok(address..end),
+        Some(end) if address % PAGE_SIZE == 0 && length > 0 && address >= USER_START && end <= USER_END => {
+            Ok(address..end)
+        }
         _ => Err(Errno::InvalidArgument),
     }
 }
@@ -100,7 +105,12 @@ impl AddressSpace {
     ///
     /// # Errors
     /// `ENOMEM` without memory; nothing stays mapped then.
-    pub fn map_range(&mut self, frames: &mut Frames, pages: core::ops::Range<u64>, protection: u64) -> Result<(), Errno> {
+    pub fn map_range(
+        &mut self,
+        frames: &mut Frames,
+        pages: core::ops::Range<u64>,
+        protection: u64,
+    ) -> Result<(), Errno> {
         for page in pages.clone().step_by(PAGE_SIZE as usize) {
             if let Err(error) = self.map_page(frames, page, protection) {
                 self.unmap_range(frames, pages.start..page);
@@ -178,8 +188,7 @@ impl AddressSpace {
         let wanted = PRESENT | USER | if write { WRITABLE } else { 0 };
         // SAFETY: an entry found is a word of this address space's tables.
         let entry = unsafe { *paging::find_entry(self.root, address)? };
-        (entry & wanted == wanted)
-            .then(|| paging::physical_to_virtual((entry & ADDRESS_MASK) + address % PAGE_SIZE))
+        (entry & wanted == wanted).then(|| paging::physical_to_virtual((entry & ADDRESS_MASK) + address % PAGE_SIZE))
     }
 
     /// A copy of the whole user half in frames of its own; `None` without memory, and then nothing is kept.

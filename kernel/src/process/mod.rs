@@ -91,6 +91,15 @@ impl Process {
         core::str::from_utf8(&self.name[..length]).unwrap_or("?")
     }
 
+    /// What a child has from its parent beside the memory.
+    pub fn inherit(&mut self, parent: &Process) {
+        self.fs_base = parent.fs_base;
+        self.gs_base = parent.gs_base;
+        self.descriptors = parent.descriptors;
+        self.fx_state = parent.fx_state;
+        self.name = parent.name;
+    }
+
     /// Takes the last part of a path as the name.
     pub fn set_name(&mut self, path: &[u8]) {
         let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);

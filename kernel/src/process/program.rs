@@ -84,7 +84,12 @@ pub fn load(frames: &mut Frames, file: &[u8], arguments: &Arguments) -> Result<I
     }
 }
 
-fn fill(space: &mut AddressSpace, frames: &mut Frames, file: &[u8], arguments: &Arguments) -> Result<(u64, u64), Errno> {
+fn fill(
+    space: &mut AddressSpace,
+    frames: &mut Frames,
+    file: &[u8],
+    arguments: &Arguments,
+) -> Result<(u64, u64), Errno> {
     const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01\x01";
     const X86_64: u64 = 62;
     if !file.starts_with(ELF64_LITTLE_ENDIAN) || field::<2>(file, 18)? != X86_64 {

@@ -1,14 +1,14 @@
 //! Who runs: round robin over all CPUs, a switch at each timer tick, sleep and wake-up.
 
 use crate::arch::cpu::{read_cr3, wait_for_interrupt, write_cr3, wrmsr, IA32_FS_BASE, IA32_KERNEL_GS_BASE};
-use crate::arch::percpu::{current_process, this_cpu, PerCpu, MAX_CPUS, PERCPU};
+use crate::arch::percpu::{current_process, this_cpu, PerCpu, PERCPU};
 use crate::arch::traps::TrapFrame;
 use crate::arch::{apic, power};
 use crate::memory::{paging, stacks};
 use crate::process::{lock, FxState, Kernel, KernelGuard, Process, State};
 use crate::{println, truth};
 use core::mem::ManuallyDrop;
-use core::ptr::{addr_of, null_mut};
+use core::ptr::{addr_of, addr_of_mut, null_mut};
 
 /// The first process: when it ends, the machine does.
 const FIRST_PID: u64 = 1;
@@ -22,9 +22,8 @@ extern "C" {
 pub fn make_ready(kernel: &mut Kernel, slot: usize) {
     kernel.processes[slot].state = State::Ready;
     kernel.ready |= 1 << slot;
-    for cpu_id in 0..MAX_CPUS {
-        // SAFETY: `idle` and `lapic_id` change only under the lock, which the borrow of the kernel proves.
-        let cpu = unsafe { &mut *(&raw mut PERCPU[cpu_id]) };
+    // SAFETY: other CPUs' `idle` and `lapic_id` change only under the lock, which the borrow of the kernel proves.
+    for cpu in unsafe { &mut *addr_of_mut!(PERCPU) } {
         if cpu.idle {
             cpu.idle = false;
             apic::send_wake(cpu.lapic_id);
@@ -134,10 +133,17 @@ unsafe fn activate(cpu: &mut PerCpu, next: *mut Process) -> u64 {
     process.saved_rsp
 }
 
+/// Makes the calling CPU use the kernel's own page tables: a process's are about to go, or not wanted.
+fn use_no_space(cpu: &mut PerCpu) {
+    cpu.kernel_cr3 = 0;
+    cpu.user_cr3 = 0;
+    paging::use_kernel_tables();
+}
+
 /// Makes the CPU idle and returns the idle loop's parked stack.
 fn deactivate(cpu: &mut PerCpu) -> u64 {
     cpu.current_process = null_mut();
-    paging::use_kernel_tables();
+    use_no_space(cpu);
     truth::note_current_process(cpu.cpu_id as usize, 0);
     cpu.idle_rsp
 }
@@ -173,7 +179,9 @@ pub fn prepare(process: &mut Process, registers: TrapFrame) {
     }
     let place = (stacks::process_stack_top(process.slot) - size_of::<FirstStack>() as u64) as *mut FirstStack;
     // SAFETY: the stack belongs to this process, which does not run yet; it is aligned to 16 and large enough.
-    unsafe { place.write(FirstStack { callee_saved: [0; 6], return_address: process_start as *const () as u64, registers }) };
+    unsafe {
+        place.write(FirstStack { callee_saved: [0; 6], return_address: process_start as *const () as u64, registers })
+    };
     process.saved_rsp = place as u64;
 }
 
@@ -193,7 +201,7 @@ pub fn terminate_current(status: i32) -> ! {
 
 /// Ends the running process: frees what it has, tells its parent, and never comes back.
 pub fn terminate(mut kernel: KernelGuard, status: i32) -> ! {
-    paging::use_kernel_tables();
+    use_no_space(this_cpu());
     let (process, frames) = kernel.current_and_frames();
     let (pid, parent, slot) = (process.pid, process.parent, process.slot);
     process.space.free(frames);
@@ -208,7 +216,9 @@ pub fn terminate(mut kernel: KernelGuard, status: i32) -> ! {
     wake_all(&mut kernel, waiters);
     adopt_orphans(&mut kernel, pid);
     match kernel.find_process(parent) {
-        Some(parent_slot) if kernel.processes[parent_slot].state != State::Zombie => wake_all(&mut kernel, 1 << parent_slot),
+        Some(parent_slot) if kernel.processes[parent_slot].state != State::Zombie => {
+            wake_all(&mut kernel, 1 << parent_slot)
+        }
         _ => kernel.release_process(slot),
     }
     // The guard stays behind on this stack for ever; whoever runs next releases the lock.

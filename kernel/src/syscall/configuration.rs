@@ -14,7 +14,8 @@ const ALL_DANGEROUS_FLAGS: u64 = 0x5_4700;
 const TF_DF_AC: u64 = 0x4_0500;
 
 /// STAR: SYSCALL loads CS and SS from bits 32-47 (+0, +8), SYSRET from bits 48-63 (+16, +8).
-const STAR: u64 = if cfg!(variant = "star-off-by-one") { (0x08 << 32) | (0x20 << 48) } else { (0x08 << 32) | (0x18 << 48) };
+const STAR: u64 =
+    if cfg!(variant = "star-off-by-one") { (0x08 << 32) | (0x20 << 48) } else { (0x08 << 32) | (0x18 << 48) };
 
 /// FMASK: the RFLAGS that SYSCALL clears. The design clears IF alone.
 const FMASK: u64 = if cfg!(variant = "fmask-without-if") {
@@ -29,6 +30,7 @@ const FMASK: u64 = if cfg!(variant = "fmask-without-if") {
 
 extern "C" {
     #[cfg(not(variant = "today"))]
+    #[allow(dead_code)] // the variants with a wrong LSTAR do not use it
     fn syscall_entry();
     #[cfg(variant = "today")]
     fn syscall_entry_asm();

@@ -9,15 +9,7 @@ use crate::truth;
 
 /// The one way into the handlers; `syscall_entry` calls it.
 #[no_mangle]
-pub extern "C" fn syscall_dispatch(
-    num: u64,
-    arg1: u64,
-    arg2: u64,
-    arg3: u64,
-    arg4: u64,
-    arg5: u64,
-    arg6: u64,
-) -> u64 {
+pub extern "C" fn syscall_dispatch(num: u64, arg1: u64, arg2: u64, arg3: u64, arg4: u64, arg5: u64, arg6: u64) -> u64 {
     truth::count_call();
     let call = truth::begin_call(num, arg1, arg2, arg3, arg4, arg5, arg6);
     let result = match num {
