@@ -69,7 +69,7 @@ def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
     script = directory / "start.gdb"
     booted = directory / "booted"
     # A guest that ran before is left running, one that was started here ends here.
-    last = "" if plan.interactive else "kill" if plan.attach is None else "detach"
+    last = "" if plan.interactive else "disconnect" if plan.attach is None else "detach"
     what = Script(target, entry, booted, plan.image.programs, plan.commands, plan.farewell, last)
     script.write_text(render_script(what))
     batch = [] if plan.interactive else ["-nx", "-batch"]

@@ -19,8 +19,8 @@ class Script:
     """What GDB has to do: attach to `target`, reach the first system call, run `commands`.
 
     `entry` is where system calls enter the kernel; None leaves the guest where attaching stopped it. `booted`
-    is announced once the guest has got there. `last` is the last command, not shown: `kill` or `detach` when GDB
-    ends then, nothing when a user gets its prompt.
+    is announced once the guest has got there. `last` is the last command, not shown: `disconnect` or `detach` when
+    GDB ends then, nothing when a user gets its prompt.
     """
 
     target: str

@@ -36,7 +36,7 @@ def test_a_program_whose_path_has_a_blank_is_one_argument() -> None:
 
 
 def test_the_last_command_is_silent_and_last() -> None:
-    assert lines(Script("s", None, BOOTED, last="kill"))[-1] == 'python gdb.execute("kill", to_string=True)'
+    assert lines(Script("s", None, BOOTED, last="detach"))[-1] == 'python gdb.execute("detach", to_string=True)'
     assert lines(Script("s", None, BOOTED))[-1] == "set pagination on"
 
 
