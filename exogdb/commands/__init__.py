@@ -8,6 +8,7 @@ def load() -> None:
     from importlib import import_module
     from pkgutil import iter_modules
 
+    from exogdb.commands.functions import register_functions
     from exogdb.commands.registry import register_commands
     from exogdb.target.settings import register_settings
 
@@ -15,3 +16,4 @@ def load() -> None:
         import_module(f"{__name__}.{module.name}")
     register_settings()
     register_commands()
+    register_functions()

@@ -1,0 +1,220 @@
+"""Which GS base is the kernel's, and whether `swapgs` has run as often as it must have.
+
+Two facts are put side by side. What must be: CPL, and how many `swapgs` lie between SYSCALL and RIP. What is:
+which of IA32_GS_BASE (active) and IA32_KERNEL_GS_BASE (waiting) holds a kernel address. Where they agree, the
+state is known; where they contradict each other, the kernel runs on the user's GS base or the other way round.
+
+    SYSCALL ---- entry window ----> swapgs ---- kernel ----> swapgs ---- exit window ----> SYSRET
+                 user's is active            kernel's is active          user's is active
+
+Source: Intel SDM Vol. 2B, SWAPGS; AMD APM Vol. 3, SWAPGS.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from exogdb.abi.disassembly import Disassembler, Instruction
+from exogdb.errors import AnalysisError, MemoryFault
+
+__all__ = ["GsPath", "GsReport", "GsState", "diagnose_gs", "find_gs_path"]
+
+PATH_ENDS = frozenset(
+    {"sysret", "sysretq", "sysexit", "iret", "iretd", "iretq", "ret", "retf", "retfq", "hlt", "ud2"}
+)
+MOST_INSTRUCTIONS = 4096
+MOST_SWAPS = 4
+
+
+class GsState(Enum):
+    """The answer, in the words of the screens."""
+
+    USER = "user"
+    KERNEL = "kernel"
+    ENTRY_WINDOW = "entry window (swapgs not yet executed)"
+    EXIT_WINDOW = "exit window"
+    DOUBLE_SWAPPED = "double-swapped"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class GsPath:
+    """The code between SYSCALL and the return to ring 3, in its own function.
+
+    `swaps` has, for the address of every instruction, how many `swapgs` ran since SYSCALL before it (more than
+    one count if paths with different counts meet there). `calls` has the counts at which the path calls other
+    kernel code. `before_call` has the (address, count) pairs from which a call can still be reached.
+    """
+
+    entry: int
+    swaps: dict[int, frozenset[int]]
+    calls: frozenset[int]
+    before_call: frozenset[tuple[int, int]]
+
+    def find_count(self, rip: int) -> int | None:
+        """How many `swapgs` ran when RIP is at `rip`; None off the path and where paths with other counts meet."""
+        counts = self.swaps.get(rip, frozenset())
+        return next(iter(counts)) if len(counts) == 1 else None
+
+
+Node = tuple[int, int]
+
+
+def _successors(instruction: Instruction, count: int) -> list[Node]:
+    if instruction.mnemonic in PATH_ENDS:
+        return []
+    if instruction.mnemonic == "swapgs":
+        return [(instruction.next, count + 1)]
+    target = [] if instruction.target is None else [(instruction.target & (1 << 64) - 1, count)]
+    if instruction.mnemonic == "jmp":
+        return target
+    following = [(instruction.next, count)]
+    return following + target if instruction.is_conditional else following
+
+
+def _reaching(targets: set[Node], edges: dict[Node, list[Node]]) -> frozenset[Node]:
+    """Every node from which one of `targets` can be reached, the targets included."""
+    sources: dict[Node, list[Node]] = {}
+    for node, following in edges.items():
+        for successor in following:
+            sources.setdefault(successor, []).append(node)
+    reached, waiting = set(targets), list(targets)
+    while waiting:
+        for source in sources.get(waiting.pop(), []):
+            if source not in reached:
+                reached.add(source)
+                waiting.append(source)
+    return frozenset(reached)
+
+
+def find_gs_path(code: Disassembler, entry: int) -> GsPath:
+    """Follow the code from `entry` (what LSTAR holds) and count `swapgs`; calls are stepped over.
+
+    Code that cannot be read or decoded ends a path there. The guest is only read.
+    :raise AnalysisError: not even the first instruction can be read.
+    """
+    edges: dict[Node, list[Node]] = {}
+    calls: set[Node] = set()
+    waiting: list[Node] = [(entry, 0)]
+    while waiting and len(edges) < MOST_INSTRUCTIONS:
+        node = waiting.pop()
+        if node in edges or node[1] > MOST_SWAPS:
+            continue
+        try:
+            instruction = code.at(node[0])
+        except (AnalysisError, MemoryFault) as error:
+            if node[0] == entry:
+                raise AnalysisError(
+                    f"the system-call entry at {entry:#x} cannot be read: {error}", entry
+                ) from error
+            continue
+        if instruction.mnemonic == "call":
+            calls.add(node)
+        edges[node] = _successors(instruction, node[1])
+        waiting += edges[node]
+    swaps: dict[int, frozenset[int]] = {}
+    for address, count in edges:
+        swaps[address] = swaps.get(address, frozenset()) | {count}
+    return GsPath(entry, swaps, frozenset(count for _, count in calls), _reaching(calls, edges))
+
+
+@dataclass(frozen=True)
+class GsReport:
+    """The oracle's answer. `active` is `kernel`, `user` or `unknown`; `kernel` and `user` are the bases by owner.
+
+    `expected` is what CPL and position demand of the active base. `why` is one or two sentences.
+    """
+
+    state: GsState
+    active: str
+    expected: str
+    kernel: int | None
+    user: int | None
+    why: str
+
+    @property
+    def is_wrong(self) -> bool:
+        """The active base is not the one that code at this place needs."""
+        return self.state in (GsState.DOUBLE_SWAPPED, GsState.MISSING)
+
+
+def _expectation(cpl: int, rip: int, path: GsPath | None) -> tuple[GsState, str]:
+    """The state that CPL and position demand, and why."""
+    if cpl == 3:
+        return GsState.USER, "CPL is 3: user code runs, the kernel's base waits"
+    if path is None:
+        return GsState.KERNEL, f"CPL is {cpl}, and the system-call entry is not known"
+    counts = path.swaps.get(rip)
+    if counts is None:
+        return GsState.KERNEL, f"CPL is {cpl} and RIP is not in the system-call entry code"
+    if len(counts) > 1:
+        return GsState.UNKNOWN, "RIP is where paths with different numbers of swapgs meet"
+    count = next(iter(counts))
+    times = {0: "no swapgs", 1: "one swapgs"}.get(count, f"{count} swapgs")
+    where = f"RIP is at {rip:#x} on the system-call path, {times} after SYSCALL"
+    if count % 2:
+        return GsState.KERNEL, where
+    if count == 0:
+        return GsState.ENTRY_WINDOW, where
+    if (rip, count) in path.before_call:
+        return GsState.DOUBLE_SWAPPED, f"{where}, and kernel code is still to be called"
+    return GsState.EXIT_WINDOW, where
+
+
+def _observe(gs_base: int, kernel_gs_base: int, is_kernel: Callable[[int], bool | None]) -> str:
+    """Which base is active by the look of the two: `kernel`, `user`, or `unknown` when they do not differ."""
+    active, waiting = is_kernel(gs_base), is_kernel(kernel_gs_base)
+    if active is True and waiting is not True:
+        return "kernel"
+    if waiting is True and active is not True:
+        return "user"
+    return "unknown"
+
+
+def _contradiction(expected: GsState, cpl: int, path: GsPath | None, on_path: bool) -> tuple[GsState, str]:
+    """What is wrong when the active base is not the expected one, and why."""
+    if expected is GsState.KERNEL:
+        even_at_calls = path is not None and bool(path.calls) and all(count % 2 == 0 for count in path.calls)
+        if even_at_calls and path is not None and max(path.calls) == 0:
+            return GsState.MISSING, "the user's base is active: the entry code calls the kernel without swapgs"
+        if on_path or even_at_calls:
+            return GsState.DOUBLE_SWAPPED, "the user's base is active although swapgs ran: one swapgs too many"
+        return GsState.MISSING, "the user's base is active: this code was entered without swapgs"
+    if expected is GsState.EXIT_WINDOW:
+        return GsState.DOUBLE_SWAPPED, "the kernel's base is active after the last swapgs: one swapgs too many"
+    if cpl == 3:
+        return GsState.MISSING, "the kernel's base is active in ring 3: the way out did not run swapgs"
+    return GsState.MISSING, "the kernel's base is active before swapgs: the last way out to ring 3 did not run it"
+
+
+def diagnose_gs(
+    cpl: int,
+    rip: int,
+    gs_base: int,
+    kernel_gs_base: int,
+    path: GsPath | None,
+    is_kernel: Callable[[int], bool | None],
+) -> GsReport:
+    """Say which base is whose, and whether the right one is active.
+
+    `is_kernel(base)` says whether a base belongs to the kernel, None if that cannot be told (see the caller for
+    its evidence). `path` is None when LSTAR or the code behind it cannot be read.
+    """
+    expected, why = _expectation(cpl, rip, path)
+    expected_owner = {
+        GsState.KERNEL: "kernel", GsState.DOUBLE_SWAPPED: "kernel", GsState.UNKNOWN: "unknown",
+    }.get(expected, "user")  # fmt: skip
+    active = _observe(gs_base, kernel_gs_base, is_kernel)
+    state = expected
+    if expected is GsState.DOUBLE_SWAPPED:
+        active = active if active != "unknown" else "user"
+    elif active == "unknown":
+        active = expected_owner
+        why += "; the two bases do not tell by themselves which is the kernel's"
+    elif expected_owner not in ("unknown", active):
+        state, problem = _contradiction(expected, cpl, path, path is not None and rip in path.swaps)
+        why = f"{why}; but {problem}"
+    owners = {"kernel": (gs_base, kernel_gs_base), "user": (kernel_gs_base, gs_base)}
+    kernel, user = owners.get(active, (None, None))
+    return GsReport(state, active, expected_owner, kernel, user, why)

@@ -1,0 +1,90 @@
+"""Convenience functions for conditions and scripts: `$exo_msr("lstar")`, `$exo_gs("kernel")`, `$exo_cpl()`.
+
+While the language is Rust, GDB wants to build a "string" inside the guest before it calls a function, which a
+kernel does not let it do; there `b"lstar"` (or an MSR's number) says the same.
+"""
+
+from ast import literal_eval
+from collections.abc import Callable
+
+import gdb
+
+from exogdb.errors import ExoError, UnavailableError, UsageError
+from exogdb.target.gs import find_entries, read_gs
+from exogdb.target.msrs import read_msr
+from exogdb.target.registers import read_cpl
+from exogdb.target.session import require_guest
+
+__all__ = ["register_functions"]
+
+
+def _msr(name: gdb.Value) -> int:
+    wanted = hex(int(name)) if name.type.code == gdb.TYPE_CODE_INT else _text(name)
+    return read_msr(require_guest().cpu, wanted)
+
+
+def _text(value: gdb.Value) -> str:
+    """A string argument: C's array of char, or Rust's byte string, which GDB can only print: `b"lstar"`."""
+    if value.type.code != gdb.TYPE_CODE_STRING:
+        return value.string()
+    printed = literal_eval(str(value))
+    return printed.decode("ascii", "replace") if isinstance(printed, bytes) else str(printed)
+
+
+def _gs(owner: gdb.Value) -> int:
+    cpu = require_guest().cpu
+    report = read_gs(cpu, find_entries([cpu]).get(cpu.index)).report
+    owners, wanted = {"kernel": report.kernel, "user": report.user}, _text(owner)
+    if wanted not in owners:
+        raise UsageError(f'$exo_gs("{wanted}"): say "kernel" or "user"')
+    base = owners[wanted]
+    if base is None:
+        raise UnavailableError(f"which GS base is whose is unavailable ({report.why})")
+    return base
+
+
+def _cpl() -> int:
+    return read_cpl(require_guest().cpu)
+
+
+class _Function(gdb.Function):
+    """A convenience function; its answer is an unsigned 64-bit number, its errors are one sentence."""
+
+    def __init__(self, name: str, body: Callable[..., int], help_text: str) -> None:
+        self.__doc__ = help_text
+        self._body = body
+        super().__init__(name)
+
+    def invoke(self, *arguments: gdb.Value) -> gdb.Value:
+        """Called by GDB when the function is evaluated."""
+        try:
+            number = self._body(*arguments)
+        except ExoError as error:
+            raise gdb.GdbError(str(error)) from None
+        except TypeError:
+            raise gdb.GdbError("wrong number of arguments: `help function` shows how it is used") from None
+        return gdb.Value(
+            number.to_bytes(8, "little"), gdb.selected_inferior().architecture().integer_type(64, False)
+        )
+
+
+_MSR_HELP = """An MSR of the selected CPU.
+Usage: $exo_msr("lstar"), in Rust $exo_msr(b"lstar"); a number works too.
+Example: break *$exo_msr(0xc0000082)"""
+_GS_HELP = """The kernel's or the user's GS base of the selected CPU.
+Usage: $exo_gs("kernel"), $exo_gs("user"); in Rust $exo_gs(b"kernel")."""
+_CPL_HELP = """The selected CPU's privilege level.
+Usage: $exo_cpl()
+Example: break *$exo_msr(0xc0000082) if $exo_cpl() == 0"""
+
+_FUNCTIONS: dict[str, tuple[Callable[..., int], str]] = {
+    "exo_msr": (_msr, _MSR_HELP),
+    "exo_gs": (_gs, _GS_HELP),
+    "exo_cpl": (_cpl, _CPL_HELP),
+}
+
+
+def register_functions() -> None:
+    """Make every function known to GDB."""
+    for name, (body, help_text) in _FUNCTIONS.items():
+        _Function(name, body, help_text)

@@ -1,0 +1,85 @@
+"""Both GS bases of a CPU and what they mean right now."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from exogdb.abi.disassembly import Disassembler
+from exogdb.abi.gs import GsPath, GsReport, diagnose_gs, find_gs_path
+from exogdb.errors import AnalysisError, TargetLostError, UnavailableError
+from exogdb.reading import Reading
+from exogdb.target.cpus import Cpu
+from exogdb.target.memory import PhysicalMemory, VirtualMemory
+from exogdb.target.msrs import Via, read_msrs
+from exogdb.target.registers import read_cpl, read_register
+from exogdb.target.symbols import find_address
+from exogdb.x86.address import is_upper_half
+from exogdb.x86.msr import parse_msr
+from exogdb.x86.paging import walk_page_tables
+
+__all__ = ["GsBases", "find_entries", "read_gs"]
+
+# Tried in this order when LSTAR cannot be read without touching the guest.
+_USUAL_NAMES = ("syscall_entry", "syscall_entry_asm", "entry_SYSCALL_64")
+
+
+@dataclass(frozen=True)
+class GsBases:
+    """`gs_base` is active, `kernel_gs_base` waits behind SWAPGS; `report` says whose they are."""
+
+    cpu: int
+    cpl: int
+    rip: int
+    gs_base: int
+    kernel_gs_base: int
+    report: GsReport
+
+
+def find_entries(cpus: Iterable[Cpu]) -> Mapping[int, int]:
+    """Where SYSCALL goes, by CPU index: LSTAR, else a symbol with a usual name. CPUs without one are left out.
+
+    LSTAR is read through QMP only, so that nothing in the guest changes.
+    """
+    lstar = parse_msr("IA32_LSTAR")
+    guess = next((address for name in _USUAL_NAMES if (address := find_address(name)) is not None), None)
+    found: dict[int, int] = {}
+    for index, values in read_msrs(cpus, [lstar], Via.QMP).items():
+        value = values[lstar.name]
+        entry = value.value if isinstance(value, Reading) else guess
+        if entry:
+            found[index] = entry
+    return found
+
+
+def read_gs(cpu: Cpu, entry: int | None) -> GsBases:
+    """The two bases of `cpu` and the oracle's answer. The guest must be stopped, and nothing in it changes.
+
+    :raise UnavailableError: the stub does not have the bases.
+    """
+    cpl, rip = read_cpl(cpu), read_register(cpu, "rip")
+    active, waiting = read_register(cpu, "gs_base"), read_register(cpu, "k_gs_base")
+    path = None if entry is None else _find_path(cpu, entry)
+    report = diagnose_gs(cpl, rip, active, waiting, path, lambda base: _is_kernel(cpu, base))
+    return GsBases(cpu.index, cpl, rip, active, waiting, report)
+
+
+def _find_path(cpu: Cpu, entry: int) -> GsPath | None:
+    try:
+        return find_gs_path(Disassembler(VirtualMemory(cpu)), entry)
+    except AnalysisError:
+        return None
+
+
+def _is_kernel(cpu: Cpu, base: int) -> bool | None:
+    """Whether `base` belongs to the kernel: by the rights of its page, else by the half of the address space."""
+    if base == 0:
+        return None
+    registers = [read_register(cpu, name) for name in ("cr0", "cr3", "cr4", "efer")]
+    try:
+        walk = walk_page_tables(PhysicalMemory(), base, *registers)
+    except TargetLostError:
+        raise
+    except UnavailableError:
+        return is_upper_half(base) or None
+    if walk.mapped:
+        return not walk.user
+    return is_upper_half(base) or None

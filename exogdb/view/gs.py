@@ -1,0 +1,111 @@
+"""Both GS bases: whose is which, is the right one active, and the per-CPU block behind the kernel's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from exogdb.abi.gs import GsReport, GsState
+from exogdb.abi.percpu import PerCpuBlock, PerCpuField
+from exogdb.reading import Reading, Unavailable
+from exogdb.view.style import Style
+from exogdb.view.value import hex64
+
+__all__ = ["CpuGs", "gs_to_json", "render_gs"]
+
+
+@dataclass(frozen=True)
+class CpuGs:
+    """One CPU. `names` has symbols by address."""
+
+    cpu: int
+    cpl: int
+    gs_base: int
+    kernel_gs_base: int
+    report: GsReport
+    percpu: PerCpuBlock | Unavailable
+    names: dict[int, str]
+
+
+def _owner(row: CpuGs, base: int) -> str:
+    """`the kernel's` or `the user's`; empty when that is not known."""
+    if row.report.active == "unknown":
+        return "owner unknown"
+    kernel_is_here = (base == row.report.kernel) and row.report.kernel != row.report.user
+    return "the kernel's" if kernel_is_here else "the user's"
+
+
+def _base_line(row: CpuGs, label: str, name: str, base: int, style: Style) -> str:
+    symbol = f"  {style.paint('symbol', row.names[base])}" if base in row.names else ""
+    return f"  {label:<8} {style.paint('name', name):<15} {base:#018x}  {_owner(row, base)}{symbol}"
+
+
+def _state_line(row: CpuGs, style: Style) -> str:
+    role = "bad" if row.report.is_wrong else "warning" if row.report.state is GsState.UNKNOWN else "good"
+    return f"CPU {row.cpu}  CPL {row.cpl}  {style.paint(role, row.report.state.value)}"
+
+
+def _field_line(field: PerCpuField, names: dict[int, str], width: int, style: Style) -> str:
+    if isinstance(field.value, Unavailable):
+        shown = style.paint("faint", field.value.reason)
+    else:
+        shown = f"{field.value.value:#018x}"
+        symbol = names.get(field.value.value)
+        shown += f"  {style.paint('symbol', symbol)}" if symbol else ""
+    return f"    +{field.offset:#05x}  {field.name:<{width}}  {shown}"
+
+
+def _percpu_lines(row: CpuGs, style: Style) -> list[str]:
+    if isinstance(row.percpu, Unavailable):
+        return [f"  per-CPU block: unavailable ({row.percpu.reason})"]
+    width = max((len(field.name) for field in row.percpu.fields), default=0)
+    head = f"  per-CPU block at {row.percpu.address:#x}, by {row.percpu.known_by}"
+    return [head, *(_field_line(field, row.names, width, style) for field in row.percpu.fields)]
+
+
+def _render_cpu(row: CpuGs, style: Style) -> str:
+    lines = [
+        _state_line(row, style),
+        *(f"  {line}" for line in wrap(row.report.why, style.width - 2 if style.width else 10_000)),
+        _base_line(row, "active", "GS_BASE", row.gs_base, style),
+        _base_line(row, "waiting", "KERNEL_GS_BASE", row.kernel_gs_base, style),
+        *_percpu_lines(row, style),
+    ]
+    return "\n".join(lines)
+
+
+def render_gs(rows: Sequence[CpuGs], style: Style) -> str:
+    """Every CPU with the oracle's answer, why, both bases and the per-CPU block."""
+    return "\n\n".join(_render_cpu(row, style) for row in rows)
+
+
+def _base_to_json(base: int | None, why: str) -> Any:
+    return {"unavailable": why} if base is None else hex64(base)
+
+
+def _percpu_to_json(block: PerCpuBlock | Unavailable) -> dict[str, Any]:
+    if isinstance(block, Unavailable):
+        return {"unavailable": block.reason}
+    return {field.name: hex64(field.value.value) for field in block.fields if isinstance(field.value, Reading)}
+
+
+def _to_json(row: CpuGs) -> dict[str, Any]:
+    return {
+        "cpu": row.cpu,
+        "cpl": row.cpl,
+        "gs_base": hex64(row.gs_base),
+        "kernel_gs_base": hex64(row.kernel_gs_base),
+        "state": row.report.state.value,
+        "active": row.report.active,
+        "expected": row.report.expected,
+        "why": row.report.why,
+        "kernel": _base_to_json(row.report.kernel, row.report.why),
+        "user": _base_to_json(row.report.user, row.report.why),
+        "percpu": _percpu_to_json(row.percpu),
+        "percpu_known_by": "" if isinstance(row.percpu, Unavailable) else row.percpu.known_by,
+    }
+
+
+def gs_to_json(rows: Sequence[CpuGs]) -> dict[str, Any]:
+    """`{"cpus": [{"cpu", "cpl", "gs_base", "kernel_gs_base", "state", "active", "kernel", "user", "percpu"}]}`."""
+    return {"cpus": [_to_json(row) for row in rows]}

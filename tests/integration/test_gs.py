@@ -1,0 +1,143 @@
+"""`exo-gs` against the kernel's own record, along the whole system-call path."""
+
+from typing import Any
+
+import pytest
+
+from tests.harness.gdb import Gdb
+from tests.harness.session import Guest, open_guest
+from tests.harness.truth import read_cpu_truths
+
+ENTRY_WINDOW = "entry window (swapgs not yet executed)"
+MOST_STEPS = 200
+
+
+def attach(guest: Guest) -> None:
+    guest.qemu.wait_serial("demo: pid")
+    guest.gdb.run(f"target remote {guest.qemu.gdb_socket}")
+
+
+def stop_at(gdb: Gdb, symbol: str) -> None:
+    gdb.run(f"tbreak *{gdb.address(symbol):#x}")
+    gdb.reply("continue")
+
+
+def selected(gdb: Gdb) -> Any:
+    (row,) = gdb.json("exo-gs")["cpus"]
+    return row
+
+
+def check_owners(gdb: Gdb, row: Any) -> None:
+    """The kernel wrote down its own base; the other one is the user's."""
+    kernel = read_cpu_truths(gdb)[row["cpu"]].gs_base
+    assert int(row["kernel"], 16) == kernel
+    both = {int(row["gs_base"], 16), int(row["kernel_gs_base"], 16)}
+    assert int(row["user"], 16) in both - {kernel}
+    assert row["active"] == ("kernel" if int(row["gs_base"], 16) == kernel else "user")
+
+
+def test_every_state_in_order_from_syscall_to_ring_3() -> None:
+    with open_guest(attach=False) as guest:
+        attach(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_entry")
+        row = selected(gdb)
+        assert row["state"] == ENTRY_WINDOW
+        check_owners(gdb, row)
+        gdb.reply("stepi")
+        row = selected(gdb)
+        assert row["state"] == "kernel"
+        check_owners(gdb, row)
+        assert int(row["percpu"]["self_address"], 16) == int(row["kernel"], 16)
+        assert int(row["percpu"]["cpu_id"], 16) == row["cpu"]
+        states = walk_out(gdb)
+        assert states == ["kernel", "exit window", "user"]
+
+
+def walk_out(gdb: Gdb) -> list[str]:
+    """Step from the entry stub's call of the dispatcher to ring 3; the states met on the way."""
+    states = ["kernel"]
+    for _ in range(MOST_STEPS):
+        gdb.reply("nexti")
+        row = selected(gdb)
+        check_owners(gdb, row)
+        if row["state"] != states[-1]:
+            states.append(row["state"])
+        if row["cpl"] == 3:
+            return states
+    pytest.fail(f"no way to ring 3 in {MOST_STEPS} steps: {states}")
+
+
+def test_every_cpu() -> None:
+    with open_guest(smp=4, attach=False) as guest:
+        attach(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_entry")
+        rows = gdb.json("exo-gs --all-cpus")["cpus"]
+        assert [row["cpu"] for row in rows] == [0, 1, 2, 3]
+        for row in rows:
+            check_owners(gdb, row)
+            assert row["state"] in ("kernel", "user", ENTRY_WINDOW)
+        text = gdb.run("exo-gs --all-cpus")
+        assert text.count("per-CPU block at") == 4
+        assert "the kernel's" in text
+
+
+def test_a_handler_that_runs_on_the_users_base() -> None:
+    with open_guest(attach=False) as guest:
+        attach(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_dispatch")
+        kernel, user = gdb.integer("$gs_base"), gdb.integer("$k_gs_base")
+        gdb.run(f"set $gs_base = {user:#x}")
+        gdb.run(f"set $k_gs_base = {kernel:#x}")
+        row = selected(gdb)
+        assert row["state"] == "missing"
+        assert row["active"] == "user"
+        assert int(row["kernel"], 16) == kernel
+        assert "without swapgs" in row["why"]
+
+
+def test_without_debug_info_the_entry_stub_tells_the_offsets() -> None:
+    with open_guest(attach=False) as guest:
+        attach(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_dispatch")
+        named = selected(gdb)["percpu"]
+        gdb.reply("symbol-file")
+        gdb.reply("symbol-file")
+        row = selected(gdb)
+        assert row["percpu_known_by"] == "the offsets that the entry stub uses"
+        assert row["percpu"]["gs:0x0"] == named["kernel_rsp"]
+        assert row["percpu"]["gs:0x8"] == named["user_rsp"]
+
+
+def test_convenience_functions() -> None:
+    with open_guest(attach=False) as guest:
+        attach(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_entry")
+        (truth,) = read_cpu_truths(gdb)
+        assert gdb.integer('$exo_msr("lstar")') == truth.lstar
+        assert gdb.integer('$exo_gs("kernel")') == truth.gs_base
+        gdb.run("set language rust")
+        assert gdb.integer('$exo_msr(b"lstar")') == truth.lstar
+        assert gdb.integer("$exo_msr(0xc0000081)") == truth.star
+        assert gdb.integer('$exo_gs(b"kernel")') == truth.gs_base
+        assert gdb.integer('$exo_gs(b"user")') == gdb.integer("$gs_base")
+        assert gdb.integer("$exo_cpl()") == 0
+        gdb.run("set language c")
+        assert gdb.integer('$exo_msr("lstar")') == truth.lstar
+        assert gdb.integer('$exo_gs("kernel")') == truth.gs_base
+        assert 'say "kernel" or "user"' in gdb.fails('print $exo_gs("mine")')
+        assert "no MSR is called 'nosuch'" in gdb.fails('print $exo_msr("nosuch")')
+
+
+def test_functions_in_a_condition() -> None:
+    with open_guest(attach=False) as guest:
+        attach(guest)
+        gdb = guest.gdb
+        gdb.run('break *$exo_msr(b"lstar") if $exo_cpl() == 0')
+        gdb.start("continue")
+        gdb.finish()
+        assert gdb.integer("$rip") == read_cpu_truths(gdb)[0].lstar
