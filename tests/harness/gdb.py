@@ -220,7 +220,8 @@ class Gdb:
     def _waits_for_events(self) -> bool:
         # GDB's event loop is the only place where it polls without a limit (third argument -1).
         words = Path(f"/proc/{self._process.pid}/syscall").read_text().split()
-        return words[0] == POLL and words[3] == "0xffffffff"
+        # The limit is an int; depending on GDB's build the upper half of the register is its sign or zero.
+        return words[0] == POLL and int(words[3], 16) & 0xFFFFFFFF == 0xFFFFFFFF
 
     def _receive(self, deadline: float) -> None:
         events = self._selector.select(max(0.0, deadline - time.monotonic()))

@@ -7,6 +7,7 @@ addresses from /proc/kallsyms) and then keeps calling.
 
 import fcntl
 import functools
+import lzma
 import re
 import shutil
 import subprocess
@@ -93,7 +94,7 @@ def _unpack_kernel(build: Path) -> tuple[Path, Path]:
         _run("dpkg-deb", "-x", str(package), str(partial))
         partial.rename(tree)
     (vmlinuz,) = tree.glob("boot/vmlinuz-*")
-    (driver,) = tree.glob("lib/modules/*/kernel/arch/x86/kernel/msr.ko")
+    (driver,) = tree.glob("lib/modules/*/kernel/arch/x86/kernel/msr.ko*")
     return vmlinuz, driver
 
 
@@ -118,7 +119,8 @@ def _make_initramfs(initramfs: Path, init: Path, msr_driver: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     (root / "dev").mkdir(parents=True)
     shutil.copy(init, root / "init")
-    shutil.copy(msr_driver, root / "msr.ko")
+    packed = msr_driver.read_bytes()
+    (root / "msr.ko").write_bytes(lzma.decompress(packed) if msr_driver.suffix == ".xz" else packed)
     # Only the kernel's own built-in /dev/console is there before init runs, so no device node is needed.
     _run("cpio", "-o", "-H", "newc", "--quiet", "-F", str(initramfs), cwd=root, text="dev\ninit\nmsr.ko\n")
 
