@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor, Descriptor
 from exogdb.x86.selector import Selector
 
-__all__ = ["Star", "StarLoad", "check_star", "decode_star"]
+__all__ = ["Star", "StarLoad", "check_load", "check_star", "decode_star"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,11 @@ def _check_data(load: StarLoad, descriptor: Descriptor) -> list[str]:
     )
 
 
-def _check_load(load: StarLoad, descriptor: Descriptor | None) -> list[str]:
+def check_load(load: StarLoad, descriptor: Descriptor | None) -> list[str]:
+    """How `descriptor` (None: outside the table) differs from what `load` puts into the register by itself.
+
+    One phrase each, to follow the selector: `has DPL 3, expected 0`.
+    """
     if descriptor is None:
         return ["lies outside the table"]
     problems = _check_code(load, descriptor) if load.register == "CS" else _check_data(load, descriptor)
@@ -142,7 +146,7 @@ def check_star(star: Star, find_descriptor: Callable[[Selector], Descriptor | No
             continue
         findings += [
             f"{load.instruction} {load.register} {load.selector} {problem}"
-            for problem in _check_load(load, descriptor)
+            for problem in check_load(load, descriptor)
         ]
     return (*findings, *_check_rpl(star))
 

@@ -1,0 +1,169 @@
+"""Rules about the tables that STAR, the TSS and the IDT have to agree with: the live GDT, TR, the gates."""
+
+from collections.abc import Iterator
+
+from exogdb.abi.check.facts import CpuFacts, Facts, known
+from exogdb.abi.check.rule import Finding, Outcome, Rule, Severity, each_cpu
+from exogdb.abi.check.stub import returns_to_32_bit
+from exogdb.errors import UnavailableError
+from exogdb.x86.descriptor import SystemDescriptor
+from exogdb.x86.idt import vector_name
+from exogdb.x86.selector import Selector
+from exogdb.x86.star import StarLoad, check_load, decode_star
+from exogdb.x86.tss import TSS_SIZE
+
+__all__ = ["DESCRIPTOR_RULES"]
+
+CR4_MCE = 1 << 6
+DEBUG, NMI, DOUBLE_FAULT, MACHINE_CHECK = 1, 2, 8, 18
+
+
+def _check_loads(cpu: CpuFacts, loads: list[StarLoad]) -> Iterator[Finding]:
+    gdt = known(cpu.gdt)
+    for load in loads:
+        descriptor = None if load.selector.is_null else gdt.find_descriptor(load.selector)
+        if load.selector.in_ldt:
+            problems = ["names the LDT"]
+        elif load.selector.is_null:
+            problems = ["is a null selector"]
+        else:
+            problems = check_load(load, descriptor)
+        if problems:
+            kind = "64-bit code" if load.bits == 64 else "32-bit code"
+            yield Finding(
+                found=f"{load.instruction} loads {load.register} = {load.selector}, which " + ", ".join(problems),
+                expected=f"a present {kind if load.register == 'CS' else 'writable data'} segment, DPL {load.dpl}",
+                where="IA32_STAR and the GDT",
+                address=gdt.base + load.selector.offset,
+                cpu=cpu.index,
+            )
+
+
+def _check_syscall_selectors(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    loads = decode_star(cpu.msr("IA32_STAR")).loads
+    yield from _check_loads(cpu, [load for load in loads if load.instruction == "SYSCALL"])
+
+
+def _check_sysret_selectors(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
+    loads = decode_star(cpu.msr("IA32_STAR")).loads
+    yield from _check_loads(cpu, [load for load in loads if load.instruction in ("SYSRETQ", "SYSRETQ/L")])
+    narrow = list(_check_loads(cpu, [load for load in loads if load.instruction == "SYSRETL"]))
+    # A kernel that never returns to 32-bit code may have anything in that slot.
+    if narrow and returns_to_32_bit(facts.path_of(cpu)):
+        yield from narrow
+
+
+def _check_rpl(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    star = decode_star(cpu.msr("IA32_STAR"))
+    if star.syscall_ss.rpl:
+        yield Finding(
+            f"STAR[47:32] has RPL {star.syscall_ss.rpl}: SYSCALL clears it in CS, not in SS = {star.syscall_ss}",
+            "RPL 0 in STAR[47:32]",
+            "IA32_STAR",
+            cpu=cpu.index,
+        )
+    if star.sysret_ss_amd.rpl != 3:
+        yield Finding(
+            f"STAR[63:48] has RPL {star.sysret_ss_amd.rpl}: on AMD SYSRET leaves SS = {star.sysret_ss_amd}",
+            "RPL 3 in STAR[63:48]",
+            "IA32_STAR",
+            cpu=cpu.index,
+        )
+
+
+def _check_ist(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    gates = known(cpu.idt)
+    for vector in _window_vectors(cpu):
+        gate = gates[vector] if vector < len(gates) else None
+        if gate is None or not gate.present:
+            yield _gate_finding(cpu, vector, f"the IDT has no gate for {vector_name(vector)}", Severity.WARNING)
+        elif gate.ist == 0:
+            severity = Severity.ERROR if vector == NMI else Severity.WARNING
+            yield _gate_finding(cpu, vector, f"the gate of {gate.name} has no IST stack", severity)
+
+
+def _window_vectors(cpu: CpuFacts) -> tuple[int, ...]:
+    """What can arrive between SYSCALL and the stack switch whatever FMASK says. Without CR4.MCE a machine
+    check shuts the CPU down instead of raising #MC."""
+    always = (DEBUG, NMI, DOUBLE_FAULT)
+    try:
+        return (*always, MACHINE_CHECK) if cpu.register("cr4") & CR4_MCE else always
+    except UnavailableError:
+        return always
+
+
+def _gate_finding(cpu: CpuFacts, vector: int, found: str, severity: Severity) -> Finding:
+    return Finding(found, "an IST stack of its own", f"IDT, vector {vector}", cpu=cpu.index, severity=severity)
+
+
+def _check_task_register(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    selector = Selector(cpu.register("tr"))
+    descriptor = known(cpu.gdt).find_descriptor(selector)
+    problem = ""
+    if selector.is_null:
+        problem = "is null: LTR was never executed"
+    elif selector.in_ldt or not isinstance(descriptor, SystemDescriptor) or not descriptor.is_tss:
+        problem = "names no 64-bit TSS in the GDT"
+    elif not descriptor.present:
+        problem = "names a TSS descriptor that is not present"
+    elif descriptor.limit < TSS_SIZE - 1:
+        problem = f"names a TSS of {descriptor.limit + 1} bytes"
+    if problem:
+        yield Finding(f"TR = {selector} {problem}", f"a TSS of {TSS_SIZE} bytes", "TR", cpu=cpu.index)
+
+
+DESCRIPTOR_RULES = (
+    Rule(
+        "EXO020",
+        Severity.ERROR,
+        "STAR's SYSCALL selectors name kernel segments",
+        "SYSCALL loads CS and SS with fixed attributes and does not look at the GDT. The mistake shows later: "
+        "an interrupt saves these selectors, and its IRETQ loads whatever the GDT really holds there.",
+        "Intel SDM Vol. 2B, SYSCALL; Vol. 3A, Fast System Calls in 64-Bit Mode",
+        "Put the 64-bit kernel code segment at STAR[47:32] and the kernel data segment 8 bytes behind it.",
+        each_cpu(_check_syscall_selectors),
+    ),
+    Rule(
+        "EXO021",
+        Severity.ERROR,
+        "STAR's SYSRET selectors name user segments",
+        "SYSRETQ loads CS = STAR[63:48] + 16 and SS = STAR[63:48] + 8 with fixed attributes. The first "
+        "interrupt in user mode saves them, and its IRETQ loads the descriptors that the GDT really holds "
+        "there.",
+        "Intel SDM Vol. 2B, SYSRET; AMD APM Vol. 3, SYSRET",
+        "Order the GDT: 32-bit user code (STAR[63:48]), user data, 64-bit user code.",
+        each_cpu(_check_sysret_selectors),
+    ),
+    Rule(
+        "EXO022",
+        Severity.WARNING,
+        "STAR carries the right RPLs",
+        "Intel's SYSRET forces RPL 3 into CS and SS, AMD's only into CS: SS keeps the RPL in STAR[63:48]. "
+        "With RPL 0 there, the IRETQ that ends the first interrupt in user mode raises #GP on AMD, because SS "
+        "and CS differ in RPL.",
+        "AMD APM Vol. 3, SYSRET and IRET; Intel SDM Vol. 2B, SYSRET",
+        "Write the user base selector with RPL 3 (0x1b, say, instead of 0x18) and the kernel's with RPL 0.",
+        each_cpu(_check_rpl),
+    ),
+    Rule(
+        "EXO023",
+        Severity.ERROR,
+        "What FMASK cannot hold back has an IST stack",
+        "Between SYSCALL and the stack switch rsp is the user's. FMASK does not hold back NMI, #MC, #DF, or a "
+        "#DB that a MOV SS delayed: without an IST stack their frames are written at CPL 0 where the user's "
+        "rsp points.",
+        "Intel SDM Vol. 3A, Interrupt Stack Table; CVE-2018-8897 (#DB delayed by MOV SS)",
+        "Give NMI, #DF, #DB and #MC gates an IST index each, and fill those IST slots in every CPU's TSS.",
+        each_cpu(_check_ist),
+    ),
+    Rule(
+        "EXO024",
+        Severity.ERROR,
+        "TR names a 64-bit TSS",
+        "Without a TSS the CPU finds neither RSP0 nor an IST stack: the first interrupt in user mode ends in "
+        "a triple fault.",
+        "Intel SDM Vol. 3A, Task Management in 64-bit Mode",
+        "Build a TSS for each CPU, put its 16-byte descriptor into that CPU's GDT, and execute LTR there.",
+        each_cpu(_check_task_register),
+    ),
+)

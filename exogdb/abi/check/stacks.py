@@ -1,0 +1,182 @@
+"""Rules about kernel stacks: the one that the entry stub loads, the TSS's RSP0 and IST, and who shares them."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exogdb.abi.check.facts import CpuFacts, Facts, known
+from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_cpu
+from exogdb.reading import Reading, Unavailable
+from exogdb.x86.paging import PageWalk
+
+__all__ = ["STACK_RULES", "stack_addresses"]
+
+# rsp this far below a stack's top, or less, counts as being on that stack. Kernel stacks have 4 to 64 KiB.
+LARGEST_STACK = 0x10000
+
+
+@dataclass(frozen=True)
+class _Top:
+    """The top of one stack. `permanent`: it belongs to the CPU, not to the process that runs there now."""
+
+    address: int
+    what: str
+    cpu: CpuFacts
+    permanent: bool
+
+
+def _used_ists(cpu: CpuFacts) -> dict[int, list[str]]:
+    """The IST numbers that present gates use, each with the vectors that use it."""
+    used: dict[int, list[str]] = {}
+    for gate in known(cpu.idt):
+        if gate.present and gate.ist:
+            used.setdefault(gate.ist, []).append(gate.name)
+    return used
+
+
+def _tops(cpu: CpuFacts) -> list[_Top]:
+    """Every stack top of `cpu` that could be read and is not 0."""
+    tops = []
+    if isinstance(cpu.kernel_rsp, Reading):
+        tops.append(_Top(cpu.kernel_rsp.value, "kernel rsp", cpu, permanent=False))
+    if not isinstance(cpu.tss, Unavailable):
+        tops.append(_Top(cpu.tss.rsp[0], "TSS.RSP0", cpu, permanent=False))
+        if not isinstance(cpu.idt, Unavailable):
+            ists = sorted(_used_ists(cpu))
+            tops += [_Top(cpu.tss.stack_for(ist), f"TSS.IST{ist}", cpu, permanent=True) for ist in ists]
+    return [top for top in tops if top.address]
+
+
+def stack_addresses(cpu: CpuFacts) -> frozenset[int]:
+    """The addresses whose page walks the rules here ask for: the uppermost eight bytes of every stack."""
+    return frozenset(top.address - 8 for top in _tops(cpu))
+
+
+def _stack_problem(page: PageWalk, top: int) -> str:
+    if not page.mapped:
+        return f"not mapped just below it ({page.reason})"
+    if page.user:
+        return "its page is accessible to user programs"
+    if not page.writable:
+        return "its page is read-only"
+    return "not a multiple of 16" if top % 16 else ""
+
+
+def _check_stack(cpu: CpuFacts, top: int, what: str) -> Iterator[Outcome]:
+    if top == 0 and cpu.cpl != 3:
+        yield NotChecked(f"{what} is 0 and the CPU runs no user code", cpu.index)
+        return
+    problem = "0 while user code runs" if top == 0 else _stack_problem(cpu.page(top - 8), top)
+    if problem:
+        yield Finding(
+            found=f"{what} = {top:#x}: {problem}",
+            expected="the top of a mapped, writable supervisor stack, aligned to 16 bytes",
+            where=what,
+            address=top or None,
+            cpu=cpu.index,
+            severity=Severity.WARNING if "multiple" in problem else None,
+        )
+
+
+def _check_kernel_rsp(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    yield from _check_stack(cpu, known(cpu.kernel_rsp).value, "the rsp that the entry stub loads")
+
+
+def _check_rsp0(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    yield from _check_stack(cpu, known(cpu.tss).rsp[0], "TSS.RSP0")
+
+
+def _check_ists(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    tss = known(cpu.tss)
+    for ist, vectors in sorted(_used_ists(cpu).items()):
+        more = f" and {len(vectors) - 3} more" if len(vectors) > 3 else ""
+        what = f"TSS.IST{ist} (for {', '.join(vectors[:3])}{more})"
+        if tss.stack_for(ist):
+            yield from _check_stack(cpu, tss.stack_for(ist), what)
+        else:
+            yield Finding(f"{what} = 0", "the top of a stack: gates use it", what, cpu=cpu.index)
+
+
+def _check_not_shared(facts: Facts) -> Iterator[Outcome]:
+    for cpu in facts.cpus:
+        for fact in (cpu.kernel_rsp, cpu.tss, cpu.idt):
+            if isinstance(fact, Unavailable):
+                yield NotChecked(fact.reason, cpu.index)
+    by_address: dict[int, list[_Top]] = defaultdict(list)
+    for cpu in facts.cpus:
+        for top in _tops(cpu):
+            by_address[top.address].append(top)
+    for address, tops in sorted(by_address.items()):
+        if len({top.cpu.index for top in tops}) > 1 and not _is_one_gs_block(tops):
+            yield _shared(address, tops)
+
+
+def _is_one_gs_block(tops: list[_Top]) -> bool:
+    """CPUs that share a GS block share the slot in it: EXO045 reports that, once."""
+    bases = {top.cpu.kernel_gs for top in tops}
+    return all(top.what == "kernel rsp" for top in tops) and len(bases) == 1
+
+
+def _shared(address: int, tops: list[_Top]) -> Finding:
+    users = {top.cpu.index for top in tops if top.permanent or _is_on(top.cpu, address)}
+    owners = ", ".join(f"CPU {top.cpu.index} {top.what}" for top in tops)
+    stale = (
+        "" if len(users) > 1 else "; not all of them run on it now, so one may be left from a process that moved"
+    )
+    return Finding(
+        found=f"{address:#x} is the top of more than one CPU's stack: {owners}{stale}",
+        expected="a stack of its own for each CPU",
+        where="kernel stacks",
+        address=address,
+        severity=None if len(users) > 1 else Severity.NOTE,
+    )
+
+
+def _is_on(cpu: CpuFacts, top: int) -> bool:
+    """The CPU runs on this stack, or will at the next SYSCALL or interrupt from user mode."""
+    rsp, cs = cpu.registers.get("rsp"), cpu.registers.get("cs")
+    if not isinstance(rsp, Reading) or not isinstance(cs, Reading):
+        return False
+    return cs.value & 3 == 3 or 0 <= top - rsp.value <= LARGEST_STACK
+
+
+STACK_RULES = (
+    Rule(
+        "EXO040",
+        Severity.ERROR,
+        "The entry stub loads a sound kernel stack",
+        "The stub's first push goes there. If that faults, the page fault pushes there too, and the CPU ends "
+        "in a double or triple fault; if user code can reach it, it can change the kernel's return addresses.",
+        "Intel SDM Vol. 3A, Double Fault Exception; Vol. 2B, SYSCALL (rsp is not changed)",
+        "Store the top of a mapped kernel stack in the per-CPU slot before the first return to user mode.",
+        each_cpu(_check_kernel_rsp),
+    ),
+    Rule(
+        "EXO041",
+        Severity.ERROR,
+        "TSS.RSP0 is a sound kernel stack",
+        "The CPU pushes the frame of every interrupt and exception in user mode there.",
+        "Intel SDM Vol. 3A, Stack Switching in IA-32e Mode",
+        "Set RSP0 in the TSS of this CPU whenever another process is chosen.",
+        each_cpu(_check_rsp0),
+    ),
+    Rule(
+        "EXO042",
+        Severity.ERROR,
+        "Every IST slot in use is a sound stack",
+        "A gate with an IST index takes its stack from the TSS without any check: 0 or a stale address turns "
+        "an NMI or a double fault into a triple fault.",
+        "Intel SDM Vol. 3A, Interrupt Stack Table",
+        "Fill the IST slots that the IDT uses in the TSS of every CPU, application processors included.",
+        each_cpu(_check_ists),
+    ),
+    Rule(
+        "EXO043",
+        Severity.ERROR,
+        "No two CPUs share a kernel stack",
+        "Two CPUs in the kernel at the same time overwrite each other's frames and return addresses.",
+        "Intel SDM Vol. 3A, Stack Switching in IA-32e Mode; Interrupt Stack Table",
+        "Allocate the stacks of TSS and per-CPU block for each CPU separately.",
+        _check_not_shared,
+    ),
+)

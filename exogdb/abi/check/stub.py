@@ -1,0 +1,305 @@
+"""Rules about the entry stub's code: GS, stacks, the call of the dispatcher, and what comes back to user space.
+
+The stub was followed along every branch before (`exogdb.abi.entry`); the rules read what was found. Where the
+analysis was not sure, the rule that needs it is `not checked`.
+"""
+
+from collections.abc import Iterator
+
+from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, known
+from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_entry
+from exogdb.abi.entry_path import Dispatcher, EntryPath, Exit
+from exogdb.abi.symbolic import Constant, Derived, Gs, Value
+from exogdb.errors import UnavailableError
+from exogdb.reading import Reading
+
+__all__ = ["STUB_RULES", "executes_on_entry", "find_dispatcher", "last_user_page", "returns_to_32_bit"]
+
+OWNED_BY_USER = ("rip", "rsp", "rflags", "rbx", "rbp", "r12", "r13", "r14", "r15")
+NEAR_THE_HOLE = 1 << 46  # a bound below this says nothing about being canonical
+
+
+def _mnemonics(path: EntryPath, *, after_dispatch: bool) -> set[str]:
+    states = (state for state in path.states.values() if state.after_dispatch == after_dispatch)
+    return {state.text.split(maxsplit=1)[0] for state in states}
+
+
+def executes_on_entry(path: EntryPath, *mnemonics: str) -> bool:
+    """Whether one of these instructions is on the way to the dispatcher."""
+    return not _mnemonics(path, after_dispatch=False).isdisjoint(mnemonics)
+
+
+def returns_to_32_bit(path: EntryPath) -> bool:
+    """Whether the stub has a SYSRET with a 32-bit operand, which enters compatibility mode."""
+    return any(path.states[exit_.address].text == "sysret" for exit_ in path.exits if exit_.address in path.states)
+
+
+def find_dispatcher(path: EntryPath) -> Dispatcher:
+    """The dispatcher.
+
+    :raise UnavailableError: the analysis found none.
+    """
+    if path.dispatcher is None:
+        raise UnavailableError("no call of a dispatcher was found in the entry stub")
+    return path.dispatcher
+
+
+def _require_exits(path: EntryPath) -> tuple[Exit, ...]:
+    if not path.exits:
+        raise UnavailableError("no way back to user space was found in the entry stub")
+    return path.exits
+
+
+def _at(facts: Facts, exit_: Exit) -> str:
+    return f"the {exit_.kind.upper()} at {facts.name(exit_.address)}"
+
+
+def _check_swapgs(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    path = known(entry.path)
+    early = [access for access in path.gs_accesses if access.active is Gs.USER]
+    if early:
+        first = early[0]
+        yield Finding(
+            f"gs:[{first.offset:#x}] is used at {facts.name(first.address)} while the user's GS base is active",
+            "SWAPGS between SYSCALL and the first use of GS, on every path",
+            "entry stub",
+            first.address,
+        )
+        return
+    for exit_ in _require_exits(path):
+        if exit_.gs is Gs.KERNEL:
+            yield Finding(
+                f"{_at(facts, exit_)} is reached with the kernel's GS base active",
+                "as many SWAPGS on the way out as on the way in",
+                "entry stub",
+                exit_.address,
+            )
+        elif exit_.gs is Gs.UNKNOWN:
+            yield NotChecked(
+                f"which GS base is active at {_at(facts, exit_)} differs between paths, or is not known"
+            )
+
+
+def _check_user_stack(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    uses = known(entry.path).user_stack_uses
+    if uses:
+        count = "1 instruction uses" if len(uses) == 1 else f"{len(uses)} instructions use"
+        yield Finding(
+            f"{count} memory at the user's rsp in the kernel, the first at {facts.name(uses[0])}",
+            "no stack access before rsp is the kernel's",
+            "entry stub",
+            uses[0],
+        )
+
+
+def _kernel_tops(entry: EntryFacts, facts: Facts) -> set[int]:
+    values = (cpu.kernel_rsp for cpu in facts.cpus if cpu.index in entry.cpus)
+    return {value.value for value in values if isinstance(value, Reading) and value.value}
+
+
+def _check_alignment(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    dispatcher = find_dispatcher(known(entry.path))
+    if dispatcher.realigned:
+        return
+    if dispatcher.rsp_below_top is None:
+        raise UnavailableError("how deep the kernel stack is at the dispatcher's call is not known")
+    tops = _kernel_tops(entry, facts)
+    if not tops and dispatcher.is_aligned:
+        raise UnavailableError("no CPU has a kernel stack in its per-CPU block now, so its alignment is not known")
+    # Without a live stack: any top that is itself aligned gives the same answer.
+    misaligned = {(top - dispatcher.rsp_below_top) % 16 for top in tops or {0}} - {0}
+    if misaligned:
+        yield Finding(
+            f"rsp is {max(misaligned)} bytes past a multiple of 16 at the call of {_target(dispatcher, facts)}",
+            "rsp a multiple of 16 right before the call",
+            "entry stub",
+            dispatcher.call_address,
+        )
+
+
+def _target(dispatcher: Dispatcher, facts: Facts) -> str:
+    return dispatcher.target if dispatcher.address is None else facts.name(dispatcher.address)
+
+
+def _check_canonical_return(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    path = known(entry.path)
+    for exit_ in _require_exits(path):
+        if exit_.kind != "sysret" or not exit_.after_dispatch or _tests_return_address(path, exit_):
+            continue
+        undecided = next((each for each in path.comparisons if each.on_exit and each.compared is None), None)
+        if undecided is not None:
+            yield NotChecked(f"what the branch at {facts.name(undecided.address)} tests could not be followed")
+            continue
+        mapped = next((cpu for cpu in facts.cpus if _last_page_is_code(cpu)), None)
+        detail = f"; CPU {mapped.index} has user code mapped in the last page below the hole" if mapped else ""
+        yield Finding(
+            f"nothing on the way to {_at(facts, exit_)} tests rcx{detail}",
+            "a test that rcx is a canonical user address, and IRETQ or a signal otherwise",
+            "entry stub",
+            exit_.address,
+            severity=Severity.ERROR if mapped else None,
+        )
+
+
+def _tests_return_address(path: EntryPath, exit_: Exit) -> bool:
+    """Whether a branch on the way out depends on the upper bits of the value that rcx has at the exit."""
+    returned = exit_.registers["rcx"].value
+    pairs = (each.compared for each in path.comparisons if each.on_exit and each.compared is not None)
+    return any(_tests_upper_bits(returned, *pair) or _tests_upper_bits(returned, *pair[::-1]) for pair in pairs)
+
+
+def _tests_upper_bits(returned: str, side: Value, other: Value) -> bool:
+    """A shift or mask of the address, or the address itself against a bound near the canonical hole."""
+    if str(side) == returned:
+        return isinstance(other, Constant) and other.value >= NEAR_THE_HOLE
+    return isinstance(side, Derived) and returned in str(side)
+
+
+def last_user_page(address_bits: int) -> int:
+    """The last page whose addresses are canonical and in the lower half.
+
+    A SYSCALL in its last two bytes returns to the first non-canonical address.
+
+    >>> hex(last_user_page(48))
+    '0x7ffffffff000'
+    """
+    return (1 << address_bits - 1) - 0x1000
+
+
+def _last_page_is_code(cpu: CpuFacts) -> bool:
+    try:
+        page = cpu.page(last_user_page(cpu.address_bits))
+    except UnavailableError:
+        return False
+    return page.mapped and page.user and not page.nx
+
+
+def _check_leaks(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    for exit_ in _require_exits(known(entry.path)):
+        leaked = [name for name, what in exit_.registers.items() if what.kind == "leaked"]
+        unknown = [name for name, what in exit_.registers.items() if what.kind == "unknown"]
+        if leaked:
+            yield Finding(
+                f"at {_at(facts, exit_)} {', '.join(leaked)} hold what the kernel left there",
+                "every register restored, cleared, or the result",
+                "entry stub",
+                exit_.address,
+            )
+        if unknown:
+            yield NotChecked(f"what {', '.join(unknown)} hold at {_at(facts, exit_)} could not be followed")
+
+
+def _check_restored(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    path = known(entry.path)
+    for exit_ in _require_exits(path):
+        wrong = {name: problem for name in OWNED_BY_USER if (problem := _restore_problem(path, exit_, name))}
+        if wrong:
+            fatal = not wrong.keys().isdisjoint({"rip", "rsp"})
+            yield Finding(
+                f"at {_at(facts, exit_)}: " + "; ".join(f"{name} {problem}" for name, problem in wrong.items()),
+                "the value that the program had",
+                "entry stub",
+                exit_.address,
+                severity=Severity.ERROR if fatal else None,
+            )
+
+
+def _restore_problem(path: EntryPath, exit_: Exit, register: str) -> str:
+    """How `register` comes back wrong, or an empty string. `unknown` is left to EXO035."""
+    returned = exit_.registers.get(register)
+    if returned is None or returned.kind in ("untouched", "unknown"):
+        return ""
+    if returned.kind != "restored":
+        return f"is {returned.kind} ({returned.value})"
+    slot = next((slot for slot in path.frame.slots if slot.offset == returned.frame_offset), None)
+    if slot is None or slot.holds is None or slot.holds == register or exit_.kind == "iret":
+        return ""
+    return f"comes back from the slot where {slot.holds} was saved"
+
+
+def _check_interrupts(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    path = known(entry.path)
+    on_way_out = _mnemonics(path, after_dispatch=True)
+    if executes_on_entry(path, "sti") and on_way_out.isdisjoint({"cli", "popfq"}):
+        yield Finding(
+            f"the stub at {facts.name(path.entry)} executes STI on the way in and no CLI on the way out",
+            "CLI before rsp and GS base are the user's again",
+            "entry stub",
+            path.entry,
+        )
+
+
+STUB_RULES = (
+    Rule(
+        "EXO030",
+        Severity.ERROR,
+        "SWAPGS is balanced on every path",
+        "Without SWAPGS on entry the stub takes its kernel stack from an address that the user program chose. "
+        "Without it on exit the program runs with the kernel's GS base, and the next entry swaps the wrong "
+        "way.",
+        "Intel SDM Vol. 2B, SWAPGS; compare CVE-2019-1125 (SWAPGS under speculation)",
+        "Execute SWAPGS first on entry, and last before every SYSRET and IRETQ to user mode.",
+        each_entry(_check_swapgs),
+    ),
+    Rule(
+        "EXO031",
+        Severity.ERROR,
+        "The user's stack is not used in the kernel",
+        "rsp is whatever the program set it to: a push at CPL 0 writes to any kernel address it chose, or "
+        "faults on a stack that the page-fault handler cannot use either.",
+        "Intel SDM Vol. 2B, SYSCALL (rsp is not changed)",
+        "Save rsp in the per-CPU block and load the kernel stack before the first push, pop or call.",
+        each_entry(_check_user_stack),
+    ),
+    Rule(
+        "EXO032",
+        Severity.ERROR,
+        "The stack is aligned at the dispatcher's call",
+        "Compiled code may use MOVAPS on its stack, which raises #GP unless rsp was a multiple of 16 at the "
+        "call. It shows in one build and not in another.",
+        "System V ABI AMD64, The Stack Frame",
+        "Push an even number of eight-byte words below a 16-byte aligned top, or `and rsp, -16` before the call.",
+        each_entry(_check_alignment),
+    ),
+    Rule(
+        "EXO034",
+        Severity.WARNING,
+        "SYSRET does not return to a non-canonical address",
+        "On Intel, SYSRET with a non-canonical rcx raises #GP at CPL 0, when rsp is the user's already: the "
+        "fault's frame is written where the program wants it. A SYSCALL in the last bytes of the lower half, "
+        "or an edited frame, gets there.",
+        "CVE-2012-0217, CVE-2006-0744, CVE-2014-4699; Intel SDM Vol. 2B, SYSRET",
+        "Test rcx and return by IRETQ if it is not canonical; and never map the last page of the lower half.",
+        each_entry(_check_canonical_return),
+    ),
+    Rule(
+        "EXO035",
+        Severity.WARNING,
+        "No register carries kernel values to user space",
+        "The dispatcher may leave anything in the registers it may clobber: kernel pointers defeat address "
+        "randomisation, and data of other processes leaks.",
+        "System V ABI AMD64, Register Usage (caller-saved registers)",
+        "Restore each register from the frame, or clear it (`xor edi, edi`) before SYSRET.",
+        each_entry(_check_leaks),
+    ),
+    Rule(
+        "EXO036",
+        Severity.WARNING,
+        "What belongs to the program comes back",
+        "Programs and their compilers count on rsp, the callee-saved registers and the flags being unchanged "
+        "by a system call. A wrong rip or rsp ends the program at once.",
+        "System V ABI AMD64, Linux Conventions, Calling Conventions; Intel SDM Vol. 2B, SYSRET",
+        "Pop in the reverse order of the pushes, each value into the register it came from.",
+        each_entry(_check_restored),
+    ),
+    Rule(
+        "EXO037",
+        Severity.ERROR,
+        "Interrupts are off on the way out",
+        "Between loading the user's rsp and SYSRET an interrupt would be taken at CPL 0 on the user's stack, "
+        "and after SWAPGS with the user's GS base.",
+        "Intel SDM Vol. 2B, SYSRET (software has to prevent interrupts while rsp is the user's)",
+        "Execute CLI before the exit path restores rsp; SYSRET loads IF from r11.",
+        each_entry(_check_interrupts),
+    ),
+)

@@ -1,0 +1,90 @@
+"""Every rule in both directions: the flaw it is there for trips it and no other; a sound machine trips none."""
+
+from dataclasses import replace
+
+import pytest
+
+from exogdb.abi.check import RULES, find_rule
+from exogdb.abi.check.facts import CpuFacts, Facts
+from exogdb.abi.check.rule import Report, Rule, run_rules
+from exogdb.reading import Unavailable
+from tests.unit.abi.check.flaws import FLAWS, Change
+from tests.unit.abi.check.sound import sound_facts, with_cpu
+
+
+def found(report: Report) -> list[str]:
+    return [result.rule.id for result in report.results if result.findings]
+
+
+def test_a_sound_machine_trips_no_rule_and_leaves_none_unchecked() -> None:
+    report = run_rules(RULES, sound_facts())
+    assert [
+        (each.rule.id, each.findings, each.not_checked) for each in report.results if each.status != "sound"
+    ] == []
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_flaw_trips_its_rule_and_no_other(flaw: str) -> None:
+    expected, severity, change = FLAWS[flaw]
+    report = run_rules(RULES, change(sound_facts()))
+    assert found(report) == expected.split()
+    assert report.worst == severity
+
+
+def test_every_rule_has_a_flaw_that_trips_it() -> None:
+    assert {rule for expected, _, _ in FLAWS.values() for rule in expected.split()} == {rule.id for rule in RULES}
+
+
+def nothing_readable(facts: Facts) -> Facts:
+    lost = Unavailable("the guest does not answer")
+
+    def blind(cpu: CpuFacts) -> CpuFacts:
+        registers = dict.fromkeys(cpu.registers, lost)
+        return replace(
+            cpu, registers=registers, msrs=dict.fromkeys(cpu.msrs, lost), gdt=lost, idt=lost, tss=lost,
+            kernel_gs=lost, kernel_rsp=lost, pages=dict.fromkeys(cpu.pages, lost),
+        )  # fmt: skip
+
+    return replace(with_cpu(facts, blind), entries=(), sections=lost, image_pages={})
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_that_could_read_nothing_is_not_sound(rule: Rule) -> None:
+    report = run_rules(RULES, nothing_readable(sound_facts()))
+    [result] = [each for each in report.results if each.rule is rule]
+    assert result.status == "not checked"
+    assert all(each.reason for each in result.not_checked)
+
+
+def lose_registers(cpu: CpuFacts) -> CpuFacts:
+    return replace(cpu, registers=dict.fromkeys(cpu.registers, Unavailable("x")))
+
+
+def lose_tables(cpu: CpuFacts) -> CpuFacts:
+    return replace(cpu, gdt=Unavailable("x"), idt=Unavailable("x"), tss=Unavailable("x"))
+
+
+def lose_slots(cpu: CpuFacts) -> CpuFacts:
+    return replace(cpu, kernel_gs=Unavailable("x"), kernel_rsp=Unavailable("x"))
+
+
+LOSSES: dict[str, Change] = {
+    "MSRs": lambda f: with_cpu(f, lambda cpu: replace(cpu, msrs=dict.fromkeys(cpu.msrs, Unavailable("no QMP")))),
+    "registers": lambda f: with_cpu(f, lose_registers),
+    "tables": lambda f: with_cpu(f, lose_tables),
+    "pages": lambda f: replace(with_cpu(f, lambda cpu: replace(cpu, pages={})), image_pages={}),
+    "entry path": lambda f: replace(f, entries=(replace(f.entries[0], path=Unavailable("code cannot be read")),)),
+    "per-CPU slots": lambda f: with_cpu(f, lose_slots),
+    "debug info": lambda f: replace(f, entries=(replace(f.entries[0], signature=Unavailable("no debug info")),)),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_flaw_never_looks_sound_because_something_could_not_be_read(flaw: str, loss: str) -> None:
+    expected, _, change = FLAWS[flaw]
+    report = run_rules(RULES, LOSSES[loss](change(sound_facts())))
+    for name in expected.split():
+        rule = find_rule(name)
+        [result] = [each for each in report.results if each.rule is rule]
+        assert result.status != "sound", name
