@@ -34,10 +34,14 @@ __all__ = ["COMMANDS", "Command", "Output", "command", "current_style", "prefix"
 
 @dataclass(frozen=True)
 class Output:
-    """What a command found, in both forms. Each is made only when it is wanted."""
+    """What a command found, in both forms. Each is made only when it is wanted.
+
+    `failure` is what the command fails with after its output, for `gdb -batch` and scripts; empty for success.
+    """
 
     render: Callable[[Style], str]
     to_json: Callable[[], dict[str, Any]]
+    failure: str = ""
 
 
 Body = Callable[..., Output | None]
@@ -139,6 +143,8 @@ def _run(entry: Command, argument: str) -> None:
         output = entry.body(*inputs)
         if output is not None:
             _write(output, as_json=getattr(options, "json", False))
+            if output.failure:
+                raise UsageError(output.failure)
     except ExoError as error:
         raise gdb.GdbError(str(error)) from None
     except gdb.error as error:

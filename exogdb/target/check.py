@@ -1,0 +1,156 @@
+"""Reading everything that the doctor looks at from a stopped guest. Nothing in the guest changes.
+
+One QMP round trip gives the tables' addresses and the MSRs of all CPUs, another the CPU model; the rest is memory.
+Page tables are read by physical address, once each. What cannot be read becomes an `Unavailable` in the facts.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import gdb
+
+from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, Section, SignatureParameter
+from exogdb.abi.check.memory import section_pages
+from exogdb.abi.entry import find_entry_path
+from exogdb.abi.entry_path import EntryPath
+from exogdb.errors import AnalysisError, UnavailableError
+from exogdb.reading import Reading, Unavailable, Value
+from exogdb.target.check_cpu import read_cpu_facts
+from exogdb.target.cpu_model import read_cpu_model
+from exogdb.target.cpus import Cpu, all_cpus
+from exogdb.target.image import read_kernel_sections
+from exogdb.target.msrs import read_cpu_states, read_msrs
+from exogdb.target.page_tables import AddressSpace, PageTableMemory
+from exogdb.target.session import Session
+from exogdb.target.symbols import find_symbol
+from exogdb.target.vmstate_x86 import CpuState
+from exogdb.x86.msr import SYSCALL_MSRS
+from exogdb.x86.paging import PageWalk
+
+__all__ = ["read_facts"]
+
+_FEATURES = ("smep", "smap")
+_MOST_IMAGE_PAGES = 1 << 15
+
+
+def read_facts(session: Session) -> Facts:
+    """Everything that `exogdb.abi.check.RULES` ask for. The guest must be stopped; nothing in it changes.
+
+    :raise exogdb.errors.TargetLostError: the connection broke.
+    """
+    cpus = all_cpus()
+    states = _read_states(cpus)
+    msrs = read_msrs(cpus, SYSCALL_MSRS)
+    tables = PageTableMemory(session.physical)
+    spaces = {cpu.index: AddressSpace(cpu, tables) for cpu in cpus}
+    entries = _read_entries(session, cpus, msrs, spaces)
+    facts = tuple(
+        read_cpu_facts(
+            cpu,
+            session.memory_of(cpu),
+            spaces[cpu.index],
+            states if isinstance(states, Unavailable) else states[cpu.index],
+            msrs[cpu.index],
+            _path_of(cpu, entries),
+        )
+        for cpu in cpus
+    )
+    sections = _read_sections()
+    return Facts(
+        cpus=facts,
+        entries=entries,
+        model=read_cpu_model(_FEATURES),
+        sections=sections,
+        image_pages=_walk_image(sections, spaces[session.cpu.index]),
+        names=_read_names(facts, entries),
+    )
+
+
+def _read_states(cpus: Iterable[Cpu]) -> Mapping[int, CpuState] | Unavailable:
+    try:
+        return read_cpu_states(cpus)
+    except UnavailableError as error:
+        return Unavailable(error.reason)
+
+
+def _read_entries(
+    session: Session, cpus: list[Cpu], msrs: Mapping[int, Mapping[str, Value]], spaces: Mapping[int, AddressSpace]
+) -> tuple[EntryFacts, ...]:
+    sharing: dict[int, list[Cpu]] = defaultdict(list)
+    for cpu in cpus:
+        lstar = msrs[cpu.index]["IA32_LSTAR"]
+        if isinstance(lstar, Reading):
+            sharing[lstar.value].append(cpu)
+    entries = []
+    for lstar_value, users in sorted(sharing.items()):
+        path = _read_path(session, users[0], lstar_value, spaces[users[0].index])
+        indexes = tuple(cpu.index for cpu in users)
+        entries.append(EntryFacts(lstar_value, indexes, path, _read_signature(path)))
+    return tuple(entries)
+
+
+def _read_path(session: Session, cpu: Cpu, lstar: int, space: AddressSpace) -> EntryPath | Unavailable:
+    """The entry path, unless LSTAR leads to what is no kernel code: the rules about LSTAR report that."""
+    page = space.walk(lstar)
+    if isinstance(page, Unavailable):
+        return page
+    if not page.mapped or page.user:
+        return Unavailable("IA32_LSTAR does not lead to kernel code (EXO002 to EXO004)")
+    try:
+        return find_entry_path(session.memory_of(cpu), lstar)
+    except (AnalysisError, UnavailableError) as error:
+        return Unavailable(str(error))
+
+
+def _read_signature(path: EntryPath | Unavailable) -> tuple[SignatureParameter, ...] | Unavailable:
+    if isinstance(path, Unavailable):
+        return path
+    address = path.dispatcher.address if path.dispatcher is not None else None
+    block = gdb.block_for_pc(address) if address is not None else None
+    while block is not None and block.function is None:
+        block = block.superblock
+    if block is None or block.start != address:
+        return Unavailable("there is no debug info for the dispatcher")
+    return tuple(_parameter(symbol) for symbol in block if symbol.is_argument)
+
+
+def _parameter(symbol: gdb.Symbol) -> SignatureParameter:
+    kind = symbol.type.strip_typedefs() if symbol.type is not None else None
+    if kind is None:
+        return SignatureParameter(symbol.name, 0, is_pointer=False)
+    is_pointer = kind.code in (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF)
+    return SignatureParameter(symbol.name, kind.sizeof, is_pointer)
+
+
+def _path_of(cpu: Cpu, entries: Iterable[EntryFacts]) -> EntryPath | Unavailable:
+    paths = (entry.path for entry in entries if cpu.index in entry.cpus)
+    return next(paths, Unavailable("IA32_LSTAR is unavailable"))
+
+
+def _read_sections() -> tuple[Section, ...] | Unavailable:
+    try:
+        return read_kernel_sections()
+    except UnavailableError as error:
+        return Unavailable(error.reason)
+
+
+def _walk_image(
+    sections: tuple[Section, ...] | Unavailable, space: AddressSpace
+) -> Mapping[int, PageWalk | Unavailable]:
+    if isinstance(sections, Unavailable):
+        return {}
+    pages = sorted({page for section in sections for page in section_pages(section)})
+    return {page: space.walk(page) for page in pages[:_MOST_IMAGE_PAGES]}
+
+
+def _read_names(cpus: Iterable[CpuFacts], entries: Iterable[EntryFacts]) -> Mapping[int, str]:
+    """Symbols of every address that a finding can name."""
+    addresses = {entry.lstar for entry in entries}
+    addresses |= {value.value for cpu in cpus for value in cpu.msrs.values() if isinstance(value, Reading)}
+    for entry in entries:
+        if not isinstance(entry.path, Unavailable):
+            addresses |= entry.path.states.keys()
+            if entry.path.dispatcher is not None and entry.path.dispatcher.address is not None:
+                addresses.add(entry.path.dispatcher.address)
+    found = {address: find_symbol(address) for address in addresses}
+    return {address: str(symbol) for address, symbol in found.items() if symbol is not None}
