@@ -94,7 +94,7 @@ def _unpack_kernel(build: Path) -> tuple[Path, Path]:
         _run("dpkg-deb", "-x", str(package), str(partial))
         partial.rename(tree)
     (vmlinuz,) = tree.glob("boot/vmlinuz-*")
-    (driver,) = tree.glob("lib/modules/*/kernel/arch/x86/kernel/msr.ko*")
+    (driver,) = tree.glob("**/lib/modules/*/kernel/arch/x86/kernel/msr.ko*")
     return vmlinuz, driver
 
 
