@@ -31,6 +31,9 @@ check: lint test ## lint and test
 bench: packages venv kernel ## measure, print a table and write build/bench.json
 	$(BIN)/python -m bench
 
+transcripts: packages venv kernel ## take the transcripts in the documentation anew
+	$(BIN)/python -m tests.harness.transcript
+
 kernel: packages ## build the reference kernel (VARIANT=name for another build of it)
 
 -include kernel/kernel.mk
@@ -52,4 +55,4 @@ packages-test:
 clean: ## remove what was built; .venv stays
 	rm -rf build
 
-.PHONY: help demo test lint check bench kernel venv packages packages-test clean
+.PHONY: help demo test lint check bench transcripts kernel venv packages packages-test clean

@@ -13,21 +13,11 @@ from exogdb.launch.run import Run, run
 
 __all__ = ["main"]
 
-DEMO_COMMANDS = (
-    "exo-syscall break 101",
-    "continue",
-    "exo-msr",
-    "exo-gs",
-    "exo-syscall frame",
-    "bt",
-    "list",
-)
+DEMO_COMMANDS = ("break sys_ipc_send", "continue", "exo-msr", "exo-gs", "bt")
 DEMO_FAREWELL = """
 The guest is stopped inside the system call. Try next:
-  exo-syscall list          every system call of this kernel
-  exo-syscall break ipc     stop at any call of a group; `help exo-syscall break` has the grammar
-  continue                  to the next stop; Ctrl-C stops the guest wherever it is
   help exo-msr              every command has a usage and an example
+  continue                  to the next stop; Ctrl-C stops the guest wherever it is
   quit                      ends GDB and QEMU"""
 
 

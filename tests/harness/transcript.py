@@ -1,0 +1,79 @@
+"""Transcripts in the documentation, taken from a real session so that they cannot rot.
+
+A Markdown file names the commands in a comment, and the block after it is what they print::
+
+    <!-- transcript
+    exo-gs
+    -->
+    ```text
+    (gdb) exo-gs
+    ...
+    ```
+
+All blocks of a file are one session, which starts at the guest's first system call. `python -m
+tests.harness.transcript FILE...` (`make transcripts`) takes them anew; a test compares them with what the commands
+print now, apart from addresses.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.harness.gdb import Gdb
+from tests.harness.kernel import ROOT
+from tests.harness.session import open_guest
+
+__all__ = ["documents", "for_each_block", "normalise", "retake"]
+
+BLOCK = re.compile(r"(<!-- transcript\n(?P<commands>.*?)-->\n+```text\n)(?P<text>.*?)(```)", re.DOTALL)
+WIDTH = 110
+
+
+def documents() -> list[Path]:
+    """Every Markdown file of the project that has a transcript."""
+    candidates = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [path for path in candidates if path.is_file() and BLOCK.search(path.read_text())]
+
+
+def for_each_block(text: str) -> Iterator[str]:
+    """The transcripts in a document, as they are written there."""
+    for found in BLOCK.finditer(text):
+        yield found["text"]
+
+
+def retake(text: str) -> str:
+    """The document `text` with every transcript taken anew."""
+    with open_guest(stopped=True) as guest:
+        gdb = guest.gdb
+        gdb.run(f"set width {WIDTH}")
+        gdb.run("thbreak syscall_entry")
+        gdb.run("continue")
+        return BLOCK.sub(lambda found: found[1] + _take(gdb, found["commands"]) + found[4], text)
+
+
+def normalise(transcript: str) -> str:
+    """What must be equal: addresses and other hexadecimal numbers may differ, and with them the blanks."""
+    anonymous = re.sub(r"0x[0-9a-f]+", "0x", transcript)
+    return "\n".join(" ".join(line.split()) for line in anonymous.splitlines())
+
+
+def _take(gdb: Gdb, commands: str) -> str:
+    shown = []
+    for command in commands.splitlines():
+        reply = gdb.reply(command)
+        output = (reply.out + reply.err).strip("\n")
+        shown.append(f"(gdb) {command}\n" + "".join(f"{line.rstrip()}\n" for line in output.splitlines()))
+    return "".join(shown)
+
+
+def main(names: list[str]) -> int:
+    """Rewrite the transcripts of the files called `names` (default: all documents)."""
+    for path in [Path(name) for name in names] or documents():
+        path.write_text(retake(path.read_text()))
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
