@@ -61,11 +61,14 @@ impl Channel {
         core::mem::take(&mut self.senders)
     }
 
-    /// Appends a message to a channel that is not full and returns who waits for one.
-    pub fn push(&mut self, bytes: &[u8]) -> u64 {
-        let message = &mut self.messages[(self.first + self.count) % MAX_CAPACITY];
-        message.length = bytes.len();
-        message.bytes[..bytes.len()].copy_from_slice(bytes);
+    /// Where the next message of a channel that is not full goes: its first `length` bytes.
+    pub fn back(&mut self, length: usize) -> &mut [u8] {
+        &mut self.messages[(self.first + self.count) % MAX_CAPACITY].bytes[..length]
+    }
+
+    /// Appends the message that [`Self::back`] holds and returns who waits for one.
+    pub fn push(&mut self, length: usize) -> u64 {
+        self.messages[(self.first + self.count) % MAX_CAPACITY].length = length;
         self.count += 1;
         core::mem::take(&mut self.receivers)
     }

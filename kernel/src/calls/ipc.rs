@@ -1,5 +1,6 @@
 //! IPC: create, send, recv, close.
 
+use crate::arch::percpu::current_process;
 use crate::calls::{encode, Errno};
 use crate::ipc::{MAX_CAPACITY, MAX_MESSAGE};
 use crate::memory::user;
@@ -36,18 +37,19 @@ fn send(kernel: &mut KernelGuard, id: u64, message: u64, length: u64) -> Result<
     if length > MAX_MESSAGE as u64 {
         return Err(Errno::MessageTooLong);
     }
-    let mut bytes = [0; MAX_MESSAGE];
-    let bytes = &mut bytes[..length as usize];
-    user::copy_in(&kernel.current().space, message, bytes)?;
-    let slot = kernel.current().slot;
+    let process = current_process();
     let mut error = Errno::InvalidArgument;
     loop {
         let channel = kernel.channels.find(id).ok_or(error)?;
+        // SAFETY: the running process's address space, which no other CPU changes.
+        let (space, slot) = unsafe { (&(*process).space, (*process).slot) };
         if !channel.is_full() {
-            let receivers = channel.push(bytes);
+            user::copy_in(space, message, channel.back(length as usize))?;
+            let receivers = channel.push(length as usize);
             scheduler::wake_all(kernel, receivers);
             return Ok(length);
         }
+        user::check(space, message, length as usize, false)?;
         channel.senders |= 1 << slot;
         scheduler::sleep(kernel);
         error = Errno::BrokenPipe; // if the channel is gone now, it was closed meanwhile
@@ -64,23 +66,23 @@ pub extern "C" fn sys_ipc_recv(channel: u64, buffer: *mut u8, length: u64) -> u6
 }
 
 fn receive(kernel: &mut KernelGuard, id: u64, buffer: u64, length: u64) -> Result<u64, Errno> {
-    user::check(&kernel.current().space, buffer, length.min(MAX_MESSAGE as u64) as usize, true)?;
-    let slot = kernel.current().slot;
-    let process = crate::arch::percpu::current_process();
+    let process = current_process();
     let mut error = Errno::InvalidArgument;
     loop {
         let channel = kernel.channels.find(id).ok_or(error)?;
+        // SAFETY: the running process's address space, which no other CPU changes.
+        let (space, slot) = unsafe { (&(*process).space, (*process).slot) };
         if let Some(message) = channel.front() {
             let size = message.len() as u64;
             if size > length {
                 return Err(Errno::MessageTooLong);
             }
-            // SAFETY: the running process's address space, which no other CPU changes.
-            user::copy_out(unsafe { &(*process).space }, buffer, message)?;
+            user::copy_out(space, buffer, message)?;
             let senders = channel.pop();
             scheduler::wake_all(kernel, senders);
             return Ok(size);
         }
+        user::check(space, buffer, length.min(MAX_MESSAGE as u64) as usize, true)?;
         channel.receivers |= 1 << slot;
         scheduler::sleep(kernel);
         error = Errno::BrokenPipe;
