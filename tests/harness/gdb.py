@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import secrets
 import selectors
 import signal
@@ -35,6 +36,7 @@ QUIET = (
     "set debuginfod enabled off",
     "set breakpoint pending off",
 )
+NO_SOURCE = re.compile(r"\d+\t.*: No such file or directory\.")
 START_SECONDS = 30.0
 COMMAND_SECONDS = 30.0
 POLL = "7"
@@ -53,9 +55,12 @@ class Reply:
 
     @property
     def failed(self) -> bool:
-        """Whether GDB reported an error: anything on standard error that is not a warning."""
+        """Whether GDB reported an error: anything on standard error that is not a warning.
+
+        Stopping in a library whose source is not installed is no error, though GDB says so there.
+        """
         lines = (line for line in self.err.splitlines() if line.strip())
-        return any(not line.startswith("warning:") for line in lines)
+        return any(not (line.startswith("warning:") or NO_SOURCE.fullmatch(line)) for line in lines)
 
 
 class Gdb:

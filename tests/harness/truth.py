@@ -5,14 +5,27 @@ record, CPUs set up, last sequence number), then one record for each CPU.
 """
 
 import struct
+import tempfile
 from dataclasses import dataclass
 
 from tests.harness.gdb import Gdb
 
-__all__ = ["CpuTruth", "read_cpu_truths"]
+__all__ = [
+    "IN_PROGRESS",
+    "NEVER_RETURNS",
+    "RETURNED",
+    "CallTruth",
+    "CpuTruth",
+    "read_call_truths",
+    "read_cpu_truths",
+]
 
 _HEADER = struct.Struct("<8s5Q")
 _CPU = struct.Struct("<16Q")
+_CALL = struct.Struct("<24Q")
+_MAX_CPUS = 8
+_CALLS = 256
+IN_PROGRESS, RETURNED, NEVER_RETURNS = 1, 2, 3  # values of `CallTruth.state`
 _LAYOUT_VERSION = 1
 
 
@@ -46,3 +59,42 @@ def read_cpu_truths(gdb: Gdb) -> list[CpuTruth]:
     assert (version, cpu_size) == (_LAYOUT_VERSION, _CPU.size)
     data = gdb.memory(address + _HEADER.size, count * _CPU.size)
     return [CpuTruth(*_CPU.unpack_from(data, cpu * _CPU.size)) for cpu in range(count)]
+
+
+@dataclass(frozen=True)
+class CallTruth:
+    """One system call: what the entry stub saved for it, and what became of it (`state`, then `result`)."""
+
+    sequence: int
+    state: int
+    cpu: int
+    process: int
+    number: int
+    arguments: tuple[int, ...]
+    result: int
+    user_rip: int
+    user_rsp: int
+    user_rflags: int
+    rbp: int
+    rbx: int
+    r12: int
+    r13: int
+    r14: int
+    r15: int
+    frame: int
+    kernel_rsp: int
+
+
+def read_call_truths(gdb: Gdb) -> list[CallTruth]:
+    """The last system calls, oldest first, at most 256; the guest must be stopped."""
+    address = gdb.address("EXO_TRUTH")
+    header = _HEADER.unpack(gdb.memory(address, _HEADER.size))
+    assert (header[1], header[3]) == (_LAYOUT_VERSION, _CALL.size)
+    start = address + _HEADER.size + _MAX_CPUS * _CPU.size
+    with tempfile.NamedTemporaryFile() as file:  # GDB's `x` takes seconds for this much
+        gdb.run(f"dump binary memory {file.name} {start:#x} {start + _CALLS * _CALL.size:#x}")
+        data = file.read()
+    words = (_CALL.unpack_from(data, place * _CALL.size) for place in range(_CALLS))
+    fields = ([*call[:5], call[5:11], *call[11:23]] for call in words if call[1])
+    calls = [CallTruth(*record) for record in fields]
+    return sorted(calls, key=lambda call: call.sequence)
