@@ -8,13 +8,13 @@ from exogdb.abi.gs import GsPath, GsReport, diagnose_gs, find_gs_path
 from exogdb.errors import AnalysisError, TargetLostError, UnavailableError
 from exogdb.reading import Reading
 from exogdb.target.cpus import Cpu
-from exogdb.target.memory import PhysicalMemory, VirtualMemory
+from exogdb.target.memory import VirtualMemory
 from exogdb.target.msrs import Via, read_msrs
+from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.symbols import find_address
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.msr import parse_msr
-from exogdb.x86.paging import walk_page_tables
 
 __all__ = ["GsBases", "find_entries", "read_gs"]
 
@@ -73,9 +73,8 @@ def _is_kernel(cpu: Cpu, base: int) -> bool | None:
     """Whether `base` belongs to the kernel: by the rights of its page, else by the half of the address space."""
     if base == 0:
         return None
-    registers = [read_register(cpu, name) for name in ("cr0", "cr3", "cr4", "efer")]
     try:
-        walk = walk_page_tables(PhysicalMemory(), base, *registers)
+        walk = walk_address(cpu, base)
     except TargetLostError:
         raise
     except UnavailableError:

@@ -13,23 +13,23 @@ from pathlib import Path
 
 import gdb
 
-from exogdb.errors import FormatError, MemoryFault, TargetLostError, UnavailableError
+from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.cpu_dump import CpuDump, parse_cpu_dumps
+from exogdb.target.cpu_dump import CpuDump
 from exogdb.target.cpus import Cpu
 from exogdb.target.elf_text import find_in_text
 from exogdb.target.guest_step import GuestStep, touching_guest
-from exogdb.target.memory import PhysicalMemory, VirtualMemory
-from exogdb.target.monitor import run_monitor
+from exogdb.target.memory import VirtualMemory
+from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_register
+from exogdb.target.tables import read_cpu_dump, read_gdt
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor
-from exogdb.x86.gdt import Gdt, decode_gdt
+from exogdb.x86.gdt import Gdt
 from exogdb.x86.idt import decode_gate
-from exogdb.x86.paging import walk_page_tables
 from exogdb.x86.tss import TSS_SIZE, decode_tss
 
-__all__ = ["read_cpu_dumps", "read_msrs_in_guest", "write_msr_in_guest"]
+__all__ = ["read_msrs_in_guest", "write_msr_in_guest"]
 
 RDMSR, WRMSR = b"\x0f\x32", b"\x0f\x30"
 RFLAGS_IF = 1 << 9
@@ -44,17 +44,6 @@ WRITTEN_BY_WRMSR = {
 }
 # Exceptions that a failing RDMSR or WRMSR can raise: #UD, #DF, #GP, #PF.
 POSSIBLE_EXCEPTIONS = (6, 8, 13, 14)
-
-
-def read_cpu_dumps() -> dict[int, CpuDump]:
-    """Every CPU's descriptor tables, CPL and HLT state, from QEMU's monitor. Nothing in the guest changes.
-
-    :raise UnavailableError: the monitor cannot be asked, or answers in a form that is not known.
-    """
-    try:
-        return parse_cpu_dumps(run_monitor("info registers -a"))
-    except FormatError as error:
-        raise UnavailableError(str(error)) from error
 
 
 def read_msrs_in_guest(cpu: Cpu, numbers: Sequence[int]) -> dict[int, Value]:
@@ -130,13 +119,12 @@ def _find_place(cpu: Cpu, code: bytes) -> _Place:
 
     :raise UnavailableError: the CPU is halted for good, in an interrupt shadow, or no place can be executed.
     """
-    dump = read_cpu_dumps()[cpu.index]
+    dump = read_cpu_dump(cpu)
     _require_steppable(cpu, dump)
     memory = VirtualMemory(cpu)
     registers: dict[str, int] = {}
-    gdt = _read_gdt(memory, dump)
     if dump.cpl != 0:
-        registers = _kernel_segments(gdt)
+        registers = _kernel_segments(read_gdt(memory, dump))
     stacks = _exception_stacks(memory, dump)
     rip = read_register(cpu, "rip")
     for address in _find_existing(memory, code):
@@ -158,11 +146,6 @@ def _require_steppable(cpu: Cpu, dump: CpuDump) -> None:
         )
     if not read_register(cpu, "efer") & EFER_LMA:
         raise UnavailableError(f"CPU {cpu.index} is not in long mode")
-
-
-def _read_gdt(memory: VirtualMemory, dump: CpuDump) -> Gdt:
-    table = dump.segments["gdtr"]
-    return decode_gdt(memory.read(table.base, table.limit + 1), table.base)
 
 
 def _kernel_segments(gdt: Gdt) -> dict[str, int]:
@@ -216,12 +199,11 @@ def _holds(memory: VirtualMemory, address: int, code: bytes) -> bool:
 
 def _why_not_executable(cpu: Cpu, address: int) -> str:
     """Why CPL 0 cannot fetch from `address` on `cpu` now; empty if it can."""
-    cr0, cr3, cr4, efer = (read_register(cpu, name) for name in ("cr0", "cr3", "cr4", "efer"))
-    walk = walk_page_tables(PhysicalMemory(), address, cr0, cr3, cr4, efer)
+    walk = walk_address(cpu, address)
     if not walk.mapped:
         return f"not mapped ({walk.reason})"
     if walk.nx:
         return "not executable"
-    if walk.user and cr4 & CR4_SMEP:
+    if walk.user and read_register(cpu, "cr4") & CR4_SMEP:
         return "a user page, which SMEP keeps CPL 0 from executing"
     return ""

@@ -15,9 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exogdb.errors import FormatError
+from exogdb.x86.address import is_canonical
+from exogdb.x86.descriptor import CodeDescriptor, Descriptor
 from exogdb.x86.selector import Selector
+from exogdb.x86.tss import Tss
 
-__all__ = ["CpuException", "Gate", "decode_gate", "decode_idt", "vector_name"]
+__all__ = ["CpuException", "Gate", "check_gate", "decode_gate", "decode_idt", "vector_name"]
 
 GATE_SIZE = 16
 GATE_TYPES = {0xE: "interrupt", 0xF: "trap"}
@@ -124,3 +127,19 @@ def decode_idt(data: bytes) -> tuple[Gate, ...]:
     """
     count = min(len(data) // GATE_SIZE, 256)
     return tuple(decode_gate(data[n * GATE_SIZE : (n + 1) * GATE_SIZE], n) for n in range(count))
+
+
+def check_gate(gate: Gate, descriptor: Descriptor | None, tss: Tss) -> tuple[str, ...]:
+    """What is wrong with a present gate, one sentence each. `descriptor` is what its selector names, None
+    outside.
+    """
+    findings = []
+    if gate.type not in GATE_TYPES:
+        findings.append(f"{gate.kind}: long mode allows interrupt and trap gates only")
+    if not is_canonical(gate.handler, 57):
+        findings.append(f"the handler {gate.handler:#x} is not canonical")
+    if not (isinstance(descriptor, CodeDescriptor) and descriptor.long and descriptor.present):
+        findings.append(f"the selector {gate.selector} is no present 64-bit code segment")
+    if gate.ist and tss.stack_for(gate.ist) == 0:
+        findings.append(f"IST{gate.ist} of the TSS is 0: the CPU would push to the top of the address space")
+    return tuple(findings)

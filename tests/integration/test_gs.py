@@ -5,21 +5,12 @@ from typing import Any
 import pytest
 
 from tests.harness.gdb import Gdb
-from tests.harness.session import Guest, open_guest
+from tests.harness.session import open_guest
 from tests.harness.truth import read_cpu_truths
+from tests.integration.stops import attach_running, stop_at
 
 ENTRY_WINDOW = "entry window (swapgs not yet executed)"
 MOST_STEPS = 200
-
-
-def attach(guest: Guest) -> None:
-    guest.qemu.wait_serial("demo: pid")
-    guest.gdb.run(f"target remote {guest.qemu.gdb_socket}")
-
-
-def stop_at(gdb: Gdb, symbol: str) -> None:
-    gdb.run(f"tbreak *{gdb.address(symbol):#x}")
-    gdb.reply("continue")
 
 
 def selected(gdb: Gdb) -> Any:
@@ -38,7 +29,7 @@ def check_owners(gdb: Gdb, row: Any) -> None:
 
 def test_every_state_in_order_from_syscall_to_ring_3() -> None:
     with open_guest(attach=False) as guest:
-        attach(guest)
+        attach_running(guest)
         gdb = guest.gdb
         stop_at(gdb, "syscall_entry")
         row = selected(gdb)
@@ -70,7 +61,7 @@ def walk_out(gdb: Gdb) -> list[str]:
 
 def test_every_cpu() -> None:
     with open_guest(smp=4, attach=False) as guest:
-        attach(guest)
+        attach_running(guest)
         gdb = guest.gdb
         stop_at(gdb, "syscall_entry")
         rows = gdb.json("exo-gs --all-cpus")["cpus"]
@@ -85,7 +76,7 @@ def test_every_cpu() -> None:
 
 def test_a_handler_that_runs_on_the_users_base() -> None:
     with open_guest(attach=False) as guest:
-        attach(guest)
+        attach_running(guest)
         gdb = guest.gdb
         stop_at(gdb, "syscall_dispatch")
         kernel, user = gdb.integer("$gs_base"), gdb.integer("$k_gs_base")
@@ -100,7 +91,7 @@ def test_a_handler_that_runs_on_the_users_base() -> None:
 
 def test_without_debug_info_the_entry_stub_tells_the_offsets() -> None:
     with open_guest(attach=False) as guest:
-        attach(guest)
+        attach_running(guest)
         gdb = guest.gdb
         stop_at(gdb, "syscall_dispatch")
         named = selected(gdb)["percpu"]
@@ -114,7 +105,7 @@ def test_without_debug_info_the_entry_stub_tells_the_offsets() -> None:
 
 def test_convenience_functions() -> None:
     with open_guest(attach=False) as guest:
-        attach(guest)
+        attach_running(guest)
         gdb = guest.gdb
         stop_at(gdb, "syscall_entry")
         (truth,) = read_cpu_truths(gdb)
@@ -135,7 +126,7 @@ def test_convenience_functions() -> None:
 
 def test_functions_in_a_condition() -> None:
     with open_guest(attach=False) as guest:
-        attach(guest)
+        attach_running(guest)
         gdb = guest.gdb
         gdb.run('break *$exo_msr(b"lstar") if $exo_cpl() == 0')
         gdb.start("continue")

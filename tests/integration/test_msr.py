@@ -8,6 +8,7 @@ import pytest
 from tests.harness.gdb import Gdb
 from tests.harness.session import Guest, open_guest
 from tests.harness.truth import CpuTruth, read_cpu_truths
+from tests.integration.stops import attach_running, stop_at
 
 CPUS = 4
 FIXED = ("efer", "star", "lstar", "cstar", "fmask")
@@ -23,10 +24,8 @@ def stopped() -> Iterator[Guest]:
 
 def stop_in_dispatcher(guest: Guest) -> None:
     """Let every CPU come up, then stop the next system call."""
-    guest.qemu.wait_serial("demo: pid")
-    guest.gdb.run(f"target remote {guest.qemu.gdb_socket}")
-    guest.gdb.run(f"break *{guest.gdb.address('syscall_dispatch'):#x}")
-    guest.gdb.reply("continue")
+    attach_running(guest)
+    stop_at(guest.gdb, "syscall_dispatch")
 
 
 def values(gdb: Gdb, command: str) -> dict[int, dict[str, Any]]:
@@ -147,4 +146,4 @@ def test_write_changes_the_msr_and_nothing_else() -> None:
         assert guest.gdb.run("info registers") == before
         (msrs,) = values(guest.gdb, "exo-msr --via qmp").values()
         assert msrs["IA32_FMASK"]["value"] == "0x47700"
-        guest.gdb.reply("continue")
+        stop_at(guest.gdb, "syscall_dispatch")

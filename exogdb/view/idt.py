@@ -1,0 +1,81 @@
+"""The IDT as a table: vector, gate, stack, handler."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exogdb.view.style import Style
+from exogdb.view.value import hex64
+from exogdb.x86.idt import Gate
+
+__all__ = ["IdtReport", "idt_to_json", "render_idt"]
+
+
+@dataclass(frozen=True)
+class IdtReport:
+    """The gates to show of one CPU's IDT; `absent` more have P = 0. `findings` is by vector."""
+
+    cpu: int
+    base: int
+    limit: int
+    gates: Sequence[Gate]
+    absent: int
+    symbols: Mapping[int, str]
+    findings: Mapping[int, tuple[str, ...]]
+
+
+def _rows(report: IdtReport, style: Style) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for gate in report.gates:
+        handler = report.symbols.get(gate.handler, "")
+        stack = f"IST{gate.ist}" if gate.ist else "-"
+        kind = gate.kind if gate.present else "not present"
+        fields = (f"{gate.vector:#04x}", style.paint("name", gate.name), kind, str(gate.dpl), stack)
+        rows.append(
+            (*fields, f"{gate.selector.value:#04x}", f"{gate.handler:#018x}", style.paint("symbol", handler))
+        )
+        rows += [
+            ("", "", style.paint("warning", f"! {text}"), "", "", "", "", "")
+            for text in report.findings.get(gate.vector, ())
+        ]
+    return rows
+
+
+def render_idt(report: IdtReport, style: Style) -> str:
+    """One line for each gate; an interrupt gate clears IF, a trap gate does not."""
+    from tabulate import tabulate
+
+    headers = ("vector", "name", "gate", "DPL", "stack", "CS", "handler", "symbol")
+    head = f"CPU {report.cpu}  IDT at {report.base:#x}, limit {report.limit:#x}"
+    table = tabulate(_rows(report, style), headers, tablefmt="plain", disable_numparse=True)
+    rest = f"\n{report.absent} more gates are not present" if report.absent else ""
+    return f"{style.paint('heading', head)}\n{table}{rest}"
+
+
+def _gate_to_json(report: IdtReport, gate: Gate) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "vector": gate.vector,
+        "name": gate.name,
+        "present": gate.present,
+        "kind": gate.kind,
+        "dpl": gate.dpl,
+        "ist": gate.ist,
+        "selector": hex64(gate.selector.value),
+        "handler": hex64(gate.handler),
+        "symbol": report.symbols.get(gate.handler, ""),
+    }
+    findings = report.findings.get(gate.vector)
+    return fields | ({"findings": list(findings)} if findings else {})
+
+
+def idt_to_json(report: IdtReport) -> dict[str, Any]:
+    """`{"cpu", "base", "limit", "absent", "gates": [{"vector", "name", "kind", "dpl", "ist", "handler",
+    "symbol"}]}`.
+    """
+    return {
+        "cpu": report.cpu,
+        "base": hex64(report.base),
+        "limit": hex64(report.limit),
+        "absent": report.absent,
+        "gates": [_gate_to_json(report, gate) for gate in report.gates],
+    }
