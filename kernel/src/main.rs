@@ -31,7 +31,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     percpu::this_cpu().lapic_id = apic::id();
     traps::mask_legacy_interrupts();
     traps::init();
-    init_this_cpu();
+    init_this_cpu(0);
     smp::start_others();
     println!(
         "exo-os: {} CPUs, {} MiB, {}",
@@ -51,11 +51,11 @@ fn set_up_memory(ram_end: u64) {
 }
 
 /// Set-up that every CPU does for itself, once its GDT and GS base are in place.
-pub fn init_this_cpu() {
+pub fn init_this_cpu(cpu_id: usize) {
     cpu::enable_user_page_protection();
     traps::load();
     syscall::configuration::init_syscall();
-    truth::note_cpu();
+    truth::note_cpu(cpu_id);
     apic::init();
 }
 

@@ -31,7 +31,7 @@ mod record_nothing {
     pub struct NotRecorded;
 
     #[inline(always)]
-    pub fn note_cpu() {}
+    pub fn note_cpu(_cpu: usize) {}
     #[inline(always)]
     pub fn note_current_process(_cpu: usize, _pid: u64) {}
     #[inline(always)]
@@ -49,8 +49,8 @@ pub use record_nothing::*;
 #[cfg(not(variant = "truth-less"))]
 mod record {
     use crate::arch::cpu::*;
+    use crate::arch::gdt;
     use crate::arch::percpu::{this_cpu, MAX_CPUS};
-    use crate::arch::traps;
     use crate::syscall::frame::{self, SyscallFrame};
     use core::ptr::addr_of_mut;
     use core::sync::atomic::{fence, AtomicU64, Ordering};
@@ -193,13 +193,13 @@ mod record {
     };
 
     /// Writes down what this CPU's registers hold after set-up.
-    pub fn note_cpu() {
-        let cpu = this_cpu();
-        // Not `cpu.cpu_id`: in the variant where two CPUs share a block, both would write one place.
-        let place = crate::arch::apic::id() as usize % MAX_CPUS;
+    ///
+    /// The number is passed, not read from the per-CPU block: in one variant two CPUs share a block.
+    pub fn note_cpu(cpu: usize) {
+        let tables = gdt::loaded_tables();
         let truth = CpuTruth {
             online: 1,
-            cpu_id: place as u64,
+            cpu_id: cpu as u64,
             lapic_id: crate::arch::apic::id(),
             efer: rdmsr(IA32_EFER),
             star: rdmsr(IA32_STAR),
@@ -209,15 +209,15 @@ mod record {
             fs_base: rdmsr(IA32_FS_BASE),
             gs_base: rdmsr(IA32_GS_BASE),
             kernel_gs_base: rdmsr(IA32_KERNEL_GS_BASE),
-            gdt: &raw const cpu.gdt as u64,
-            idt: traps::idt_address(),
-            tss: &raw const cpu.tss as u64,
+            gdt: tables.gdt,
+            idt: tables.idt,
+            tss: tables.tss,
             current_process: 0,
             last_sequence: 0,
         };
         // SAFETY: CPUs start one after the other, and each writes its own place.
         unsafe {
-            addr_of_mut!(EXO_TRUTH.cpus[place]).write(truth);
+            addr_of_mut!(EXO_TRUTH.cpus[cpu]).write(truth);
             AtomicU64::from_ptr(&raw mut EXO_TRUTH.cpu_count).fetch_add(1, Ordering::Release);
         }
     }

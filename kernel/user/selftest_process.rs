@@ -97,17 +97,34 @@ fn check_exec(checks: &mut Checks) {
 }
 
 fn check_faults(checks: &mut Checks) {
-    // SAFETY: this and the next three kill the child that does them, which is the point.
-    let read_kernel = || unsafe {
-        (KERNEL_ADDRESS as *const u64).read_volatile();
+    let read_kernel = || {
+        // SAFETY: the process dies of it, as of the next three, which is the point.
+        unsafe { (KERNEL_ADDRESS as *const u64).read_volatile() };
     };
     checks.equal("reading kernel memory kills (#PF)", status_of(read_kernel), 128 + 14);
-    let halt = || unsafe { asm!("hlt") };
-    checks.equal("HLT kills (#GP)", status_of(halt), 128 + 13);
-    let undefined = || unsafe { asm!("ud2") };
-    checks.equal("an undefined instruction kills (#UD)", status_of(undefined), 128 + 6);
-    let read_msr = || unsafe { asm!("rdmsr", in("ecx") 0xc000_0082_u32, out("eax") _, out("edx") _) };
+    // SAFETY: as above.
+    checks.equal("HLT kills (#GP)", status_of(|| unsafe { asm!("hlt") }), 128 + 13);
+    // SAFETY: as above.
+    checks.equal("an undefined instruction kills (#UD)", status_of(|| unsafe { asm!("ud2") }), 128 + 6);
+    let read_msr = || {
+        // SAFETY: as above.
+        unsafe { asm!("rdmsr", in("ecx") 0xc000_0082_u32, out("eax") _, out("edx") _) }
+    };
     checks.equal("RDMSR kills (#GP)", status_of(read_msr), 128 + 13);
+    checks.equal("a call with a stack pointer that is not canonical", status_of(call_without_a_stack), 0);
+}
+
+/// The kernel must not use the user's rsp, whatever it is.
+fn call_without_a_stack() {
+    let pid: u64;
+    // SAFETY: rsp is put back before anything uses it; the call changes no memory.
+    unsafe {
+        asm!("mov r12, rsp", "mov rsp, {wild}", "syscall", "mov rsp, r12", wild = in(reg) 0x8000_1234_5678_9abc_u64,
+             inout("rax") SYS_GETPID => pid, inout("rdi") 0_u64 => _, inout("rsi") 0_u64 => _, inout("rdx") 0_u64 => _,
+             inout("r8") 0_u64 => _, inout("r9") 0_u64 => _, inout("r10") 0_u64 => _, out("rcx") _, out("r11") _,
+             out("r12") _);
+    }
+    calls::exit(i32::from(pid as i64 != calls::getpid()));
 }
 
 /// Registers that a call clears: none may carry what the kernel had in it.

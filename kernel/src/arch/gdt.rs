@@ -91,3 +91,28 @@ pub fn load(cpu: &mut PerCpu) {
         );
     }
 }
+
+/// Addresses of the tables that the calling CPU uses, as the CPU itself says.
+#[cfg(not(variant = "truth-less"))]
+pub struct LoadedTables {
+    pub gdt: u64,
+    pub idt: u64,
+    pub tss: u64,
+}
+
+/// Asks the CPU (SGDT, SIDT, STR) for its tables.
+#[cfg(not(variant = "truth-less"))]
+pub fn loaded_tables() -> LoadedTables {
+    let mut gdt = TablePointer { limit: 0, base: 0 };
+    let mut idt = TablePointer { limit: 0, base: 0 };
+    let selector: u64;
+    // SAFETY: the three instructions store into the operands only; the task register names a descriptor of the GDT.
+    unsafe {
+        asm!("sgdt [{}]", in(reg) &mut gdt, options(nostack));
+        asm!("sidt [{}]", in(reg) &mut idt, options(nostack));
+        asm!("str {}", out(reg) selector, options(nomem, nostack));
+        let [low, high] = *((gdt.base + selector) as *const [u64; 2]);
+        let tss = (low >> 16 & 0xff_ffff) | (low >> 56 << 24) | (high << 32);
+        LoadedTables { gdt: gdt.base, idt: idt.base, tss }
+    }
+}

@@ -51,24 +51,28 @@ fn pause_briefly() {
     unsafe { outb(0x80, 0) };
 }
 
-/// Starts every other CPU and waits until it is set up. APIC identifiers count from 0, as in QEMU's default topology.
+/// Starts every other CPU and waits until it is set up.
+///
+/// APIC identifiers count from 0 in QEMU's default topology; with others some are missing, so more are tried.
 pub fn start_others() {
     let count = count_cpus();
-    if count == 1 {
-        return;
-    }
     // SAFETY: the trampoline's page is RAM below 1 MiB that nothing else uses.
     unsafe {
         let length = addr_of!(ap_trampoline_end) as usize - addr_of!(ap_trampoline) as usize;
         copy_nonoverlapping(addr_of!(ap_trampoline), physical_to_virtual(AP_TRAMPOLINE), length);
     }
     let boot_lapic = apic::id();
-    let others = (0..count as u64).filter(|&lapic_id| lapic_id != boot_lapic);
-    for (cpu_id, lapic_id) in (1..).zip(others) {
-        start(cpu_id, lapic_id);
+    let mut candidates = (0..4 * count as u64).filter(|&lapic_id| lapic_id != boot_lapic);
+    while ONLINE.load(Ordering::Acquire) < count {
+        let Some(lapic_id) = candidates.next() else {
+            crate::println!("smp: not all of {count} CPUs answer");
+            return;
+        };
+        start(ONLINE.load(Ordering::Acquire), lapic_id);
     }
 }
 
+/// Starts one CPU as number `cpu_id`; returns when it is set up, or after a while if there is no such CPU.
 fn start(cpu_id: usize, lapic_id: u64) {
     // SAFETY: no CPU reads these until it is started, and they are started one at a time.
     unsafe {
@@ -76,24 +80,22 @@ fn start(cpu_id: usize, lapic_id: u64) {
         write_volatile(addr_of_mut!(ap_cpu_id), cpu_id as u64);
         write_volatile(addr_of_mut!(ap_page_tables), kernel_root());
     }
-    let before = ONLINE.load(Ordering::Acquire);
     apic::send_init(lapic_id);
     (0..10_000).for_each(|_| pause_briefly());
     apic::send_startup(lapic_id, (AP_TRAMPOLINE >> 12) as u32);
     for _ in 0..PATIENCE {
-        if ONLINE.load(Ordering::Acquire) != before {
+        if ONLINE.load(Ordering::Acquire) > cpu_id {
             return;
         }
         pause_briefly();
     }
-    crate::println!("smp: CPU {cpu_id} (APIC {lapic_id}) does not answer");
 }
 
 /// Where an application processor enters Rust, on its own stack, with the kernel's page tables.
 #[no_mangle]
 extern "C" fn ap_main(cpu_id: usize) -> ! {
     percpu::init(cpu_id, apic::id());
-    crate::init_this_cpu();
+    crate::init_this_cpu(cpu_id);
     ONLINE.fetch_add(1, Ordering::AcqRel);
     crate::process::scheduler::idle()
 }

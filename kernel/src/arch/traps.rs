@@ -160,6 +160,7 @@ fn kill_current(frame: &TrapFrame) -> ! {
         frame.error,
         if frame.vector == PAGE_FAULT { cpu::read_cr2() } else { 0 },
     );
+    print_registers(frame);
     scheduler::terminate_current(128 + frame.vector as i32)
 }
 

@@ -201,6 +201,7 @@ pub fn lock() -> KernelGuard {
 }
 
 /// Takes the lock in a system call: from here on compiled code may use SSE registers, so the user's are kept.
+#[inline(never)] // one copy of it, which a stack trace shows
 pub fn enter() -> KernelGuard {
     let process = current_process();
     // SAFETY: the running process is this CPU's alone, and its FXSAVE area is aligned.
