@@ -4,9 +4,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 
 from exogdb.abi.check import RULES, find_rule
+from exogdb.abi.check.facts import Facts
 from exogdb.abi.check.rule import Report, Rule, Severity, run_rules
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
+from exogdb.reading import Reading
 from exogdb.target.check import read_facts
 from exogdb.target.session import require_guest
 from exogdb.view.check import render_report, render_rules, report_to_json, rules_to_json, summarize
@@ -37,8 +39,8 @@ def exo_syscall_check(options: Namespace) -> Output:
     Example: exo-syscall check --ignore EXO061
 
     Every rule has an ID that never changes. A finding says what was found, what was expected, why it matters
-    and how to fix it; a rule whose input cannot be read is `not checked`, never sound. Reading changes nothing
-    in the guest.
+    and how to fix it; a rule whose input cannot be read is `not checked`, never sound. Looking changes nothing
+    in the guest, except that without QMP the MSRs are read by RDMSR executed there; the report then says so.
 
     --rule ID      ask only these rules
     --ignore ID    ask all but these
@@ -50,12 +52,17 @@ def exo_syscall_check(options: Namespace) -> Output:
     rules = _choose(options.rule, options.ignore)
     if options.list:
         return Output(lambda style: render_rules(rules, style), lambda: rules_to_json(rules))
-    report = run_rules(rules, read_facts(require_guest()))
+    facts = read_facts(require_guest())
+    report, sources = run_rules(rules, facts), _msr_sources(facts)
     return Output(
-        lambda style: render_report(report, style, show_sound=options.all),
-        lambda: report_to_json(report),
+        lambda style: render_report(report, style, sources=sources, show_sound=options.all),
+        lambda: report_to_json(report, sources),
         failure=_failure(report, options.fail_on),
     )
+
+
+def _msr_sources(facts: Facts) -> set[str]:
+    return {value.source for cpu in facts.cpus for value in cpu.msrs.values() if isinstance(value, Reading)}
 
 
 def _choose(wanted: list[str], ignored: list[str]) -> list[Rule]:

@@ -1,7 +1,9 @@
-"""Reading everything that the doctor looks at from a stopped guest. Nothing in the guest changes.
+"""Reading everything that the doctor looks at from a stopped guest.
 
-One QMP round trip gives the tables' addresses and the MSRs of all CPUs, another the CPU model; the rest is memory.
-Page tables are read by physical address, once each. What cannot be read becomes an `Unavailable` in the facts.
+Nothing in the guest changes, except that `read_msrs` executes RDMSR in it where there is no QMP.
+
+One QMP round trip gives the MSRs of all CPUs, another the CPU model, QEMU's monitor where the tables are; the rest
+is memory. Page tables are read by physical address, once each. What cannot be read is `Unavailable` in the facts.
 """
 
 from collections import defaultdict
@@ -13,17 +15,19 @@ from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, Section, Signatu
 from exogdb.abi.check.memory import section_pages
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
-from exogdb.errors import AnalysisError, UnavailableError
+from exogdb.errors import AnalysisError, FormatError, MonitorError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.check_cpu import read_cpu_facts
+from exogdb.target.cpu_dump import parse_cpu_dumps
 from exogdb.target.cpu_model import read_cpu_model
 from exogdb.target.cpus import Cpu, all_cpus
 from exogdb.target.image import read_kernel_sections
-from exogdb.target.msrs import read_cpu_states, read_msrs
+from exogdb.target.monitor import run_monitor
+from exogdb.target.msrs import read_msrs
 from exogdb.target.page_tables import AddressSpace, PageTableMemory
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
-from exogdb.target.vmstate_x86 import CpuState
+from exogdb.target.vmstate_x86 import SegmentRegister
 from exogdb.x86.msr import SYSCALL_MSRS
 from exogdb.x86.paging import PageWalk
 
@@ -34,12 +38,12 @@ _MOST_IMAGE_PAGES = 1 << 15
 
 
 def read_facts(session: Session) -> Facts:
-    """Everything that `exogdb.abi.check.RULES` ask for. The guest must be stopped; nothing in it changes.
+    """Everything that `exogdb.abi.check.RULES` ask for. The guest must be stopped; see above for what changes.
 
     :raise exogdb.errors.TargetLostError: the connection broke.
     """
     cpus = all_cpus()
-    states = _read_states(cpus)
+    segments = _read_segments()
     msrs = read_msrs(cpus, SYSCALL_MSRS)
     tables = PageTableMemory(session.physical)
     spaces = {cpu.index: AddressSpace(cpu, tables) for cpu in cpus}
@@ -49,7 +53,7 @@ def read_facts(session: Session) -> Facts:
             cpu,
             session.memory_of(cpu),
             spaces[cpu.index],
-            states if isinstance(states, Unavailable) else states[cpu.index],
+            segments if isinstance(segments, Unavailable) else segments[cpu.index],
             msrs[cpu.index],
             _path_of(cpu, entries),
         )
@@ -66,11 +70,13 @@ def read_facts(session: Session) -> Facts:
     )
 
 
-def _read_states(cpus: Iterable[Cpu]) -> Mapping[int, CpuState] | Unavailable:
+def _read_segments() -> Mapping[int, Mapping[str, SegmentRegister]] | Unavailable:
+    """The segment and table registers of every CPU, by CPU index."""
     try:
-        return read_cpu_states(cpus)
-    except UnavailableError as error:
-        return Unavailable(error.reason)
+        dumps = parse_cpu_dumps(run_monitor("info registers -a"))
+    except (MonitorError, FormatError) as error:
+        return Unavailable(str(error))
+    return {index: dump.segments for index, dump in dumps.items()}
 
 
 def _read_entries(

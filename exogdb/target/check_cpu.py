@@ -14,7 +14,7 @@ from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.cpus import Cpu
 from exogdb.target.page_tables import AddressSpace
 from exogdb.target.registers import register_value
-from exogdb.target.vmstate_x86 import CpuState, SegmentRegister
+from exogdb.target.vmstate_x86 import SegmentRegister
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.gdt import decode_gdt
 from exogdb.x86.idt import decode_idt
@@ -32,14 +32,16 @@ def read_cpu_facts(
     cpu: Cpu,
     memory: ReadableMemory,
     space: AddressSpace,
-    state: CpuState | Unavailable,
+    segments: Mapping[str, SegmentRegister] | Unavailable,
     msrs: Mapping[str, Value],
     path: EntryPath | Unavailable,
 ) -> CpuFacts:
-    """The facts about `cpu`. `memory` and `space` are its virtual memory, `path` the code behind its LSTAR."""
+    """The facts about `cpu`. `memory` and `space` are its virtual memory, `path` the code behind its LSTAR.
+
+    `segments` has the hidden part of tr, gdtr and idtr. Nothing in the guest changes.
+    """
     registers = {name: register_value(cpu, name) for name in _REGISTERS}
     kernel_gs = _find_kernel_gs(registers, msrs, path)
-    segments = state if isinstance(state, Unavailable) else state.segments
     facts = CpuFacts(
         index=cpu.index,
         registers=registers | {"tr": _selector(segments, "tr")},
@@ -62,7 +64,7 @@ def _wanted_pages(facts: CpuFacts) -> frozenset[int]:
 
 
 def _selector(segments: Mapping[str, SegmentRegister] | Unavailable, name: str) -> Value:
-    return segments if isinstance(segments, Unavailable) else Reading(segments[name].selector, "qmp")
+    return segments if isinstance(segments, Unavailable) else Reading(segments[name].selector, "monitor")
 
 
 def _read_table(

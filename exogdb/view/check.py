@@ -1,7 +1,7 @@
 """What the doctor found, for people and for scripts."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from exogdb.abi.check.rule import Finding, NotChecked, Report, Result, Rule, Severity
@@ -19,7 +19,7 @@ __all__ = [
 
 _ROLES = {Severity.ERROR: "bad", Severity.WARNING: "warning", Severity.NOTE: "faint"}
 _LABEL_WIDTH = 10
-_DEFAULT_WIDTH = 110
+_NARROWEST = 40
 
 
 def summarize(report: Report) -> str:
@@ -36,8 +36,11 @@ def summarize(report: Report) -> str:
     return f"{counts}; {rules}: {statuses.count('sound')} sound, {statuses.count('not checked')} not checked"
 
 
-def render_report(report: Report, style: Style, *, show_sound: bool = False) -> str:
-    """Findings, worst first, each with what to do about it; then what was not checked; then the counts."""
+def render_report(report: Report, style: Style, *, sources: Collection[str] = (), show_sound: bool = False) -> str:
+    """Findings, worst first, each with what to do about it; then what was not checked; then the counts.
+
+    `sources` are where the MSRs came from: if the guest had to execute RDMSR, the text says so.
+    """
     found = [(result.worst, result) for result in report.results if result.worst is not None]
     found.sort(key=lambda pair: pair[0], reverse=True)
     blocks = [_render_result(result, worst, style) for worst, result in found]
@@ -49,6 +52,8 @@ def render_report(report: Report, style: Style, *, show_sound: bool = False) -> 
             f"  {result.rule.id}  {result.rule.title}" for result in report.results if result.status == "sound"
         ]
         blocks.append("\n".join([style.paint("heading", "sound"), *sound]))
+    if "rdmsr" in sources:
+        blocks.append("MSRs were read by RDMSR executed in the guest, which was restored: QMP would not touch it.")
     return "\n\n".join([*blocks, summarize(report)])
 
 
@@ -75,8 +80,8 @@ def _for_each_unchecked(results: Iterable[Result], style: Style) -> Iterable[str
 
 def _labelled(label: str, text: str, style: Style) -> list[str]:
     indent = " " * (_LABEL_WIDTH + 2)
-    width = max(style.width or _DEFAULT_WIDTH, 40)
-    lines = textwrap.wrap(text, width - len(indent), break_on_hyphens=False, break_long_words=False)
+    width = max(style.width, _NARROWEST) - len(indent) if style.width else len(text) + 1
+    lines = textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
     first = f"  {style.paint('faint', label.ljust(_LABEL_WIDTH))}"
     return [f"{first}{lines[0]}", *(f"{indent}{line}" for line in lines[1:])]
 
@@ -116,13 +121,17 @@ def _severity(rule: Rule, style: Style) -> str:
     return style.paint(_ROLES[rule.severity], str(rule.severity).ljust(9))
 
 
-def report_to_json(report: Report) -> dict[str, Any]:
-    """`{"errors": n, "warnings": n, "notes": n, "not_checked": n, "rules": [...]}`, every rule that was asked."""
+def report_to_json(report: Report, sources: Collection[str] = ()) -> dict[str, Any]:
+    """`{"errors": n, "warnings": n, "notes": n, "not_checked": n, "msr_sources": [...], "rules": [...]}`.
+
+    Every rule that was asked is in `rules`.
+    """
     return {
         "errors": report.count(Severity.ERROR),
         "warnings": report.count(Severity.WARNING),
         "notes": report.count(Severity.NOTE),
         "not_checked": sum(result.status == "not checked" for result in report.results),
+        "msr_sources": sorted(sources),
         "rules": [_result_to_json(result) for result in report.results],
     }
 

@@ -105,16 +105,16 @@ def _check_not_shared(facts: Facts) -> Iterator[Outcome]:
     by_address: dict[int, list[_Top]] = defaultdict(list)
     for cpu in facts.cpus:
         for top in _tops(cpu):
-            by_address[top.address].append(top)
+            if top.what != "kernel rsp" or not _shares_gs_block(cpu, facts):
+                by_address[top.address].append(top)
     for address, tops in sorted(by_address.items()):
-        if len({top.cpu.index for top in tops}) > 1 and not _is_one_gs_block(tops):
+        if len({top.cpu.index for top in tops}) > 1:
             yield _shared(address, tops)
 
 
-def _is_one_gs_block(tops: list[_Top]) -> bool:
+def _shares_gs_block(cpu: CpuFacts, facts: Facts) -> bool:
     """CPUs that share a GS block share the slot in it: EXO045 reports that, once."""
-    bases = {top.cpu.kernel_gs for top in tops}
-    return all(top.what == "kernel rsp" for top in tops) and len(bases) == 1
+    return any(other.kernel_gs == cpu.kernel_gs for other in facts.cpus if other.index < cpu.index)
 
 
 def _shared(address: int, tops: list[_Top]) -> Finding:

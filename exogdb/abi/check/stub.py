@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_entry
-from exogdb.abi.entry_path import Dispatcher, EntryPath, Exit
+from exogdb.abi.entry_path import Dispatcher, EntryPath, Exit, GsAccess
 from exogdb.abi.symbolic import Constant, Derived, Gs, Value
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading
@@ -50,13 +50,23 @@ def _require_exits(path: EntryPath) -> tuple[Exit, ...]:
     return path.exits
 
 
+def _early_gs_uses(path: EntryPath) -> list[GsAccess]:
+    return [access for access in path.gs_accesses if access.active is Gs.USER]
+
+
+def _require_kernel_gs(path: EntryPath) -> None:
+    """What comes out of a GS slot means nothing if it is not the kernel's slot."""
+    if _early_gs_uses(path):
+        raise UnavailableError("the entry stub uses GS while the user's base is active (EXO030)")
+
+
 def _at(facts: Facts, exit_: Exit) -> str:
     return f"the {exit_.kind.upper()} at {facts.name(exit_.address)}"
 
 
 def _check_swapgs(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
     path = known(entry.path)
-    early = [access for access in path.gs_accesses if access.active is Gs.USER]
+    early = _early_gs_uses(path)
     if early:
         first = early[0]
         yield Finding(
@@ -175,7 +185,9 @@ def _last_page_is_code(cpu: CpuFacts) -> bool:
 
 
 def _check_leaks(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
-    for exit_ in _require_exits(known(entry.path)):
+    path = known(entry.path)
+    _require_kernel_gs(path)
+    for exit_ in _require_exits(path):
         leaked = [name for name, what in exit_.registers.items() if what.kind == "leaked"]
         unknown = [name for name, what in exit_.registers.items() if what.kind == "unknown"]
         if leaked:
@@ -191,6 +203,7 @@ def _check_leaks(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
 
 def _check_restored(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
     path = known(entry.path)
+    _require_kernel_gs(path)
     for exit_ in _require_exits(path):
         wrong = {name: problem for name in OWNED_BY_USER if (problem := _restore_problem(path, exit_, name))}
         if wrong:

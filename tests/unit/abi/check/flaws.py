@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from exogdb.abi.check.facts import CpuFacts, Facts
 from exogdb.abi.check.rule import Severity
-from exogdb.abi.entry_path import GsAccess, Parameter, RegisterReturn
+from exogdb.abi.entry_path import EntryPath, Exit, GsAccess, Parameter, RegisterReturn
 from exogdb.abi.location import InRegister
 from exogdb.abi.symbolic import Gs
 from exogdb.reading import Reading
@@ -66,6 +66,10 @@ def with_tss(
 def with_image_page(facts: Facts, address: int, *, writable: bool, user: bool, nx: bool) -> Facts:
     changed = page(address, writable=writable, user=user, nx=nx)
     return replace(facts, image_pages={**facts.image_pages, address: changed})
+
+
+def changed_exit(path: EntryPath, gs: Gs, **registers: RegisterReturn) -> Exit:
+    return replace(path.exits[0], gs=gs, registers={**path.exits[0].registers, **registers})
 
 
 def untested_return(facts: Facts) -> Facts:
@@ -177,7 +181,9 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         lambda f: with_path(
             f,
             lambda p: replace(
-                p, gs_accesses=(GsAccess(ENTRY, 8, True, Gs.USER),), exits=(replace(p.exits[0], gs=Gs.KERNEL),)
+                p,
+                gs_accesses=(GsAccess(ENTRY, 8, True, Gs.USER),),
+                exits=(changed_exit(p, gs=Gs.KERNEL, rsp=RegisterReturn("leaked", "user gs:[0x8]")),),
             ),
         ),
     ),
@@ -263,6 +269,7 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         lambda f: with_page(f, page(GS_BLOCK, user=True, writable=True), (0,)),
     ),
     "GS block shared": ("EXO045", ERROR, shared_gs_block),
+    "GS block shared, and the stack in it": ("EXO045", ERROR, lambda f: shared_stack(shared_gs_block(f))),
     "LSTAR differs": (
         "EXO050",
         ERROR,

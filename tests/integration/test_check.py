@@ -1,0 +1,191 @@
+"""`exo-syscall check` on the sound kernel and on every kernel with a planted flaw, against what was planted."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from exogdb.abi.check import RULES
+from exogdb.launch.elf import read_elf
+from tests.harness.kernel import ROOT, Kernel, build_kernel
+from tests.harness.session import Guest, open_guest
+
+# What the design itself leaves open: no CSTAR, FMASK of IF alone, STAR without RPL 3, no test of rcx.
+OF_THE_DESIGN = {"EXO006", "EXO011", "EXO014", "EXO022", "EXO034"}
+# Variant, CPUs, and the one rule that its flaw breaks.
+PLANTED = [
+    ("fmask-without-if", 1, {"EXO010"}),
+    ("no-sce", 1, {"EXO001"}),
+    ("lstar-noncanonical", 1, {"EXO002"}),
+    ("lstar-unmapped", 1, {"EXO003"}),
+    ("lstar-user-page", 1, {"EXO004"}),
+    ("star-off-by-one", 1, {"EXO021"}),
+    ("no-swapgs-entry", 1, {"EXO030"}),
+    ("no-swapgs-exit", 1, {"EXO030"}),
+    ("misaligned-call", 1, {"EXO032"}),
+    ("user-rsp-before-switch", 1, {"EXO031"}),
+    ("shared-gs-block", 2, {"EXO045"}),
+    ("lstar-differs", 2, {"EXO050"}),
+]
+
+
+def first_instruction(kernel: Kernel) -> int:
+    """Where the first user program begins: the program `demo`, as `run=demo` says."""
+    [demo] = [path for path in kernel.programs if path.stem == "demo"]
+    return read_elf(demo).symbols["_start"]
+
+
+@contextmanager
+def at_first_program(variant: str = "", smp: int = 1, **options: Any) -> Iterator[Guest]:
+    """Every CPU is set up, and the first user program stands at its first instruction."""
+    with open_guest(variant=variant, smp=smp, stopped=True, **options) as guest:
+        guest.gdb.run(f"hbreak *{first_instruction(guest.kernel):#x}")
+        guest.gdb.run("continue")
+        yield guest
+
+
+def check(guest: Guest, options: str = "") -> dict[str, Any]:
+    answer: dict[str, Any] = guest.gdb.json(f"exo-syscall check --fail-on never {options}")
+    return answer
+
+
+def found(answer: dict[str, Any], *severities: str) -> set[str]:
+    return {
+        rule["id"]
+        for rule in answer["rules"]
+        for finding in rule["findings"]
+        if not severities or finding["severity"] in severities
+    }
+
+
+@pytest.mark.parametrize("smp", [1, 4])
+def test_the_sound_kernel_has_nothing_above_a_warning(smp: int) -> None:
+    with at_first_program(smp=smp) as guest:
+        answer = check(guest)
+        assert answer["errors"] == 0
+        assert found(answer, "warning") == OF_THE_DESIGN
+        # The emulated CPU has neither SMEP nor SMAP: not the kernel's fault.
+        assert found(answer, "note") == {"EXO060", "EXO061"}
+        unchecked = {rule["id"] for rule in answer["rules"] if rule["status"] == "not checked"}
+        assert unchecked == (set() if smp == 1 else {"EXO040", "EXO041"})
+
+
+def test_the_sound_kernel_is_sound_while_every_cpu_works() -> None:
+    with open_guest(smp=2) as guest:
+        guest.gdb.run("detach")
+        guest.qemu.wait_serial("receiver: 1024 messages")
+        guest.gdb.run(f"target remote {guest.qemu.gdb_socket}")
+        answer = check(guest)
+        assert answer["errors"] == 0
+        assert found(answer, "warning") == OF_THE_DESIGN
+
+
+def test_protections_are_on_where_the_cpu_has_them() -> None:
+    with at_first_program(qemu=("-cpu", "max")) as guest:
+        answer = check(guest)
+        assert answer["errors"] == 0
+        # With SMAP on, an AC that the user carries in matters.
+        assert found(answer) == OF_THE_DESIGN | {"EXO013"}
+
+
+@pytest.mark.parametrize("variant", ["today", "debug", "stripped"])
+def test_other_builds_of_the_kernel_have_no_error(variant: str) -> None:
+    with at_first_program(variant) as guest:
+        answer = check(guest)
+        assert answer["errors"] == 0
+        expected = {"EXO022"} if variant == "today" else OF_THE_DESIGN
+        assert found(answer, "warning") == expected
+        unchecked = {rule["id"] for rule in answer["rules"] if rule["status"] == "not checked"}
+        assert unchecked == ({"EXO033"} if variant == "stripped" else set())
+
+
+@pytest.mark.parametrize(("variant", "smp", "planted"), PLANTED, ids=[variant for variant, _, _ in PLANTED])
+def test_a_planted_flaw_is_the_only_error(variant: str, smp: int, planted: set[str]) -> None:
+    with at_first_program(variant, smp) as guest:
+        answer = check(guest)
+        assert found(answer, "error") == planted
+        assert found(answer, "warning") <= OF_THE_DESIGN
+        assert found(answer, "note") == {"EXO060", "EXO061"}
+
+
+def test_flags_left_to_the_user_are_named() -> None:
+    with at_first_program("fmask-leaves-df-tf-ac", qemu=("-cpu", "max")) as guest:
+        answer = check(guest)
+        assert found(answer, "error") == {"EXO012"}
+        assert found(answer, "warning") == OF_THE_DESIGN - {"EXO014"} | {"EXO013"}
+
+
+def test_the_disagreement_in_the_design_is_the_showpiece() -> None:
+    with at_first_program("seed-literal") as guest:
+        answer = check(guest, "--rule EXO033")
+        [rule] = answer["rules"]
+        [finding] = rule["findings"]
+        assert finding["severity"] == "error"
+        assert "num is taken from rdi, but the number is in rax" in finding["found"]
+        assert "arg1 is taken from rsi, but user rdi is in rdi" in finding["found"]
+        assert "arg6 is taken from [rsp+0x8], but user r9 is in r9" in finding["found"]
+
+
+def test_findings_name_the_value_that_the_kernel_wrote() -> None:
+    with at_first_program("lstar-differs", 2) as guest:
+        text = guest.gdb.reply("exo-syscall check --rule EXO050").out
+        other, usual = (guest.gdb.address(name) for name in ("syscall_entry_other", "syscall_entry"))
+        assert f"IA32_LSTAR = {other:#x} (syscall_entry_other), on CPU 0 it is {usual:#x} (syscall_entry)" in text
+        assert "[CPU 1]" in text
+
+
+def test_the_guest_does_not_change() -> None:
+    with at_first_program() as guest:
+        before = guest.gdb.run("info registers"), guest.gdb.reply("monitor info status")
+        check(guest)
+        assert (guest.gdb.run("info registers"), guest.gdb.reply("monitor info status")) == before
+
+
+def test_without_qmp_the_report_says_that_rdmsr_was_executed() -> None:
+    with at_first_program("fmask-without-if") as guest:
+        assert check(guest)["msr_sources"] == ["gdb", "qmp"]
+        guest.gdb.run("set exo qmp-socket /nonexistent")
+        before = guest.gdb.run("info registers")
+        answer = check(guest)
+        assert answer["msr_sources"] == ["gdb", "rdmsr"]
+        assert found(answer, "error") == {"EXO010"}
+        assert "RDMSR executed in the guest" in guest.gdb.run("exo-syscall check --fail-on never")
+        assert guest.gdb.run("info registers") == before
+
+
+@pytest.mark.parametrize(("variant", "status"), [("", 0), ("fmask-without-if", 1)])
+def test_gdb_in_batch_mode_ends_with_a_status(variant: str, status: int) -> None:
+    kernel = build_kernel(variant)
+    with open_guest(variant=variant, stopped=True, attach=False) as guest:
+        script = [
+            f"source {ROOT / 'gdbinit.py'}",
+            f"target remote {guest.qemu.gdb_socket}",
+            f"hbreak *{first_instruction(kernel):#x}",
+            "continue",
+            "exo-syscall check",
+        ]
+        commands = [word for line in script for word in ("-ex", line)]
+        done = subprocess.run(
+            ["gdb", "-nx", "-q", "-batch", *commands, str(kernel.elf)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        assert ("error EXO010" in done.stdout) == bool(status)
+
+
+def test_without_a_guest_there_is_the_catalogue_and_one_sentence() -> None:
+    with open_guest(attach=False) as guest:
+        assert [rule["id"] for rule in guest.gdb.json("exo-syscall check --list")["rules"]] == [
+            r.id for r in RULES
+        ]
+        assert guest.gdb.fails("exo-syscall check").startswith("no guest is connected")
+        assert guest.gdb.fails("exo-syscall check --rule EXO999") == (
+            "there is no rule 'EXO999': `exo-syscall check --list` names them"
+        )
+        assert "EXO050" in guest.gdb.run("complete exo-syscall check --rule EXO05")
+        assert "Usage: exo-syscall check" in guest.gdb.run("help exo-syscall check")
