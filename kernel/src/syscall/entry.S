@@ -33,7 +33,9 @@ syscall_entry:
 #endif
     mov gs:[PERCPU_USER_RSP], rsp       // save the user stack
     mov rsp, gs:[PERCPU_KERNEL_RSP]     // load the kernel stack
+#ifndef FLAW_FMASK_LEAVES_DF_TF_AC
     cld                                 // FMASK leaves DF to the user; compiled code needs it clear
+#endif
 
     push rcx                            // user rip
     push r11                            // user rflags
