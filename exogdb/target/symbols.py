@@ -11,6 +11,8 @@ import gdb
 
 __all__ = ["SourceLine", "Symbol", "find_address", "find_source_line", "find_symbol"]
 
+# What rustc's legacy mangling adds to tell monomorphic copies apart; it changes with every build.
+_RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _SYMBOL_IN_POINTER = re.compile(r"<(?P<name>.+?)(?:\+(?P<offset>\d+))?>$")
 
 
@@ -47,7 +49,7 @@ def find_symbol(address: int) -> Symbol | None:
         found = _SYMBOL_IN_POINTER.search(pointer.format_string(symbols=True, raw=True, styling=False))
     if found is None:
         return None
-    return Symbol(found["name"], int(found["offset"] or 0))
+    return Symbol(_RUST_HASH.sub("", found["name"]), int(found["offset"] or 0))
 
 
 def find_address(name: str) -> int | None:

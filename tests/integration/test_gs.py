@@ -128,6 +128,7 @@ def test_functions_in_a_condition() -> None:
     with open_guest(attach=False) as guest:
         attach_running(guest)
         gdb = guest.gdb
+        gdb.run("set language rust")  # whatever the CPU was doing when GDB attached
         gdb.run('break *$exo_msr(b"lstar") if $exo_cpl() == 0')
         gdb.start("continue")
         gdb.finish()
