@@ -37,7 +37,7 @@ KERNEL_ASM_FLAGS := -g -c $(if $(VARIANT),-DFLAW_$(KERNEL_FLAW)) \
     $(if $(filter today,$(VARIANT)),-DKERNEL_PAGE_TABLE_SWITCH)
 KERNEL_OPT := $(if $(filter debug,$(VARIANT)),0,2)
 KERNEL_RUST_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \
-    -C code-model=kernel -C no-redzone=yes -C force-frame-pointers=yes -C codegen-units=1 \
+    -C code-model=kernel -C no-redzone=yes -C force-frame-pointers=yes -C codegen-units=1 -C force-unwind-tables=yes \
     --check-cfg 'cfg(variant, values(any()))' \
     $(if $(VARIANT),--cfg 'variant="$(VARIANT)"')
 KERNEL_USER_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \

@@ -72,14 +72,22 @@ Operand: TypeAlias = RegisterOperand | ImmediateOperand | MemoryOperand
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction. `writes` names the registers it changes, implicit ones included, in their 64-bit form."""
+    """One instruction; `code` is its bytes.
+
+    `writes` names the registers it changes, implicit ones included, in their 64-bit form.
+    """
 
     address: int
-    size: int
+    code: bytes
     mnemonic: str
     text: str
     operands: tuple[Operand, ...]
     writes: frozenset[str]
+
+    @property
+    def size(self) -> int:
+        """In bytes, 1 to 15."""
+        return len(self.code)
 
     @property
     def next(self) -> int:
@@ -161,7 +169,7 @@ class Disassembler:
         name = found.reg_name
         return Instruction(
             address=address,
-            size=found.size,
+            code=bytes(found.bytes),
             mnemonic=found.mnemonic.split()[-1],  # drops prefixes: `lock`, `bnd`, `rep`
             text=f"{found.mnemonic} {found.op_str}".strip(),
             operands=tuple(_decode_operand(operand, name) for operand in found.operands),

@@ -178,7 +178,7 @@ def _derive_state(
     stack, depth = _classify_stack(state.registers["rsp"], top, wanted)
     return StubState(
         address=instruction.address,
-        size=instruction.size,
+        code=instruction.code,
         text=instruction.text,
         after_dispatch=after_dispatch,
         gs=state.gs,

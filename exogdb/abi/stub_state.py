@@ -57,7 +57,7 @@ Held: TypeAlias = InRegister | InFrame | InGsSlot | BehindGsSlot | Lost
 
 @dataclass(frozen=True)
 class StubState:
-    """The machine in front of one instruction of the stub.
+    """The machine in front of one instruction of the stub; `code` is the instruction's bytes.
 
     `after_dispatch`: the dispatcher has returned, so `registers` tells what the user will get back; before, what
     the user had. `gs` is whose GS base is active. `stack` is whose stack rsp points to: `user`, `kernel`, `other`
@@ -65,7 +65,7 @@ class StubState:
     """
 
     address: int
-    size: int
+    code: bytes
     text: str
     after_dispatch: bool
     gs: Gs

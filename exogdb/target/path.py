@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
+from exogdb.reading import Reading
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
-from exogdb.target.msrs import read_msr
+from exogdb.target.msrs import Via, read_msr, read_msrs
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.msr import parse_msr
 
-__all__ = ["read_entry_path"]
+__all__ = ["analysed_paths", "observe_entry_path", "read_entry_path"]
 
 # Tried in this order when LSTAR itself cannot be read.
 _USUAL_NAMES = ("syscall_entry", "syscall_entry_asm", "entry_SYSCALL_64")
@@ -66,6 +68,29 @@ def read_entry_path(cpu: Cpu) -> EntryPath:
     entry, doubt = _find_entry(cpu)
     path = _analyse(entry, VirtualMemory(cpu))
     return replace(path, doubts=(doubt, *path.doubts)) if doubt else path
+
+
+def analysed_paths() -> list[EntryPath]:
+    """Every path that was analysed in this session, the latest one first. Nothing is read."""
+    return [known.path for known in reversed(_remembered.values())]
+
+
+def observe_entry_path(cpu: Cpu) -> EntryPath | None:
+    """The same as `read_entry_path`, but never by RDMSR in the guest, and None where there is no answer.
+
+    Quick when the path that was analysed before is still there. The guest must be stopped.
+    """
+    memory = VirtualMemory(cpu)
+    for known in reversed(_remembered.values()):
+        if known.is_current(memory):
+            return known.path
+    lstar = read_msrs([cpu], [parse_msr("IA32_LSTAR")], Via.QMP)[cpu.index]["IA32_LSTAR"]
+    usual = (address for name in _USUAL_NAMES if (address := find_address(name)) is not None)
+    entry = lstar.value if isinstance(lstar, Reading) else next(usual, 0)
+    try:
+        return _analyse(entry, memory)
+    except (AnalysisError, UnavailableError):
+        return None
 
 
 def _find_entry(cpu: Cpu) -> tuple[int, str]:

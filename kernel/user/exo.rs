@@ -16,11 +16,14 @@ core::arch::global_asm!(
     ".globl _start",
     ".type _start, @function",
     "_start:",
+    ".cfi_startproc",
+    ".cfi_undefined rip",               // the outermost frame: a backtrace ends here
     "xor ebp, ebp",
     "mov rdi, rsp",
     "and rsp, -16",
     "call start_program",
     "ud2",
+    ".cfi_endproc",
     ".size _start, . - _start",
     ".text",
 );

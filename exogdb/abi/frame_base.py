@@ -1,0 +1,100 @@
+"""Where a kernel stack begins and where the saved frame lies on it.
+
+::
+
+    top ->  +--------------------+   what the per-CPU slot holds, rsp before the first push
+            | saved frame        |   layout.size bytes
+    base -> +--------------------+   top - layout.base_below_top
+            | scratch            |   arguments and padding that the stub pushed for the call
+    rsp ->  +--------------------+   at the call: top - dispatcher.rsp_below_top, aligned if the stub aligns
+            | return address     |   into the stub: it is there for as long as the call lasts
+            +--------------------+
+"""
+
+from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.symbolic import MASK_64, Cell, Constant, Loaded, Sum, Value
+from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = [
+    "evaluate",
+    "find_frame_base",
+    "find_return_slot",
+    "find_top_above",
+    "holds_call",
+    "read_stack_top",
+]
+
+_WORD = 8
+
+
+def evaluate(value: Value, gs_base: int, memory: ReadableMemory) -> int:
+    """What `value` is now, with the kernel's GS base at `gs_base`.
+
+    :raise UnavailableError: it depends on something that was not kept, such as a user register.
+    :raise exogdb.errors.MemoryFault: memory on the way cannot be read.
+    """
+    match value:
+        case Constant(number):
+            return number
+        case Sum(base, offset):
+            return evaluate(base, gs_base, memory) + offset & MASK_64
+        case Loaded(Cell(space, base, offset)):
+            start = evaluate(base, gs_base, memory) if base is not None else 0
+            start += gs_base if space == "gs" else 0
+            return int.from_bytes(memory.read(start + offset & MASK_64, _WORD), "little")
+    raise UnavailableError(f"the stub computes it from {value}, which is not kept")
+
+
+def read_stack_top(path: EntryPath, gs_base: int, memory: ReadableMemory) -> int:
+    """The top of the kernel stack that a system call on this CPU starts with.
+
+    :raise UnavailableError: the analysis does not know where the stub gets it.
+    """
+    if path.stack is None:
+        raise UnavailableError("the entry stub's kernel stack is not known")
+    return evaluate(path.stack.top, gs_base, memory)
+
+
+def find_frame_base(path: EntryPath, top: int) -> int:
+    """The lowest address of the frame on the stack whose top is `top`."""
+    return top - path.frame.base_below_top & MASK_64
+
+
+def find_return_slot(path: EntryPath, top: int) -> int | None:
+    """The address where the call of the dispatcher leaves its return address; None if not known."""
+    if path.dispatcher is None or path.dispatcher.rsp_below_top is None:
+        return None
+    rsp = top - path.dispatcher.rsp_below_top
+    if path.dispatcher.realigned:
+        rsp &= -16
+    return rsp - _WORD & MASK_64
+
+
+def holds_call(path: EntryPath, top: int, memory: ReadableMemory) -> bool:
+    """Whether the stack below `top` holds the return address into the stub where a call in progress has it."""
+    slot = find_return_slot(path, top)
+    if slot is None or path.dispatcher is None:
+        return False
+    try:
+        return int.from_bytes(memory.read(slot, _WORD), "little") == path.dispatcher.return_address
+    except MemoryFault:
+        return False
+
+
+def find_top_above(path: EntryPath, address: int, memory: ReadableMemory, limit: int = 0x8000) -> int | None:
+    """The top of the kernel stack that `address` lies in, if a system call is in progress on it.
+
+    Searches upwards for the return address into the stub, at most `limit` bytes and to the end of what is mapped.
+    """
+    if path.dispatcher is None or path.dispatcher.rsp_below_top is None:
+        return None
+    wanted = path.dispatcher.return_address.to_bytes(_WORD, "little")
+    start = address & -_WORD
+    for at in range(start, start + limit, _WORD):
+        try:
+            if memory.read(at, _WORD) == wanted:
+                return at + _WORD + path.dispatcher.rsp_below_top
+        except MemoryFault:
+            return None
+    return None

@@ -1,0 +1,139 @@
+"""Backtraces across the system-call boundary: the unwinder, and the decorator that names the boundary.
+
+No command of its own: `bt` uses both.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import gdb
+import gdb.unwinder
+from gdb.FrameDecorator import FrameDecorator
+
+from exogdb.abi.boundary import BOUNDARY_PC, make_boundary_object
+from exogdb.errors import ExoError
+from exogdb.target.call_number import find_number
+from exogdb.target.cpus import selected_cpu
+from exogdb.target.memory import VirtualMemory
+from exogdb.target.numbers import read_number_table
+from exogdb.target.path import observe_entry_path
+from exogdb.target.unwinder import StubUnwinder, find_stub_state
+
+if TYPE_CHECKING:
+    from gdb.FrameDecorator import DAPFrameDecorator  # GDB 14 and newer
+
+__all__ = ["BoundaryFilter", "install"]
+
+_Decorated: TypeAlias = "FrameDecorator | DAPFrameDecorator"
+
+
+class BoundaryDecorator(FrameDecorator):
+    """Shows the boundary frame as `<system call 101 ipc_send>`, without an address."""
+
+    def function(self) -> str:
+        """The text in the place of the function's name."""
+        return f"<system call{self._number}>"
+
+    def address(self) -> None:
+        """There is no code at the boundary."""
+
+    def frame_args(self) -> None:
+        """A boundary has no arguments."""
+
+    @cached_property
+    def _number(self) -> str:
+        stub = self.inferior_frame().newer()
+        found = find_stub_state(stub.pc()) if stub is not None else None
+        if stub is None or found is None:
+            return ""
+        path, state = found
+        table = read_number_table([path.entry])
+        number = find_number(path, state, stub, VirtualMemory(selected_cpu()), table)
+        if number is None:
+            return ""
+        name = table.name_of(number.number) if number.number in table else ""
+        return f" {number.number} {name}".rstrip()
+
+
+class _PlainDecorator(FrameDecorator):
+    """Any other frame. GDB prints `??` for a function without a name, but with filters nothing at all."""
+
+    def function(self) -> str:
+        """The function's name as `bt` shows it without filters."""
+        return self.inferior_frame().name() or "??"
+
+
+class BoundaryFilter:
+    """GDB's frame filter that decorates boundary frames and lets every other frame pass."""
+
+    name = "exo-syscall"
+    priority = 100
+
+    def __init__(self) -> None:
+        self._wanted = True
+
+    @property
+    def enabled(self) -> bool:
+        """Only for backtraces that cross: with any filter enabled GDB prints all others differently."""
+        return self._wanted and _crosses_boundary()
+
+    @enabled.setter
+    def enabled(self, wanted: bool) -> None:
+        self._wanted = wanted
+
+    def filter(self, iterator: Iterator[_Decorated]) -> Iterator[_Decorated]:
+        """Called by GDB with the frames of a backtrace, innermost first."""
+        for frame in iterator:
+            inner = frame.inferior_frame()
+            yield BoundaryDecorator(inner) if inner.pc() == BOUNDARY_PC else _PlainDecorator(inner)
+
+
+def _crosses_boundary() -> bool:
+    try:
+        frame: gdb.Frame | None = gdb.newest_frame()
+        while frame is not None and frame.pc() != BOUNDARY_PC:
+            frame = frame.older()
+    except gdb.error:
+        return False
+    return frame is not None
+
+
+class _Observer:
+    """Learns the path of a guest when it stops, so that the unwinder need not ask for it."""
+
+    def __init__(self) -> None:
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+
+    def on_stop(self, _event: object) -> None:
+        """Runs after every stop that the user sees."""
+        connection = gdb.selected_inferior().connection
+        if not isinstance(connection, gdb.RemoteTargetConnection):
+            return
+        try:
+            if observe_entry_path(selected_cpu()) is not None:
+                self._add_boundary_symbol()
+        except (ExoError, gdb.error):
+            return  # a backtrace that does not cross is what GDB has without us
+
+    def _add_boundary_symbol(self) -> None:
+        if self._directory is not None and any(
+            objfile.filename and objfile.filename.startswith(self._directory.name) for objfile in gdb.objfiles()
+        ):
+            return
+        self._directory = self._directory or tempfile.TemporaryDirectory(prefix="exogdb-")
+        file = Path(self._directory.name) / "system-call-boundary"
+        file.write_bytes(make_boundary_object())
+        gdb.execute(f"add-symbol-file {file}", to_string=True)
+
+
+def install() -> None:
+    """Make `bt` cross the boundary: unwinder, frame filter, and learning at each stop."""
+    gdb.unwinder.register_unwinder(None, StubUnwinder(), True)
+    gdb.frame_filters[BoundaryFilter.name] = BoundaryFilter()
+    gdb.events.stop.connect(_Observer().on_stop)
+
+
+install()

@@ -1,0 +1,147 @@
+"""Which system call a stub frame of a backtrace belongs to.
+
+The number is in the saved frame where the stub saves rax, else still in its register on the way in. Where the stub
+keeps neither, the frames inside tell: the dispatcher's own parameter if debug info has it, or a handler's name.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gdb
+
+from exogdb.abi.entry_path import NUMBER_REGISTER, EntryPath
+from exogdb.abi.frame_base import find_frame_base
+from exogdb.abi.layout import ARGUMENT_PASSING
+from exogdb.abi.location import InRegister
+from exogdb.abi.numbers import NumberTable
+from exogdb.abi.stub_state import Lost, StubState, read_held
+from exogdb.abi.symbolic import Gs
+from exogdb.errors import UnavailableError
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = ["FoundNumber", "find_number", "frames_inside", "read_frame_register"]
+
+_HANDLER = re.compile(r"(?:^|::|_)sys_(\w+)$")
+_MASK_64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class FoundNumber:
+    """A system-call number and where it was found: `register`, `frame`, or a function's name."""
+
+    number: int
+    source: str
+
+
+class _FrameRegisters(dict[str, int]):
+    """Register name -> value in a GDB frame, read when asked for."""
+
+    def __init__(self, frame: gdb.Frame) -> None:
+        super().__init__()
+        self._frame = frame
+
+    def __missing__(self, name: str) -> int:
+        return read_frame_register(self._frame, name)
+
+
+def read_frame_register(frame: gdb.Frame, name: str) -> int:
+    """Register `name` as it was in `frame`, unsigned.
+
+    :raise UnavailableError: the frame does not have it any more.
+    """
+    try:
+        value = frame.read_register(name)
+        if value.is_optimized_out:
+            raise UnavailableError(f"{name} was not kept")
+        return int(value) & _MASK_64
+    except (gdb.error, ValueError) as error:
+        raise UnavailableError(f"{name}: {error}") from error
+
+
+def find_number(
+    path: EntryPath, state: StubState, stub: gdb.Frame, memory: ReadableMemory, table: NumberTable
+) -> FoundNumber | None:
+    """The number of the call in whose stub frame `stub` stands. The guest must be stopped; nothing changes."""
+    inside = list(frames_inside(stub))
+    if not inside and not state.after_dispatch:
+        return _read_register(state, stub, memory)
+    return (
+        _read_slot(path, state, stub, memory) or _read_parameter(path, inside) or _recognise_handler(inside, table)
+    )
+
+
+def frames_inside(stub: gdb.Frame) -> Iterator[gdb.Frame]:
+    """The frames that the stub called, the outermost first."""
+    frame = stub.newer()
+    while frame is not None:
+        yield frame
+        frame = frame.newer()
+
+
+def _read_register(state: StubState, stub: gdb.Frame, memory: ReadableMemory) -> FoundNumber | None:
+    held = state.registers[NUMBER_REGISTER]
+    if isinstance(held, Lost):
+        return None
+    registers = _FrameRegisters(stub)
+    try:
+        gs_base = registers["gs_base" if state.gs is Gs.KERNEL else "k_gs_base"]
+        return FoundNumber(read_held(held, registers, gs_base, memory), "register")
+    except UnavailableError:
+        return None
+
+
+def _read_slot(path: EntryPath, state: StubState, stub: gdb.Frame, memory: ReadableMemory) -> FoundNumber | None:
+    slot = path.frame.find_slot(NUMBER_REGISTER)
+    if slot is None or state.depth is None:
+        return None
+    if state.after_dispatch and stub.newer() is None and slot.restored_to:
+        return None  # it holds the result by now
+    try:
+        top = read_frame_register(stub, "rsp") + state.depth
+        value = memory.read(find_frame_base(path, top) + slot.offset, 8)
+    except UnavailableError:
+        return None
+    return FoundNumber(int.from_bytes(value, "little"), "frame")
+
+
+def _read_parameter(path: EntryPath, inside: list[gdb.Frame]) -> FoundNumber | None:
+    """The dispatcher's number parameter, if debug info says where it is now."""
+    dispatcher = path.dispatcher
+    if dispatcher is None or not inside or not isinstance(dispatcher.number, InRegister):
+        return None
+    function = inside[0].function()
+    if dispatcher.number.name not in ARGUMENT_PASSING or function is None:
+        return None
+    parameters = _arguments(inside[0])
+    position = ARGUMENT_PASSING.index(dispatcher.number.name)
+    if position >= len(parameters):
+        return None
+    try:
+        value = inside[0].read_var(parameters[position])
+        if value.is_optimized_out:
+            return None
+        return FoundNumber(int(value) & _MASK_64, f"{parameters[position].name} of {function.name}")
+    except (gdb.error, ValueError):
+        return None
+
+
+def _arguments(frame: gdb.Frame) -> list[gdb.Symbol]:
+    try:
+        block: gdb.Block | None = frame.block()
+    except RuntimeError:
+        return []
+    while block is not None and block.function is None:
+        block = block.superblock
+    return [symbol for symbol in block if symbol.is_argument] if block is not None else []
+
+
+def _recognise_handler(inside: list[gdb.Frame], table: NumberTable) -> FoundNumber | None:
+    """The number whose handler is among the frames, by name: `sys_ipc_send`, `__x64_sys_getppid`."""
+    for frame in inside:
+        name = (frame.name() or "").split("(")[0]
+        found = _HANDLER.search(name)
+        entry = table.by_name.get(found[1]) if found is not None else None
+        if entry is not None:
+            return FoundNumber(entry.number, name)
+    return None

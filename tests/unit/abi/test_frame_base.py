@@ -1,0 +1,50 @@
+"""exogdb/abi/frame_base.py: where on a kernel stack a call in progress is."""
+
+from exogdb.abi.entry import find_entry_path
+from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.frame_base import find_frame_base, find_return_slot, find_top_above, holds_call, read_stack_top
+from tests.unit.abi.stub_fixture import StubMemory, assemble_stub
+
+STACK = 0xFFFF900000000000
+TOP = STACK + 0x1000
+
+
+def analyse(name: str) -> EntryPath:
+    stub = assemble_stub(name)
+    return find_entry_path(stub.memory, stub.labels["syscall_entry"])
+
+
+def stack_with(path: EntryPath, value: int) -> StubMemory:
+    slot = find_return_slot(path, TOP)
+    assert slot is not None
+    content = bytearray(0x1000)
+    content[slot - STACK : slot - STACK + 8] = value.to_bytes(8, "little")
+    return StubMemory(STACK, bytes(content))
+
+
+def test_the_top_is_what_the_kernels_slot_holds() -> None:
+    block = StubMemory(0xFFFF800000000000, TOP.to_bytes(8, "little"))
+    assert read_stack_top(analyse("seed"), 0xFFFF800000000000, block) == TOP
+
+
+def test_the_return_address_lies_below_frame_and_scratch() -> None:
+    assert find_return_slot(analyse("seed"), TOP) == TOP - 72
+    assert find_return_slot(analyse("shifted"), TOP) == TOP - 88
+    assert find_frame_base(analyse("shifted"), TOP) == TOP - 64
+
+
+def test_a_call_is_in_progress_while_its_return_address_is_there() -> None:
+    path = analyse("shifted")
+    assert path.dispatcher is not None
+    returned_to = path.dispatcher.return_address
+    assert holds_call(path, TOP, stack_with(path, returned_to))
+    assert not holds_call(path, TOP, stack_with(path, returned_to + 1))
+    assert not holds_call(path, TOP, StubMemory(0, b""))
+
+
+def test_the_top_is_found_from_deep_inside_the_stack() -> None:
+    path = analyse("today")
+    assert path.dispatcher is not None
+    stack = stack_with(path, path.dispatcher.return_address)
+    assert find_top_above(path, STACK + 0x123, stack) == TOP
+    assert find_top_above(path, TOP - 8, stack) is None
