@@ -110,7 +110,7 @@ TOP = Loaded(Cell("gs", None, 0))
 
 def state(address: int, text: str, *, after_dispatch: bool) -> StubState:
     """One instruction of the stub."""
-    return StubState(address, 4, text, after_dispatch, Gs.KERNEL, "kernel", None, {})
+    return StubState(address, bytes(4), text, after_dispatch, Gs.KERNEL, "kernel", None, {})
 
 
 def exit_registers() -> dict[str, RegisterReturn]:
