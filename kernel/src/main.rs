@@ -12,6 +12,7 @@ mod ipc;
 mod memory;
 mod process;
 mod syscall;
+#[cfg_attr(variant = "truth-less", path = "truth_less.rs")]
 mod truth;
 
 use crate::arch::{apic, cpu, percpu, power, serial, smp, traps};

@@ -3,6 +3,7 @@
 Nothing here uses the plugin: these are the kernels that its checks are tested on.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -106,6 +107,14 @@ def test_misaligned_call(guest: OpenGuest, variant: str, remainder: int) -> None
     gdb.run(f"hbreak *{gdb.address('syscall_dispatch'):#x}")
     gdb.run("continue")
     assert gdb.integer("$rsp") % 16 == remainder
+
+
+def test_a_kernel_fault_prints_registers_and_a_stack_trace_and_stops() -> None:
+    with boot("run=demo", smp=2, variant="misaligned-call") as qemu:
+        qemu.wait_serial("kernel stopped")
+        serial = qemu.serial()
+    assert re.search(r"^rip ffffffff8\w+ cs  0{13}008 ", serial, re.MULTILINE)
+    assert re.search(r"^stack trace:\s+0xffffffff8\w+\s+0xffffffff8", serial, re.MULTILINE)
 
 
 def test_shared_gs_block(guest: OpenGuest) -> None:

@@ -7,7 +7,7 @@ from tests.harness.session import Guest
 from tests.harness.truth import IN_PROGRESS, RETURNED, CallTruth, read_call_truths, read_cpu_truths
 from tests.integration.conftest import OpenGuest
 
-IPC_SEND = 101
+IPC_SEND, IPC_RECV = 101, 102
 BLOCKS = "exo_os::arch::percpu::PERCPU"
 SEQUENCE_OFFSET = 0x38  # in the per-CPU block
 FRAME = struct.Struct("<8Q")
@@ -38,6 +38,7 @@ def test_each_cpu_has_the_designs_values_and_tables_of_its_own(guest: OpenGuest)
         assert truth.gdt == gdb.integer(f"&{BLOCKS}[{truth.cpu_id}].gdt")
         assert truth.tss == gdb.integer(f"&{BLOCKS}[{truth.cpu_id}].tss")
         assert gdb.integer(f"{BLOCKS}[{truth.cpu_id}].self_address") == block
+        assert gdb.integer(f"exo_os::truth::EXO_TRUTH.cpus[{truth.cpu_id}].lstar") == truth.lstar, "typed, too"
     assert len({truth.idt for truth in truths}) == 1
 
 
@@ -76,6 +77,16 @@ def test_the_ring_holds_the_last_calls_and_the_count_agrees(guest: OpenGuest) ->
     assert [call.sequence for call in calls] == list(range(calls[-1].sequence - 255, calls[-1].sequence + 1))
     assert gdb.word("SYSCALL_COUNT") == calls[-1].sequence
     assert calls[-1].number == 4
+
+
+def test_processes_run_and_talk_on_every_cpu(guest: OpenGuest) -> None:
+    one = guest(smp=3, plugin=False, attach=False)
+    one.qemu.wait_serial("receiver: 2048 messages")
+    one.gdb.run(f"target remote {one.qemu.gdb_socket}")
+    assert all(cpu.last_sequence for cpu in read_cpu_truths(one.gdb))
+    calls = [call for call in read_call_truths(one.gdb) if call.number in (IPC_SEND, IPC_RECV)]
+    assert {call.number for call in calls} == {IPC_SEND, IPC_RECV}
+    assert len({call.cpu for call in calls}) > 1
 
 
 def test_the_demo_keeps_every_number_happening_each_second(guest: OpenGuest) -> None:

@@ -5,7 +5,7 @@ use crate::calls::{encode, Errno};
 use crate::files::{Descriptor, Node, MAX_PATH};
 use crate::memory::user::{self, UserString};
 use crate::process::{enter, scheduler, KernelGuard};
-use crate::truth;
+use crate::syscall::count::call_count;
 use core::sync::atomic::Ordering;
 
 /// Bytes moved at a time between user memory and a file.
@@ -77,7 +77,7 @@ fn read(kernel: &mut KernelGuard, number: i32, buffer: u64, length: u64) -> Resu
             copy_number(kernel, buffer, length, free)
         }
         Node::Cpus => copy_number(kernel, buffer, length, smp::ONLINE.load(Ordering::Acquire) as u64),
-        Node::Calls => copy_number(kernel, buffer, length, truth::call_count()),
+        Node::Calls => copy_number(kernel, buffer, length, call_count()),
         _ => read_file(kernel, number, buffer, length),
     }
 }

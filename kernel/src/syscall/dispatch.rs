@@ -4,13 +4,14 @@ use crate::calls::files::{sys_close, sys_open, sys_read, sys_write};
 use crate::calls::ipc::{sys_ipc_close, sys_ipc_create, sys_ipc_recv, sys_ipc_send};
 use crate::calls::memory::{sys_mmap, sys_mprotect, sys_munmap};
 use crate::calls::process::{sys_exec, sys_exit, sys_fork, sys_getpid, sys_wait};
+use crate::syscall::count::count_call;
 use crate::syscall::numbers::*;
 use crate::truth;
 
 /// The one way into the handlers; `syscall_entry` calls it.
 #[no_mangle]
 pub extern "C" fn syscall_dispatch(num: u64, arg1: u64, arg2: u64, arg3: u64, arg4: u64, arg5: u64, arg6: u64) -> u64 {
-    truth::count_call();
+    count_call();
     let call = truth::begin_call(num, arg1, arg2, arg3, arg4, arg5, arg6);
     let result = match num {
         // Process

@@ -4,6 +4,7 @@ use crate::calls::files::{sys_close, sys_open, sys_read, sys_write};
 use crate::calls::ipc::{sys_ipc_close, sys_ipc_create, sys_ipc_recv, sys_ipc_send};
 use crate::calls::memory::{sys_mmap, sys_mprotect, sys_munmap};
 use crate::calls::process::{sys_exec, sys_exit, sys_fork, sys_getpid, sys_wait};
+use crate::syscall::count::count_call;
 use crate::syscall::frame::SyscallFrame;
 use crate::syscall::numbers::*;
 use crate::truth;
@@ -29,7 +30,7 @@ pub unsafe extern "C" fn syscall_rust_handler(frame: *mut SyscallFrame) {
 #[inline(never)]
 fn dispatch(frame: &mut SyscallFrame) {
     let number = frame.rax;
-    truth::count_call();
+    count_call();
     let call = truth::begin_call(number, frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9);
     let result = run(number, frame) as u64;
     truth::end_call(call, result);

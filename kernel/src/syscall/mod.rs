@@ -1,6 +1,7 @@
 //! System calls, in the order of the design: configuration, entry point (`entry.S`), dispatch, numbers.
 
 pub mod configuration;
+pub mod count;
 #[cfg(not(variant = "today"))]
 pub mod dispatch;
 #[cfg(variant = "today")]
