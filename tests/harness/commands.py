@@ -1,0 +1,50 @@
+"""The GDB commands that the source registers: what holds for every one of them is tested over this list.
+
+`gdb` cannot be imported outside GDB, so the registry's calls are read from the source.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.harness.source import Module, for_each_module
+
+__all__ = ["RegisteredCommand", "for_each_command"]
+
+
+@dataclass(frozen=True)
+class RegisteredCommand:
+    """A command as the source registers it. `help_text` is its docstring."""
+
+    name: str
+    module: Module
+    help_text: str
+    is_pure_prefix: bool
+
+    @property
+    def pages(self) -> list[str]:
+        """Names of the pages that may describe it: its own, or that of a prefix of it."""
+        words = self.name.split()
+        return ["-".join(words[:count]) for count in range(len(words), 0, -1)]
+
+
+def for_each_command() -> Iterator[RegisteredCommand]:
+    """Every command, prefixes included, in order of file and line."""
+    for module in for_each_module("exogdb/commands"):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef):
+                for call in _calls(node.decorator_list, "command"):
+                    yield RegisteredCommand(_text(call, 0), module, ast.get_docstring(node) or "", False)
+            elif isinstance(node, ast.Expr):
+                for call in _calls([node.value], "prefix"):
+                    yield RegisteredCommand(_text(call, 0), module, _text(call, 1), True)
+
+
+def _calls(expressions: list[ast.expr], function: str) -> Iterator[ast.Call]:
+    for node in expressions:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
+            yield node
+
+
+def _text(call: ast.Call, position: int) -> str:
+    return str(ast.literal_eval(call.args[position]))
