@@ -31,7 +31,8 @@ check: lint test ## lint and test
 bench: packages venv kernel ## measure, print a table and write build/bench.json
 	$(BIN)/python -m bench
 
-transcripts: packages venv kernel ## take the transcripts in the documentation anew
+transcripts: packages venv kernel ## take the transcripts and the command table in the papers anew
+	$(BIN)/python -m tests.harness.command_table
 	$(BIN)/python -m tests.harness.transcript
 
 kernel: packages ## build the reference kernel (VARIANT=name for another build of it)

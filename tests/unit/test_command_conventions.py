@@ -1,0 +1,44 @@
+"""Every GDB command has help, a test, a page in docs/commands and a line in the README."""
+
+import pytest
+
+from tests.harness.command_table import command_rows
+from tests.harness.commands import RegisteredCommand, for_each_command
+from tests.harness.kernel import ROOT
+from tests.harness.source import for_each_module
+
+COMMANDS = list(for_each_command())
+SHOWN = [one for one in COMMANDS if not one.is_pure_prefix]
+
+
+def name_of(one: RegisteredCommand) -> str:
+    return one.name
+
+
+def test_the_three_fixed_commands_are_there() -> None:
+    assert {one.name for one in COMMANDS} >= {"exo-msr", "exo-syscall"}
+
+
+@pytest.mark.parametrize("one", COMMANDS, ids=name_of)
+def test_help_has_a_summary_a_usage_and_an_example(one: RegisteredCommand) -> None:
+    first = one.help_text.splitlines()[0]
+    assert first.endswith("."), "GDB shows the first line, up to its full stop, in lists of commands"
+    assert f"Usage: {one.name}" in one.help_text
+    assert f"Example: {one.name}" in one.help_text
+
+
+@pytest.mark.parametrize("one", SHOWN, ids=name_of)
+def test_a_test_types_the_command(one: RegisteredCommand) -> None:
+    tests = list(for_each_module("tests/integration"))
+    assert any(one.name in test.text for test in tests)
+
+
+@pytest.mark.parametrize("one", SHOWN, ids=name_of)
+def test_a_page_describes_the_command(one: RegisteredCommand) -> None:
+    pages = [ROOT / "docs" / "commands" / f"{page}.md" for page in one.pages]
+    assert any(page.is_file() and one.name in page.read_text() for page in pages), f"none of {one.pages}"
+
+
+@pytest.mark.parametrize("row", command_rows())
+def test_the_readme_has_a_row_for_the_command(row: str) -> None:
+    assert row in (ROOT / "README.md").read_text().splitlines(), "`make transcripts` writes the table anew"
