@@ -36,13 +36,23 @@ def _missing() -> list[str]:
     return missing
 
 
-def _load() -> None:
+def _problem() -> str | None:
+    """Why exogdb cannot be loaded, as one sentence; None when it can."""
     if sys.version_info < _OLDEST_PYTHON:
-        raise gdb.GdbError(f"exogdb needs GDB with Python 3.11 or newer; this one has {sys.version.split()[0]}")
-    _add_paths()
+        return f"exogdb needs GDB with Python 3.11 or newer; this one has {sys.version.split()[0]}"
     missing = _missing()
     if missing:
-        raise gdb.GdbError(f"exogdb lacks {', '.join(missing)}: run `make -C {_ROOT} venv` and source this again")
+        return f"exogdb lacks {', '.join(missing)}: run `make -C {_ROOT} venv` and source this again"
+    return None
+
+
+def _load() -> None:
+    _add_paths()
+    problem = _problem()
+    if problem is not None:
+        # GDB shows every exception of a sourced file with its traceback, gdb.GdbError too.
+        gdb.write(f"{problem}\n", gdb.STDERR)
+        return
     from exogdb.commands import load
 
     load()
