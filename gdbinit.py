@@ -5,6 +5,8 @@ Works from any directory. The package is the one beside this file; its dependenc
 imported here: each command imports what it needs when it first runs.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 
