@@ -2,7 +2,9 @@
 
 This is the one thing exogdb does that touches the guest. It is a transaction: registers, the bytes that are
 overwritten, and the stack memory that an exception would write are saved before, restored in a `finally`, and
-compared with what was saved. Ctrl-C is held back until the guest is as it was.
+compared with what was saved. Ctrl-C is held back until the guest is as it was. What stays after an exception, as
+after any exception, are accessed and dirty bits in the page-table entries of the stack that it was pushed to:
+clearing them behind the CPU's TLB would be the greater lie.
 
 The step is QEMU's own (`vCont;s` for one thread), not GDB's `stepi`: no other CPU runs, no breakpoint is inserted,
 no stop is announced to scripts, and QEMU holds back interrupts and timers (`sstepbits`, checked before).
@@ -65,7 +67,7 @@ class GuestStep:
 
     def keep_stack(self, top: int) -> None:
         """Save what an exception that starts to push at `top` would overwrite."""
-        self.keep_memory((top & ~0xF) - EXCEPTION_FRAME_BYTES, EXCEPTION_FRAME_BYTES + 16)
+        self.keep_memory((top & ~0xF) - EXCEPTION_FRAME_BYTES, EXCEPTION_FRAME_BYTES)
 
     def write_code(self, address: int, code: bytes) -> None:
         """Put `code` at `address` for the time of the transaction."""

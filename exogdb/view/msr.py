@@ -17,7 +17,10 @@ from exogdb.x86.sysenter import SysenterCs
 
 __all__ = ["MsrReport", "check_value", "msrs_to_json", "render_msrs"]
 
-TOUCHED = "The guest was touched: RDMSR was executed in it, and everything was restored and compared."
+TOUCHED = (
+    "The guest was touched: RDMSR was executed in it, then registers and memory were restored and compared. "
+    "A CPU that was halted is awake now."
+)
 LEAST_MEANING_WIDTH = 30
 
 

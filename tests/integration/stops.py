@@ -6,9 +6,9 @@ from tests.harness.session import Guest
 __all__ = ["attach_running", "stop_at"]
 
 
-def attach_running(guest: Guest) -> None:
-    """Attach to a guest whose CPUs are all up and whose programs run; it is stopped wherever it is."""
-    guest.qemu.wait_serial("demo: pid")
+def attach_running(guest: Guest, after: str = "demo: pid") -> None:
+    """Attach once the guest has printed `after`, by default that its programs run."""
+    guest.qemu.wait_serial(after)
     # GDB complains on standard error where it has no source file.
     guest.gdb.reply(f"target remote {guest.qemu.gdb_socket}")
 
