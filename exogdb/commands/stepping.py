@@ -1,0 +1,52 @@
+"""What `exo-syscall next`, `finish` and `step` share: describing the place that a CPU came to."""
+
+import gdb
+
+from exogdb.abi.entry_path import NUMBER_REGISTER
+from exogdb.abi.numbers import NumberTable
+from exogdb.target.cpus import Cpu
+from exogdb.target.registers import read_register
+from exogdb.target.stepping import Entered, read_entered
+from exogdb.target.waypoint import Arrival
+from exogdb.view.stepping import Step
+
+__all__ = ["describe_entry", "describe_handler", "describe_return", "describe_stop"]
+
+
+def describe_entry(cpu: Cpu, table: NumberTable) -> Step:
+    """`cpu` stands at the entry stub's first instruction."""
+    return _call_step(cpu, "entry", read_entered(cpu), table)
+
+
+def describe_handler(cpu: Cpu, entered: Entered, table: NumberTable, *, has_handler: bool) -> Step:
+    """The call that `entered` describes has come to its handler, or past the dispatcher without one."""
+    return _call_step(cpu, "handler" if has_handler else "dispatcher return", entered, table)
+
+
+def describe_return(cpu: Cpu) -> Step:
+    """`cpu` is back in user space, behind SYSCALL: the result is in rax."""
+    value = read_register(cpu, NUMBER_REGISTER)
+    return Step(cpu.index, "user", read_register(cpu, "rip"), _location(), value=value)
+
+
+def describe_stop(arrival: Arrival) -> Step:
+    """Something else stopped the guest; GDB has said what."""
+    return Step(arrival.cpu.index, None, read_register(arrival.cpu, "rip"), _location(), report=arrival.report)
+
+
+def _call_step(cpu: Cpu, reached: str, entered: Entered, table: NumberTable) -> Step:
+    entry = table.find(entered.number)
+    return Step(
+        cpu=cpu.index,
+        reached=reached,
+        rip=read_register(cpu, "rip"),
+        location=_location(),
+        number=entered.number,
+        name=entry.name if entry is not None else "",
+        arguments=entered.arguments,
+    )
+
+
+def _location() -> str:
+    """The selected frame as GDB prints it: function, source line."""
+    return gdb.execute("frame", to_string=True)

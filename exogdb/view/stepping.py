@@ -1,0 +1,74 @@
+"""Where `exo-syscall next`, `finish` and `step` came to."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from exogdb.view.style import Style
+from exogdb.view.value import hex64
+
+__all__ = ["Step", "render_step", "step_to_json"]
+
+_ERRNO_LIMIT = 4095
+
+
+@dataclass(frozen=True)
+class Step:
+    """`reached` is `entry`, `handler`, `dispatcher return`, `user` or None if something else stopped the guest.
+
+    Then `report` says what it was. `number` and `arguments` are known at the entry, `value` (64 bits)
+    when the call has returned. `location` is GDB's own line about the place.
+    """
+
+    cpu: int
+    reached: str | None
+    rip: int
+    location: str
+    number: int | None = None
+    name: str = ""
+    arguments: tuple[int, ...] = ()
+    value: int | None = None
+    report: str = ""
+
+
+def render_step(step: Step, style: Style) -> str:
+    """One line about the call, then GDB's line about the place."""
+    match step.reached:
+        case "entry":
+            head = f"enters {_call(step, style)}"
+        case "handler":
+            head = f"is in the handler of {_call(step, style)}" if step.number is not None else "is in the handler"
+        case "dispatcher return":
+            head = f"has no handler for {_call(step, style)}: the dispatcher has returned"
+        case "user":
+            head = f"is back in user space: {_value(step.value)}"
+        case _:
+            return f"CPU {step.cpu} was stopped on the way: {step.report}\n{step.location.strip()}"
+    return f"CPU {step.cpu} {head}\n{step.location.strip()}"
+
+
+def _call(step: Step, style: Style) -> str:
+    arguments = ", ".join(hex64(argument) for argument in step.arguments)
+    name = style.paint("symbol", step.name) if step.name else "unknown"
+    return f"system call {step.number} {name}({arguments})"
+
+
+def _value(value: int | None) -> str:
+    """The result, and what it is as a signed number if that is how a kernel reports errors."""
+    if value is None:
+        return "no value"
+    signed = value - (1 << 64) if value >> 63 else value
+    return f"the call returned {signed}" if abs(signed) <= _ERRNO_LIMIT else f"the call returned {hex64(value)}"
+
+
+def step_to_json(step: Step) -> dict[str, Any]:
+    """`{"cpu", "reached", "rip", "number", "name", "args", "value", "report"}`; null: not known there."""
+    return {
+        "cpu": step.cpu,
+        "reached": step.reached,
+        "rip": hex64(step.rip),
+        "number": step.number,
+        "name": step.name or None,
+        "args": [hex64(argument) for argument in step.arguments],
+        "value": None if step.value is None else hex64(step.value),
+        "report": step.report or None,
+    }

@@ -1,0 +1,144 @@
+"""`exo-syscall next`, `finish` and `step` against what the kernel wrote down about each call."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.harness.session import Guest, open_guest
+from tests.harness.truth import RETURNED, CallTruth, read_call_truths
+
+BUSY = "receiver: 1024 messages"
+ARGUMENT_COUNT = {"ipc_send": 3, "ipc_recv": 3, "getpid": 0, "write": 3}
+
+
+@contextmanager
+def at_work(smp: int = 1, variant: str = "") -> Iterator[Guest]:
+    """The demonstration runs on every CPU, and is stopped somewhere in it."""
+    with open_guest(smp=smp, variant=variant, attach=False) as guest:
+        guest.qemu.wait_serial(BUSY)
+        guest.gdb.run(f"target remote {guest.qemu.gdb_socket}")
+        yield guest
+
+
+def reach(guest: Guest, command: str, where: str | None) -> dict[str, Any]:
+    answer: dict[str, Any] = guest.gdb.json(command)
+    assert answer["reached"] == where, answer["report"]
+    assert guest.gdb.integer("$pc") == int(answer["rip"], 16)
+    assert guest.gdb.integer("$_thread") == answer["cpu"] + 1
+    return answer
+
+
+def written_call(guest: Guest, entered: dict[str, Any], returned: dict[str, Any]) -> CallTruth:
+    """The kernel's own record of a call that `next` and `finish` described."""
+    place = (int(returned["rip"], 16), guest.gdb.integer("$rsp"), entered["number"])
+    calls = [call for call in read_call_truths(guest.gdb) if (call.user_rip, call.user_rsp, call.number) == place]
+    return max(calls, key=lambda call: call.sequence)
+
+
+def no_waypoint_is_left(guest: Guest) -> None:
+    assert "hw breakpoint" not in guest.gdb.run("maint info breakpoints")
+
+
+@pytest.mark.parametrize("smp", [1, 4])
+@pytest.mark.parametrize("variant", ["", "today"])
+def test_next_and_finish_tell_what_the_kernel_wrote_down(smp: int, variant: str) -> None:
+    with at_work(smp, variant) as guest:
+        for name in ("ipc_send", "ipc_recv", "ipc_recv", "getpid", "write"):
+            entered = reach(guest, f"exo-syscall next {name} --any-cpu", "entry")
+            assert entered["name"] == name
+            assert guest.gdb.integer("$pc") == guest.gdb.address(
+                "syscall_entry_asm" if variant == "today" else "syscall_entry"
+            )
+            returned = reach(guest, "exo-syscall finish", "user")
+            call = written_call(guest, entered, returned)
+            assert call.state == RETURNED
+            assert call.result == int(returned["value"], 16) == guest.gdb.integer("$rax")
+            count = ARGUMENT_COUNT[name]
+            given = tuple(int(argument, 16) for argument in entered["args"])
+            assert call.arguments[:count] == given[:count]
+        no_waypoint_is_left(guest)
+
+
+def test_next_stays_on_its_cpu() -> None:
+    with at_work(4) as guest:
+        for cpu in (0, 1, 2, 3):
+            guest.gdb.run(f"thread {cpu + 1}")
+            for _ in range(3):
+                assert reach(guest, "exo-syscall next", "entry")["cpu"] == cpu
+
+
+@pytest.mark.parametrize("smp", [1, 4])
+def test_a_call_that_sleeps_is_followed_while_others_run(smp: int) -> None:
+    with at_work(smp) as guest:
+        for _ in range(3):
+            entered = reach(guest, "exo-syscall next ipc_recv --any-cpu", "entry")
+            process = guest.gdb.integer("$cr3")
+            returned = reach(guest, "exo-syscall finish", "user")
+            assert guest.gdb.integer("$cr3") == process
+            call = written_call(guest, entered, returned)
+            assert call.result == int(returned["value"], 16)
+
+
+@pytest.mark.parametrize("smp", [1, 4])
+def test_step_goes_from_user_code_into_the_handler_and_back_out(smp: int) -> None:
+    with at_work(smp) as guest:
+        reach(guest, "exo-syscall next --any-cpu", "entry")
+        reach(guest, "exo-syscall finish", "user")
+        for _ in range(3):
+            process = guest.gdb.integer("$cr3")
+            inside = reach(guest, "exo-syscall step", "handler")
+            assert guest.gdb.integer("$pc") == guest.gdb.address(f"sys_{inside['name']}")
+            assert guest.gdb.integer("$cr3") == process
+            outside = reach(guest, "exo-syscall step", "user")
+            assert guest.gdb.integer("$cr3") == process
+            assert written_call(guest, inside, outside).result == int(outside["value"], 16)
+        no_waypoint_is_left(guest)
+
+
+def test_the_users_own_breakpoint_ends_a_step_and_is_reported() -> None:
+    with at_work() as guest:
+        reach(guest, "exo-syscall next ipc_recv --any-cpu", "entry")
+        guest.gdb.run("break *syscall_dispatch")
+        answer = reach(guest, "exo-syscall finish", None)
+        assert answer["report"] == "breakpoint 1"
+        assert guest.gdb.integer("$pc") == guest.gdb.address("syscall_dispatch")
+        no_waypoint_is_left(guest)
+
+
+def test_ctrl_c_ends_a_step_and_leaves_nothing_behind() -> None:
+    with at_work() as guest:
+        reach(guest, "exo-syscall next exit --any-cpu", "entry")
+        guest.gdb.resume("exo-syscall finish")
+        guest.gdb.interrupt()
+        reply = guest.gdb.finish()
+        assert "was stopped on the way" in reply.out
+        assert "SIGINT" in reply.out
+        no_waypoint_is_left(guest)
+        reach(guest, "exo-syscall next --any-cpu", "entry")
+
+
+def test_what_makes_no_sense_is_one_sentence() -> None:
+    with at_work() as guest:
+        reach(guest, "exo-syscall next", "entry")
+        reach(guest, "exo-syscall finish", "user")
+        assert guest.gdb.fails("exo-syscall finish") == (
+            "CPU 0 is not inside a system call: `exo-syscall next` goes to the next one"
+        )
+        guest.gdb.run(f"tbreak *{guest.gdb.address('trap'):#x}")
+        guest.gdb.run("continue")
+        assert guest.gdb.fails("exo-syscall step") == (
+            "CPU 0 is in the kernel, outside a system call: nothing to step across"
+        )
+        assert "no system call" in guest.gdb.fails("exo-syscall next no_such_call")
+
+
+def test_the_text_names_call_and_place() -> None:
+    with at_work() as guest:
+        text = guest.gdb.run("exo-syscall next getpid")
+        assert text.splitlines()[0].startswith("CPU 0 enters system call 4 getpid(")
+        assert "syscall_entry" in text
+        text = guest.gdb.run("exo-syscall finish")
+        assert text.startswith(f"CPU 0 is back in user space: the call returned {guest.gdb.integer('$rax')}\n")
+        assert "getpid" in guest.gdb.run("complete exo-syscall next getp")
