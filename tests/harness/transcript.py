@@ -27,8 +27,10 @@ from tests.harness.session import open_guest
 __all__ = ["documents", "for_each_block", "normalise", "retake"]
 
 BLOCK = re.compile(r"(<!-- transcript\n(?P<commands>.*?)-->\n+```text\n)(?P<text>.*?)(```)", re.DOTALL)
-# Numbers in hexadecimal, the compiler's hash in a symbol, offsets behind a symbol, line numbers.
-VARYING = re.compile(r"0x[0-9a-f]+|\bh[0-9a-f]{16}\b|(?<=\+)\d+|(?<=:)\d+\b")
+# The compiler's hash in a symbol, which GDB 16 leaves out.
+HASH = re.compile(r"::h[0-9a-f]{16}\b")
+# Numbers in hexadecimal, offsets behind a symbol, line numbers.
+VARYING = re.compile(r"0x[0-9a-f]+|(?<=\+)\d+|(?<=:)\d+\b")
 WIDTH = 110
 
 
@@ -60,7 +62,7 @@ def normalise(transcript: str) -> str:
     What GDB says of a stop or a source line differs from compiler to compiler.
     """
     own = [part for part in transcript.split("(gdb) ") if part.startswith("exo-")]
-    anonymous = VARYING.sub("_", "".join(own))
+    anonymous = VARYING.sub("_", HASH.sub("", "".join(own)))
     return "\n".join(" ".join(line.split()) for line in anonymous.splitlines())
 
 
