@@ -22,6 +22,7 @@ __all__ = [
     "find_return_slot",
     "find_top_above",
     "holds_call",
+    "is_on_stack",
     "read_stack_top",
 ]
 
@@ -80,6 +81,18 @@ def holds_call(path: EntryPath, top: int, memory: ReadableMemory) -> bool:
         return int.from_bytes(memory.read(slot, _WORD), "little") == path.dispatcher.return_address
     except MemoryFault:
         return False
+
+
+def is_on_stack(rsp: int, top: int, memory: ReadableMemory, limit: int = 0x8000) -> bool:
+    """Whether `rsp` lies on the stack whose top is `top`: at most `limit` bytes below, with every page mapped."""
+    if not 0 <= top - rsp <= limit:
+        return False
+    try:
+        for page in range(rsp & -0x1000, top & -0x1000, 0x1000):
+            memory.read(max(page, rsp & -_WORD), _WORD)
+    except MemoryFault:
+        return False
+    return True
 
 
 def find_top_above(path: EntryPath, address: int, memory: ReadableMemory, limit: int = 0x8000) -> int | None:

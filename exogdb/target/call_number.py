@@ -18,9 +18,18 @@ from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
 from exogdb.errors import UnavailableError
+from exogdb.target.symbols import find_symbol
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["FoundNumber", "find_number", "frames_inside", "read_frame_register"]
+__all__ = [
+    "FoundNumber",
+    "find_number",
+    "frames_inside",
+    "guess_number",
+    "handler_in",
+    "read_saved_number",
+    "read_frame_register",
+]
 
 _HANDLER = re.compile(r"(?:^|::|_)sys_(\w+)$")
 _MASK_64 = (1 << 64) - 1
@@ -98,11 +107,36 @@ def _read_slot(path: EntryPath, state: StubState, stub: gdb.Frame, memory: Reada
     if state.after_dispatch and stub.newer() is None and slot.restored_to:
         return None  # it holds the result by now
     try:
-        top = read_frame_register(stub, "rsp") + state.depth
-        value = memory.read(find_frame_base(path, top) + slot.offset, 8)
+        return read_saved_number(path, read_frame_register(stub, "rsp") + state.depth, memory)
     except UnavailableError:
         return None
+
+
+def read_saved_number(path: EntryPath, top: int, memory: ReadableMemory) -> FoundNumber | None:
+    """The number in the frame below `top`, if the stub saves it.
+
+    :raise exogdb.errors.MemoryFault: the frame cannot be read.
+    """
+    slot = path.frame.find_slot(NUMBER_REGISTER)
+    if slot is None:
+        return None
+    value = memory.read(find_frame_base(path, top) + slot.offset, 8)
     return FoundNumber(int.from_bytes(value, "little"), "frame")
+
+
+def guess_number(start: int, end: int, memory: ReadableMemory, table: NumberTable) -> FoundNumber | None:
+    """The number whose handler a return address between `start` and `end` on a kernel stack leads into.
+
+    A guess: stale return addresses look the same. The outermost one is taken.
+    """
+    for at in range(end - 8, start - 8, -8):
+        address = int.from_bytes(memory.read(at, 8), "little")
+        symbol = find_symbol(address) if address >> 63 else None
+        found = _HANDLER.search(symbol.name) if symbol is not None and symbol.offset else None
+        entry = table.by_name.get(found[1]) if found is not None else None
+        if symbol is not None and entry is not None:
+            return FoundNumber(entry.number, f"a guess: return address into {symbol.name} on the stack")
+    return None
 
 
 def _read_parameter(path: EntryPath, inside: list[gdb.Frame]) -> FoundNumber | None:
@@ -139,9 +173,18 @@ def _arguments(frame: gdb.Frame) -> list[gdb.Symbol]:
 def _recognise_handler(inside: list[gdb.Frame], table: NumberTable) -> FoundNumber | None:
     """The number whose handler is among the frames, by name: `sys_ipc_send`, `__x64_sys_getppid`."""
     for frame in inside:
-        name = (frame.name() or "").split("(")[0]
-        found = _HANDLER.search(name)
-        entry = table.by_name.get(found[1]) if found is not None else None
+        name = _handler_name(frame)
+        entry = table.by_name.get(name) if name else None
         if entry is not None:
-            return FoundNumber(entry.number, name)
+            return FoundNumber(entry.number, frame.name() or name)
     return None
+
+
+def handler_in(inside: list[gdb.Frame]) -> gdb.Frame | None:
+    """The outermost frame of a function named like a handler."""
+    return next((frame for frame in inside if _handler_name(frame)), None)
+
+
+def _handler_name(frame: gdb.Frame) -> str:
+    found = _HANDLER.search((frame.name() or "").split("(")[0])
+    return found[1] if found is not None else ""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import gdb
 
-__all__ = ["SourceLine", "Symbol", "find_address", "find_source_line", "find_symbol"]
+from exogdb.errors import UsageError
+
+__all__ = ["SourceLine", "Symbol", "evaluate_address", "find_address", "find_source_line", "find_symbol"]
 
 # What rustc's legacy mangling adds to tell monomorphic copies apart; it changes with every build.
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
@@ -61,6 +63,18 @@ def find_address(name: str) -> int | None:
             return int(gdb.parse_and_eval(f"(unsigned long long)&'{name}'")) & (1 << 64) - 1
         except gdb.error:
             return None
+
+
+def evaluate_address(expression: str) -> int:
+    """An address that the user wrote: a number, a symbol, a register or an expression in GDB's C.
+
+    :raise UsageError: GDB cannot evaluate it.
+    """
+    with gdb.with_parameter("language", "c"):
+        try:
+            return int(gdb.parse_and_eval(f"(unsigned long long)({expression})")) & (1 << 64) - 1
+        except gdb.error as error:
+            raise UsageError(f"{expression}: {error}") from error
 
 
 def find_source_line(address: int) -> SourceLine | None:

@@ -17,7 +17,7 @@ import gdb.unwinder
 
 from exogdb.abi.boundary import BOUNDARY_PC
 from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.frame_base import find_return_slot, holds_call, read_stack_top
+from exogdb.abi.frame_base import find_return_slot, holds_call, is_on_stack, read_stack_top
 from exogdb.abi.location import InRegister
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
@@ -30,7 +30,6 @@ _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
 _REGISTERS = (*_GENERAL, *(f"r{number}" for number in range(8, 16)), "rip")
 _BASES = ("fs_base", "gs_base", "k_gs_base")
 _MASK_64 = (1 << 64) - 1
-_LARGEST_STACK = 0x10000
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,8 @@ def _unwind_nameless(frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
         except UnavailableError:
             continue
         slot = find_return_slot(path, top)
-        if slot is not None and path.dispatcher is not None and slot - _LARGEST_STACK < rsp <= slot:
-            if not holds_call(path, top, memory):
+        if slot is not None and path.dispatcher is not None and rsp <= slot:
+            if not holds_call(path, top, memory) or not is_on_stack(rsp, top, memory):
                 continue
             back = path.dispatcher.return_address
             bases = {name: _read(frame, name) for name in _BASES}

@@ -1,0 +1,275 @@
+"""The system call that a CPU, or a kernel stack, is in the middle of: its frame, number, handler and arguments.
+
+Nothing here resumes the guest or changes anything in it; LSTAR is never read by RDMSR.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gdb
+
+from exogdb.abi.entry_path import ARGUMENT_REGISTERS, EntryPath
+from exogdb.abi.frame import Moment, SavedFrame, decode_saved_frame, decode_stub_frame
+from exogdb.abi.frame_base import (
+    find_frame_base,
+    find_return_slot,
+    find_top_above,
+    holds_call,
+    is_on_stack,
+    read_stack_top,
+)
+from exogdb.abi.numbers import NumberTable
+from exogdb.abi.signature import Argument, decode_arguments
+from exogdb.abi.stub_state import StubState
+from exogdb.abi.symbolic import Gs
+from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
+from exogdb.reading import Reading, Unavailable, Value
+from exogdb.target.call_arguments import find_argument_values, find_handler_name, find_parameters
+from exogdb.target.call_number import FoundNumber, find_number, guess_number, read_saved_number
+from exogdb.target.cpus import Cpu, cpu_selected
+from exogdb.target.memory import VirtualMemory
+from exogdb.target.numbers import read_number_table
+from exogdb.target.path import observe_entry_path
+from exogdb.target.process_stack import find_process
+from exogdb.target.registers import read_cpl, read_register
+from exogdb.target.tables import read_cpu_dump, read_tss
+from exogdb.target.unwinder import find_stub_state
+from exogdb.x86.address import is_upper_half
+
+__all__ = ["Call", "find_kernel_gs_base", "read_blocked_call", "read_call", "read_path", "read_process_call"]
+
+_GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
+_REGISTERS = (*_GENERAL, *(f"r{number}" for number in range(8, 16)))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A system call in progress, or what is left of the last one (`moment` is `USER`).
+
+    `number` comes with its source, `handler` is a symbol's name, `doubts` are sentences for the user.
+    """
+
+    cpu: int | None
+    moment: Moment
+    frame: SavedFrame
+    number: Value
+    name: str
+    handler: str
+    arguments: tuple[Argument, ...]
+    doubts: tuple[str, ...] = ()
+
+
+def read_path(cpu: Cpu) -> EntryPath:
+    """The entry path of `cpu`, for callers that cannot go on without one.
+
+    :raise AnalysisError: there is none that can be understood.
+    """
+    path = observe_entry_path(cpu)
+    if path is None:
+        raise AnalysisError(
+            f"CPU {cpu.index} has no entry stub that could be analysed: LSTAR is not set yet, or cannot be read"
+            " (see `exo-msr`); `set exo profile FILE` names a profile"
+        )
+    return path
+
+
+def find_kernel_gs_base(cpu: Cpu, state: StubState | None, cpl: int) -> int:
+    """By the stub's own `swapgs` if `rip` is there, in ring 3 the waiting one, else the one in the upper half."""
+    active, waiting = read_register(cpu, "gs_base"), read_register(cpu, "k_gs_base")
+    if state is not None and state.gs is not Gs.UNKNOWN:
+        return active if state.gs is Gs.KERNEL else waiting
+    if cpl == 3:
+        return waiting
+    return active if is_upper_half(active) or not is_upper_half(waiting) else waiting
+
+
+def read_call(cpu: Cpu) -> Call:
+    """The call that `cpu` is in the middle of. The guest must be stopped.
+
+    :raise AnalysisError: there is no entry stub that could be analysed.
+    :raise UnavailableError: the kernel stack cannot be found.
+    """
+    path = read_path(cpu)
+    memory = VirtualMemory(cpu)
+    cpl, rip = read_cpl(cpu), read_register(cpu, "rip")
+    with cpu_selected(cpu):
+        found = find_stub_state(rip) if cpl == 0 else None
+    state = found[1] if found is not None else None
+    if found is not None:
+        path = found[0]
+    gs_base = find_kernel_gs_base(cpu, state, cpl)
+    if state is not None:
+        return _read_in_stub(cpu, path, state, gs_base)
+    top = read_stack_top(path, gs_base, memory)
+    moment, why = (Moment.USER, "") if cpl == 3 else _find_moment(cpu, path, top, memory)
+    if moment is Moment.NO_CALL:
+        return Call(cpu.index, moment, SavedFrame(None, ()), Unavailable(why), "", "", (), (why,))
+    frame = decode_saved_frame(path, top, None, gs_base, memory)
+    if moment is Moment.USER:
+        stale = Unavailable("no system call is in progress")
+        return Call(cpu.index, moment, frame, stale, "", "", (), path.doubts)
+    return _name_call(cpu, path, moment, frame, memory)
+
+
+def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:
+    """The call in progress on the kernel stack that `address` lies in, which need not be any CPU's.
+
+    `user_rsp` is the process's, if the kernel keeps it with the process; `cpu` only lends its address space.
+    :raise UnavailableError: no call is in progress on that stack.
+    """
+    path = read_path(cpu)
+    memory = VirtualMemory(cpu)
+    memory.read(address, 8)
+    top = find_top_above(path, address, memory)
+    slot = find_return_slot(path, top) if top is not None else None
+    if top is None or slot is None:
+        raise UnavailableError(
+            f"no system call is in progress on the stack at {address:#x}: the return address into the entry stub"
+            " is nowhere above it"
+        )
+    elsewhere = Unavailable("the kernel keeps it elsewhere while the process does not run")
+    frame = decode_saved_frame(path, top, user_rsp or elsewhere, None, memory)
+    table = read_number_table([path.entry])
+    number = read_saved_number(path, top, memory) or guess_number(address, slot, memory, table)
+    values = find_argument_values(path, frame, None, None)
+    return _make_call(None, Moment.BLOCKED, frame, number, values, table, memory, path.doubts)
+
+
+def read_process_call(cpu: Cpu, process: int) -> Call:
+    """The call that the process numbered `process` is blocked in, by the kernel's own table. See `find_process`.
+
+    :raise UnavailableError: it is in no call, or the kernel's debug info does not say where its stack is.
+    :raise UsageError: there is no such process.
+    """
+    path = read_path(cpu)
+    code = path.dispatcher.address if path.dispatcher is not None else None
+    gs_base = find_kernel_gs_base(cpu, _state_at(cpu), read_cpl(cpu))
+    parked = find_process(cpu, gs_base, process, code or path.entry)
+    return read_blocked_call(cpu, parked.rsp, parked.user_rsp)
+
+
+def _state_at(cpu: Cpu) -> StubState | None:
+    """The stub's state at `cpu`'s rip, None outside the stub."""
+    if read_cpl(cpu) == 3:
+        return None
+    with cpu_selected(cpu):
+        found = find_stub_state(read_register(cpu, "rip"))
+    return found[1] if found is not None else None
+
+
+def _find_moment(cpu: Cpu, path: EntryPath, top: int, memory: VirtualMemory) -> tuple[Moment, str]:
+    """Whether the kernel, outside the stub, works on a system call; and if not, why that is known."""
+    rsp = read_register(cpu, "rsp")
+    slot = find_return_slot(path, top)
+    if slot is None:
+        return Moment.NO_CALL, "the analysis of the entry stub does not tell where a call would be"
+    if not holds_call(path, top, memory):
+        return Moment.NO_CALL, f"the stub's return address is not at {slot:#x}, where a call in progress has it"
+    if is_on_stack(rsp, top, memory) and rsp <= slot:
+        return Moment.IN_CALL, ""
+    try:
+        interrupted = _find_interrupted(cpu, rsp, memory)
+    except UnavailableError as error:
+        return Moment.NO_CALL, f"rsp is not on the process's kernel stack, and {error.reason}"
+    if interrupted is None:
+        return Moment.NO_CALL, "the CPU runs on a stack that belongs to no process"
+    if interrupted.cs & 3:
+        return Moment.NO_CALL, "the CPU handles an interrupt that arrived in user mode"
+    if is_on_stack(interrupted.rsp, top, memory) and interrupted.rsp <= slot:
+        return Moment.IN_CALL, ""
+    return Moment.NO_CALL, f"the CPU handles an interrupt that arrived at {interrupted.rip:#x}, outside a call"
+
+
+@dataclass(frozen=True)
+class _Interrupted:
+    """What the CPU pushed when it took an interrupt (Intel SDM vol. 3A, 6.14.2)."""
+
+    rip: int
+    cs: int
+    rsp: int
+
+
+def _find_interrupted(cpu: Cpu, rsp: int, memory: VirtualMemory) -> _Interrupted | None:
+    """What an interrupt interrupted that runs on a stack of the interrupt stack table; None on other stacks."""
+    tss = read_tss(memory, read_cpu_dump(cpu)).tss
+    for top in tss.ist:
+        if top and is_on_stack(rsp, top, memory):
+            rip, cs, _, at, _ = (int.from_bytes(memory.read(top - 40 + 8 * n, 8), "little") for n in range(5))
+            return _Interrupted(rip, cs, at)
+    return None
+
+
+def _read_in_stub(cpu: Cpu, path: EntryPath, state: StubState, gs_base: int) -> Call:
+    memory = VirtualMemory(cpu)
+    registers = {name: read_register(cpu, name) for name in _REGISTERS}
+    base = None
+    if state.depth is not None and (state.depth >= path.frame.base_below_top or state.after_dispatch):
+        base = find_frame_base(path, registers["rsp"] + state.depth)
+    frame = decode_stub_frame(state, base, registers, gs_base, memory)
+    return _name_call(cpu, path, Moment.IN_STUB, frame, memory, state)
+
+
+def _name_call(
+    cpu: Cpu,
+    path: EntryPath,
+    moment: Moment,
+    frame: SavedFrame,
+    memory: VirtualMemory,
+    state: StubState | None = None,
+) -> Call:
+    """Number, handler and arguments, with what GDB's frames tell."""
+    dispatcher = path.dispatcher.address if path.dispatcher is not None else None
+    table = read_number_table([address for address in (dispatcher, path.entry) if address is not None])
+    with cpu_selected(cpu):
+        stub, stub_state = _find_stub_frame()
+        number = None
+        if stub is not None and stub_state is not None:
+            number = find_number(path, stub_state, stub, memory, table)
+        values = find_argument_values(path, frame, stub, state)
+        return _make_call(cpu.index, moment, frame, number, values, table, memory, path.doubts)
+
+
+def _make_call(
+    cpu: int | None,
+    moment: Moment,
+    frame: SavedFrame,
+    number: FoundNumber | None,
+    values: list[tuple[Value, str]],
+    table: NumberTable,
+    memory: VirtualMemory,
+    doubts: tuple[str, ...],
+) -> Call:
+    named = table.find(number.number) if number is not None else None
+    handler = find_handler_name(named.name) if named is not None else ""
+    rows = [(register, *value) for register, value in zip(ARGUMENT_REGISTERS, values, strict=True)]
+    value: Value = Unavailable("nothing on the way keeps it")
+    if number is not None:
+        value = Reading(number.number, number.source)
+    return Call(
+        cpu=cpu,
+        moment=moment,
+        frame=frame,
+        number=value,
+        name=named.name if named is not None else "",
+        handler=handler,
+        arguments=decode_arguments(rows, find_parameters(handler), memory),
+        doubts=doubts,
+    )
+
+
+def _for_each_frame() -> Iterator[gdb.Frame]:
+    frame: gdb.Frame | None = gdb.newest_frame()
+    while frame is not None:
+        yield frame
+        frame = frame.older()
+
+
+def _find_stub_frame() -> tuple[gdb.Frame | None, StubState | None]:
+    try:
+        for frame in _for_each_frame():
+            found = find_stub_state(frame.pc())
+            if found is not None:
+                return frame, found[1]
+    except (gdb.error, MemoryFault):
+        pass  # frames that GDB cannot walk tell nothing; the caller says so
+    return None, None

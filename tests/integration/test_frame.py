@@ -1,0 +1,128 @@
+"""`exo-syscall frame` against the kernel's own record of the call, wherever the guest stops."""
+
+from typing import Any
+
+import pytest
+
+from tests.harness.session import Guest
+from tests.harness.truth import IN_PROGRESS, CallTruth, read_call_truths, read_cpu_truths
+from tests.integration.conftest import OpenGuest
+from tests.integration.test_unwind import stop_at_user_syscall
+
+SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
+
+
+def current_call(guest: Guest, cpu: int = 0) -> CallTruth:
+    """What the kernel wrote down about the call in progress on `cpu`."""
+    sequence = read_cpu_truths(guest.gdb)[cpu].last_sequence
+    return next(call for call in read_call_truths(guest.gdb) if call.sequence == sequence)
+
+
+def expect_frame(answer: dict[str, Any], truth: CallTruth) -> None:
+    assert answer["number"] == truth.number
+    assert answer["base"] == hex(truth.frame)
+    saved = {name: int(value, 16) for name, value in answer["saved"].items()}
+    assert (saved["rip"], saved["rsp"], saved["rflags"]) == (truth.user_rip, truth.user_rsp, truth.user_rflags)
+    assert {name: saved[name] for name in SAVED} == {name: getattr(truth, name) for name in SAVED}
+
+
+def expect_slots(guest: Guest, answer: dict[str, Any]) -> None:
+    """Every slot's address holds the value that is shown for it."""
+    for name, address in answer["slots"].items():
+        data = guest.gdb.memory(int(address, 16), 8)
+        assert int.from_bytes(data, "little") == int(answer["saved"][name], 16), name
+
+
+@pytest.mark.parametrize("variant", ["", "debug", "today"])
+def test_deep_in_a_handler_the_frame_is_what_the_kernel_recorded(guest: OpenGuest, variant: str) -> None:
+    one = guest(variant=variant)
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    answer = one.gdb.json("exo-syscall frame")
+    truth = current_call(one)
+    expect_frame(answer, truth)
+    expect_slots(one, answer)
+    assert (answer["state"], answer["name"], answer["handler"]) == ("call", "ipc_send", "sys_ipc_send")
+    assert [int(value, 16) for value in answer["args"][:3]] == list(truth.arguments[:3])
+    assert [argument["name"] for argument in answer["arguments"][:3]] == ["channel", "message", "length"]
+    assert "exo::calls::ipc_send" in answer["symbol"]
+
+
+def test_strings_are_shown(guest: OpenGuest) -> None:
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    answer = one.gdb.json("exo-syscall frame")
+    address, length = (int(answer["args"][position], 16) for position in (1, 2))
+    message = one.gdb.memory(address, length).decode()
+    assert answer["arguments"][1]["text"] == f'"{message}"'
+    assert f'"{message}"' in one.gdb.run("exo-syscall frame")
+
+
+@pytest.mark.parametrize("variant", ["", "stripped", "today"])
+def test_at_every_instruction_of_the_stub_rip_rsp_and_number_are_right(guest: OpenGuest, variant: str) -> None:
+    one = guest(variant=variant)
+    address = stop_at_user_syscall(one)
+    before = {name: one.gdb.integer(f"${name}") for name in ("rsp", "rbp", "rbx", "r15")}
+    for _ in range(20):
+        one.gdb.run("stepi")
+        answer = one.gdb.json("exo-syscall frame")
+        assert answer["state"] == "stub"
+        assert answer["number"] == 4
+        saved = {name: answer["saved"][name] for name in ("rip", *before)}
+        assert {name: int(value, 16) for name, value in saved.items()} == {"rip": address + 2, **before}
+
+
+def test_in_user_mode_the_last_frame_is_stale(guest: OpenGuest) -> None:
+    one = guest()
+    stop_at_user_syscall(one)
+    answer = one.gdb.json("exo-syscall frame")
+    assert answer["state"] == "user"
+    assert answer["number"] == {"unavailable": "no system call is in progress"}
+    assert "stale" in one.gdb.run("exo-syscall frame")
+
+
+def test_a_blocked_process_is_shown_from_its_own_stack(guest: OpenGuest) -> None:
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    blocked = [
+        call for call in read_call_truths(one.gdb) if call.state == IN_PROGRESS and call != current_call(one)
+    ]
+    assert blocked
+    for call in blocked:
+        answer = one.gdb.json(f"exo-syscall frame --process {call.process}")
+        expect_frame(answer, call)
+        assert answer["state"] == "blocked"
+        again = one.gdb.json(f"exo-syscall frame --stack {call.frame - 0x100:#x}")
+        assert again["base"] == answer["base"]
+        assert "unavailable" in again["saved"]["rsp"]
+
+
+def test_another_cpu_is_shown_without_being_selected(guest: OpenGuest) -> None:
+    one = guest(smp=2)
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    stopped = one.gdb.integer("$_gthread") - 1
+    one.gdb.run(f"thread {2 - stopped}")
+    answer = one.gdb.json(f"exo-syscall frame --cpu {stopped}")
+    expect_frame(answer, current_call(one, stopped))
+    assert one.gdb.integer("$_gthread") - 1 == 1 - stopped
+
+
+def test_in_the_kernel_outside_a_call_there_is_no_frame(guest: OpenGuest) -> None:
+    one = guest(stopped=True)
+    one.gdb.run("hbreak exo_os::process::scheduler::idle")
+    one.gdb.run("continue")
+    answer = one.gdb.json("exo-syscall frame")
+    assert (answer["state"], answer["saved"]) == ("none", {})
+
+
+def test_wrong_questions_get_a_sentence(guest: OpenGuest) -> None:
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    assert "there is no CPU 7" in one.gdb.fails("exo-syscall frame --cpu 7")
+    assert "there is no process 4711" in one.gdb.fails("exo-syscall frame --process 4711")
+    assert "cannot read" in one.gdb.fails("exo-syscall frame --stack 0x10")
+    assert "No symbol" in one.gdb.fails("exo-syscall frame --stack nowhere")
