@@ -1,5 +1,7 @@
 //! Channels: queues of messages between processes.
 
+use crate::calls::Errno;
+
 /// Channels at a time.
 pub const MAX_CHANNELS: usize = 32;
 /// Longest message, in bytes.
@@ -97,9 +99,18 @@ impl Channels {
     }
 
     /// The channel with an identifier.
-    pub fn find(&mut self, id: u64) -> Option<&mut Channel> {
-        let channel = self.table.get_mut((id % 64) as usize)?;
-        (id != 0 && channel.id == id).then_some(channel)
+    ///
+    /// # Errors
+    /// `EPIPE` for an identifier given out before: its channel is closed. `EINVAL` for any other.
+    pub fn find(&mut self, id: u64) -> Result<&mut Channel, Errno> {
+        let given_out = (1..=self.made).contains(&(id / 64));
+        let error = if given_out { Errno::BrokenPipe } else { Errno::InvalidArgument };
+        let channel = self.table.get_mut((id % 64) as usize).ok_or(Errno::InvalidArgument)?;
+        if id != 0 && channel.id == id {
+            Ok(channel)
+        } else {
+            Err(error)
+        }
     }
 
     /// The identifier of the channel that a key (not 0) names.
@@ -121,7 +132,10 @@ impl Channels {
     }
 
     /// Closes a channel and returns everybody who waits at it.
-    pub fn close(&mut self, id: u64) -> Option<u64> {
+    ///
+    /// # Errors
+    /// Those of [`Self::find`].
+    pub fn close(&mut self, id: u64) -> Result<u64, Errno> {
         self.find(id).map(Channel::close)
     }
 

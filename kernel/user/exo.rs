@@ -17,7 +17,7 @@ core::arch::global_asm!(
     ".type _start, @function",
     "_start:",
     ".cfi_startproc",
-    ".cfi_undefined rip",               // the outermost frame: a backtrace ends here
+    ".cfi_undefined rip", // the outermost frame: a backtrace ends here
     "xor ebp, ebp",
     "mov rdi, rsp",
     "and rsp, -16",

@@ -38,9 +38,8 @@ fn send(kernel: &mut KernelGuard, id: u64, message: u64, length: u64) -> Result<
         return Err(Errno::MessageTooLong);
     }
     let process = current_process();
-    let mut error = Errno::InvalidArgument;
     loop {
-        let channel = kernel.channels.find(id).ok_or(error)?;
+        let channel = kernel.channels.find(id)?;
         // SAFETY: the running process's address space, which no other CPU changes.
         let (space, slot) = unsafe { (&(*process).space, (*process).slot) };
         if !channel.is_full() {
@@ -52,7 +51,6 @@ fn send(kernel: &mut KernelGuard, id: u64, message: u64, length: u64) -> Result<
         user::check(space, message, length as usize, false)?;
         channel.senders |= 1 << slot;
         scheduler::sleep(kernel);
-        error = Errno::BrokenPipe; // if the channel is gone now, it was closed meanwhile
     }
 }
 
@@ -67,9 +65,8 @@ pub extern "C" fn sys_ipc_recv(channel: u64, buffer: *mut u8, length: u64) -> u6
 
 fn receive(kernel: &mut KernelGuard, id: u64, buffer: u64, length: u64) -> Result<u64, Errno> {
     let process = current_process();
-    let mut error = Errno::InvalidArgument;
     loop {
-        let channel = kernel.channels.find(id).ok_or(error)?;
+        let channel = kernel.channels.find(id)?;
         // SAFETY: the running process's address space, which no other CPU changes.
         let (space, slot) = unsafe { (&(*process).space, (*process).slot) };
         if let Some(message) = channel.front() {
@@ -85,7 +82,6 @@ fn receive(kernel: &mut KernelGuard, id: u64, buffer: u64, length: u64) -> Resul
         user::check(space, buffer, length.min(MAX_MESSAGE as u64) as usize, true)?;
         channel.receivers |= 1 << slot;
         scheduler::sleep(kernel);
-        error = Errno::BrokenPipe;
     }
 }
 
@@ -94,7 +90,7 @@ fn receive(kernel: &mut KernelGuard, id: u64, buffer: u64, length: u64) -> Resul
 #[inline(never)]
 pub extern "C" fn sys_ipc_close(channel: u64) -> u64 {
     let mut kernel = enter();
-    let closed = kernel.channels.close(channel).ok_or(Errno::InvalidArgument);
+    let closed = kernel.channels.close(channel);
     encode(closed.map(|waiters| {
         scheduler::wake_all(&mut kernel, waiters);
         0
