@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import gdb
 
+from exogdb.commands.registry import explain
 from exogdb.errors import ExoError, UnavailableError, UsageError
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.msrs import read_msr
@@ -52,7 +53,7 @@ class _Function(gdb.Function):
 
     def __init__(self, name: str, body: Callable[..., int], help_text: str) -> None:
         self.__doc__ = help_text
-        self._body = body
+        self._name, self._body = name, body
         super().__init__(name)
 
     def invoke(self, *arguments: gdb.Value) -> gdb.Value:
@@ -61,6 +62,8 @@ class _Function(gdb.Function):
             number = self._body(*arguments)
         except ExoError as error:
             raise gdb.GdbError(str(error)) from None
+        except gdb.error as error:
+            raise gdb.GdbError(explain(f"${self._name}", error)) from None
         except TypeError:
             raise gdb.GdbError("wrong number of arguments: `help function` shows how it is used") from None
         return gdb.Value(

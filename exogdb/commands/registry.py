@@ -29,7 +29,7 @@ from exogdb.errors import ExoError, UsageError
 from exogdb.target.session import require_guest
 from exogdb.view.style import Style
 
-__all__ = ["COMMANDS", "Command", "Output", "command", "current_style", "prefix", "register_commands"]
+__all__ = ["COMMANDS", "Command", "Output", "command", "current_style", "explain", "prefix", "register_commands"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _run(entry: Command, argument: str) -> None:
     except ExoError as error:
         raise gdb.GdbError(str(error)) from None
     except gdb.error as error:
-        raise gdb.GdbError(_explain(entry, error)) from None
+        raise gdb.GdbError(explain(entry.name, error)) from None
 
 
 def _write(output: Output, *, as_json: bool) -> None:
@@ -156,11 +156,14 @@ def _write(output: Output, *, as_json: bool) -> None:
     gdb.write(text.rstrip("\n") + "\n")
 
 
-def _explain(entry: Command, error: gdb.error) -> str:
-    text = str(error)
+def explain(name: str, error: gdb.error) -> str:
+    """One sentence for what GDB itself could not do for the command or function `name`."""
+    text = " ".join(str(error).split())
     if "Remote connection closed" in text or "Remote communication error" in text:
-        return f"{entry.name}: the connection to QEMU broke; start it again and use `target remote`"
-    return f"{entry.name}: GDB could not do this: {text}"
+        return f"{name}: the connection to QEMU broke; start it again and use `target remote`"
+    if "while the target is running" in text:
+        return f"{name}: the guest is running: stop it with Ctrl-C (or `interrupt`) first"
+    return f"{name}: GDB could not do this: {text}"
 
 
 def _complete(entry: Command, text: str, word: str | None) -> list[str]:

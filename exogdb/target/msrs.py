@@ -11,7 +11,7 @@ from enum import Enum
 
 from exogdb.errors import FormatError, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.cpus import Cpu
+from exogdb.target.cpus import Cpu, cpu_selected
 from exogdb.target.qmp import read_device_state
 from exogdb.target.rdmsr import read_msrs_in_guest
 from exogdb.target.registers import read_register, register_value
@@ -48,10 +48,13 @@ def read_msrs(cpus: Iterable[Cpu], specs: Iterable[MsrSpec], via: Via = Via.BEST
         return {cpu.index: {spec.name: _by_stub(cpu, spec) for spec in specs} for cpu in cpus}
     from_stub = [spec for spec in specs if spec.stub and via is Via.BEST]
     rest = [spec for spec in specs if spec not in from_stub]
-    states = _states_or_reason(cpus) if rest else {}
+    states = _states_or_reason() if rest else {}
     values = {}
     for cpu in cpus:
-        found = {spec.name: _by_stub(cpu, spec) for spec in from_stub} | _by_state(cpu, rest, states)
+        # One selection for all registers of a CPU: selecting is what takes the time.
+        with cpu_selected(cpu):
+            found = {spec.name: _by_stub(cpu, spec) for spec in from_stub}
+            found |= _by_state(cpu, rest, _checked(cpu, states))
         if via is Via.BEST and isinstance(states, Unavailable):
             found |= _instead_of_state(cpu, rest, states)
         values[cpu.index] = {spec.name: found[spec.name] for spec in specs}
@@ -70,54 +73,55 @@ def read_msr(cpu: Cpu, name: str) -> int:
     return value.value
 
 
-def read_cpu_states(cpus: Iterable[Cpu]) -> Mapping[int, CpuState]:
-    """QEMU's device state of `cpus` by CPU index, checked against the stub. Nothing in the guest changes.
+def read_cpu_states() -> Mapping[int, CpuState]:
+    """QEMU's device state of every CPU by its index, not yet checked against the stub. Nothing in the
+    guest changes.
 
     :raise MonitorError: no QMP monitor can be had.
-    :raise UnavailableError: the stream is not understood, or it contradicts the stub.
+    :raise UnavailableError: the stream is not understood.
     """
     try:
-        states = {state.index: state for state in decode_device_state(read_device_state())}
+        return {state.index: state for state in decode_device_state(read_device_state())}
     except FormatError as error:
         raise UnavailableError(f"QEMU's device state is not understood: {error}") from error
-    for cpu in cpus:
-        _check_against_stub(cpu, states.get(cpu.index))
-    return states
 
 
-def _check_against_stub(cpu: Cpu, state: CpuState | None) -> None:
-    if state is None:
-        raise UnavailableError(f"QEMU's device state has no CPU {cpu.index}")
-    for register, msr in _CROSS_CHECKED:
-        stub, saved = read_register(cpu, register), state.msrs[msr]
-        if stub != saved:
-            raise UnavailableError(
-                f"QEMU's device state contradicts the GDB stub: {msr} of CPU {cpu.index} "
-                f"is {saved:#x} there and {stub:#x} here"
-            )
-
-
-def _states_or_reason(cpus: list[Cpu]) -> Mapping[int, CpuState] | Unavailable:
+def _states_or_reason() -> Mapping[int, CpuState] | Unavailable:
     try:
-        return read_cpu_states(cpus)
+        return read_cpu_states()
     except TargetLostError:
         raise
     except UnavailableError as error:
         return Unavailable(error.reason)
 
 
+def _checked(cpu: Cpu, states: Mapping[int, CpuState] | Unavailable) -> CpuState | Unavailable:
+    """The state of `cpu`, if the stub agrees with it in everything that both have."""
+    if isinstance(states, Unavailable):
+        return states
+    state = states.get(cpu.index)
+    if state is None:
+        return Unavailable(f"QEMU's device state has no CPU {cpu.index}")
+    for register, msr in _CROSS_CHECKED:
+        stub, saved = read_register(cpu, register), state.msrs[msr]
+        if stub != saved:
+            return Unavailable(
+                f"QEMU's device state contradicts the GDB stub: {msr} of CPU {cpu.index} "
+                f"is {saved:#x} there and {stub:#x} here"
+            )
+    return state
+
+
 def _by_stub(cpu: Cpu, spec: MsrSpec) -> Value:
     return register_value(cpu, spec.stub) if spec.stub else Unavailable("QEMU's GDB stub does not have it")
 
 
-def _by_state(
-    cpu: Cpu, specs: Sequence[MsrSpec], states: Mapping[int, CpuState] | Unavailable
-) -> dict[str, Value]:
-    if isinstance(states, Unavailable):
-        return {spec.name: states for spec in specs}
+def _by_state(cpu: Cpu, specs: Sequence[MsrSpec], state: CpuState | Unavailable) -> dict[str, Value]:
+    if isinstance(state, Unavailable):
+        return {spec.name: state for spec in specs}
     values: dict[str, Value] = {}
     for spec in specs:
-        value = states[cpu.index].msrs.get(spec.name)
+        value = state.msrs.get(spec.name)
         missing = Unavailable("not in QEMU's device state: `exo-msr read` executes RDMSR for it")
         values[spec.name] = missing if value is None else Reading(value, "qmp")
     return values

@@ -15,6 +15,7 @@ Section ids are unique, so there is exactly one such place; if there are more, d
 and the stream is refused. No offset from the start of the stream is ever assumed.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ STREAM_VERSION = 3
 SECTION_FULL = 0x04
 SECTION_FOOTER = 0x7E
 END_OF_STREAM = 0x00
+# The id is only looked at, not consumed: a footer may begin inside what looks like another one.
+_FOOTER = re.compile(rb"\x7e(?=(....)[\x04\x00])", re.DOTALL)
 NOT_A_FULL_STREAM = "these are not the device states of a QEMU machine, or only a part of them"
 
 
@@ -68,20 +71,27 @@ def _header_at(data: bytes, at: int) -> _Header | None:
     return _Header(name.decode("ascii"), section_id, instance_id, version_id, end)
 
 
-def _body_end(data: bytes, header: _Header) -> int:
+def _find_footers(data: bytes) -> dict[int, list[int]]:
+    """Every place that could end a section, by section id: a footer with a header or the end of the
+    stream behind it.
+
+    One pass over the stream, because searching it for each section would take most of a read's time.
+    """
+    found: dict[int, list[int]] = {}
+    for match in _FOOTER.finditer(data):
+        following = match.start() + 5
+        last = following == len(data) - 1 and data[following] == END_OF_STREAM
+        if last or _header_at(data, following) is not None:
+            found.setdefault(int.from_bytes(match[1], "big"), []).append(match.start())
+    return found
+
+
+def _body_end(footers: dict[int, list[int]], header: _Header) -> int:
     """Where the body after `header` ends.
 
     :raise FormatError: no footer for this section, or more than one place could be it.
     """
-    footer = struct.pack(">BI", SECTION_FOOTER, header.section_id)
-    ends = []
-    at = data.find(footer, header.end)
-    while at >= 0:
-        following = at + len(footer)
-        last = following == len(data) - 1 and data[following] == END_OF_STREAM
-        if last or _header_at(data, following) is not None:
-            ends.append(at)
-        at = data.find(footer, at + 1)
+    ends = [at for at in footers.get(header.section_id, []) if at >= header.end]
     if len(ends) == 1:
         return ends[0]
     problem = "could end in more than one place" if ends else "has no end"
@@ -97,7 +107,7 @@ def for_each_section(data: bytes) -> Iterator[Section]:
         raise FormatError(f"QEMU's device state does not start with 'QEVM': {NOT_A_FULL_STREAM}", 0)
     if data[4:8] != struct.pack(">I", STREAM_VERSION):
         raise FormatError(f"QEMU's device state has version {data[4:8].hex()}, expected {STREAM_VERSION}", 4)
-    at = 8
+    at, footers = 8, _find_footers(data)
     seen: set[int] = set()
     while at != len(data) - 1 or data[at] != END_OF_STREAM:
         header = _header_at(data, at)
@@ -106,7 +116,7 @@ def for_each_section(data: bytes) -> Iterator[Section]:
         if header.section_id in seen:
             raise FormatError(f"two sections of QEMU's device state have id {header.section_id}", at)
         seen.add(header.section_id)
-        end = _body_end(data, header)
+        end = _body_end(footers, header)
         yield Section(
             header.name,
             header.section_id,
