@@ -27,6 +27,13 @@ def truths(guest: Guest) -> list[CpuTruth]:
     return read_cpu_truths(guest.gdb)
 
 
+def truths_at_the_first_trap(guest: Guest) -> list[CpuTruth]:
+    """As `truths`, for kernels that do not live long; every CPU is set up before any takes a trap."""
+    guest.gdb.run(f"hbreak *{guest.gdb.address('trap'):#x}")
+    guest.gdb.run("continue")
+    return read_cpu_truths(guest.gdb)
+
+
 def test_fmask_without_if(guest: OpenGuest) -> None:
     (cpu,) = truths(guest(variant="fmask-without-if", plugin=False, attach=False))
     assert not cpu.fmask & IF
@@ -40,10 +47,7 @@ def test_fmask_leaves_df_tf_ac(guest: OpenGuest) -> None:
 
 
 def test_no_sce(guest: OpenGuest) -> None:
-    gdb = guest(variant="no-sce", plugin=False, stopped=True).gdb
-    gdb.run(f"hbreak *{gdb.address('trap'):#x}")  # CPUs are set up before the first one is taken
-    gdb.run("continue")
-    (cpu,) = read_cpu_truths(gdb)
+    (cpu,) = truths_at_the_first_trap(guest(variant="no-sce", plugin=False, stopped=True))
     assert not cpu.efer & 1
     with boot("run=demo", variant="no-sce") as qemu:
         assert qemu.wait_exit() == 1
@@ -118,7 +122,8 @@ def test_a_kernel_fault_prints_registers_and_a_stack_trace_and_stops() -> None:
 
 
 def test_shared_gs_block(guest: OpenGuest) -> None:
-    first, second = truths(guest(variant="shared-gs-block", smp=2, plugin=False, attach=False))
+    one = guest(variant="shared-gs-block", smp=2, plugin=False, stopped=True)
+    first, second = truths_at_the_first_trap(one)
     assert first.gs_base == second.gs_base
 
 
