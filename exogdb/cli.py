@@ -81,6 +81,9 @@ def _add_start_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--gdb", default="gdb", metavar="PROGRAM", help="GDB to use (default gdb)")
     parser.add_argument("--qemu", default="qemu-system-x86_64", metavar="PROGRAM", help="QEMU to use")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, metavar="N", help="limit without a terminal (default 120)"
+    )
     parser.set_defaults(farewell="")
 
 
@@ -97,5 +100,7 @@ def _run(options: Namespace, qemu: tuple[str, ...]) -> int:
     )
     interactive = sys.stdin.isatty()
     farewell = options.farewell if interactive else ""
-    plan = Run(image, machine, options.gdb, options.attach, tuple(options.ex), farewell, interactive)
+    plan = Run(
+        image, machine, options.gdb, options.attach, tuple(options.ex), farewell, interactive, options.seconds
+    )
     return run(plan)

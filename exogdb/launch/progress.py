@@ -28,13 +28,14 @@ def announce_boot(booted: Path) -> None:
 class SerialFollower:
     """Passes each line of a growing file to `write` until `booted` exists, and removes that.
 
-    A context manager: leaving it ends it too.
+    A context manager: leaving it ends it too. `has_booted` says, after the end, whether the guest had booted.
     """
 
     def __init__(self, path: Path, write: Callable[[str], object], booted: Path) -> None:
         self._path = path
         self._write = write
         self._booted = booted
+        self.has_booted = False
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="serial", daemon=True)
 
@@ -56,4 +57,5 @@ class SerialFollower:
                 *lines, rest = (rest + file.read()).split(b"\n")
                 for line in lines:
                     self._write(line.decode(errors="replace").rstrip("\r"))
+        self.has_booted = self._booted.exists()
         self._booted.unlink(missing_ok=True)

@@ -19,7 +19,6 @@ from exogdb.launch.script import Script, render_script
 
 __all__ = ["Run", "run"]
 
-BATCH_SECONDS = 120.0
 GDB_EXIT_SECONDS = 5.0
 
 
@@ -27,7 +26,8 @@ GDB_EXIT_SECONDS = 5.0
 class Run:
     """What to start. `attach` names the GDB stub of a QEMU that runs already; then `machine` is not used.
 
-    `interactive` gives the user GDB's prompt at the end; otherwise GDB ends after `commands`.
+    `interactive` gives the user GDB's prompt at the end; otherwise GDB ends after `commands`, and has `seconds`
+    for all of it.
     """
 
     image: Image
@@ -37,6 +37,7 @@ class Run:
     commands: tuple[str, ...] = ()
     farewell: str = ""
     interactive: bool = True
+    seconds: float = 120.0
     write: Callable[[str], object] = field(default=lambda line: print(line, flush=True))
 
 
@@ -55,14 +56,25 @@ def run(plan: Run) -> int:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exogdb-")))
         if plan.attach is not None:
             return _run_gdb(plan, directory, plan.attach, None)
-        qemu = stack.enter_context(Qemu(plan.machine, directory))
-        booted = directory / "booted"
-        plan.write(f"QEMU runs {plan.image.kernel}; GDB, QMP and serial.log are in {directory}")
-        with SerialFollower(qemu.serial_path, lambda line: plan.write(f"guest: {line}"), booted):
+        return _run_both(plan, directory, stack.enter_context(Qemu(plan.machine, directory)))
+
+
+def _run_both(plan: Run, directory: Path, qemu: Qemu) -> int:
+    plan.write(f"QEMU runs {plan.image.kernel}; GDB, QMP and serial.log are in {directory}")
+    follower = SerialFollower(qemu.serial_path, lambda line: plan.write(f"guest: {line}"), directory / "booted")
+    try:
+        with follower:
             status = _run_gdb(plan, directory, str(qemu.gdb_socket), plan.image.entry)
-        if not qemu.running and status != 0:
-            plan.write(f"QEMU had ended with status {qemu.wait_exit()}. {qemu.log().strip()}")
-        return status
+    except _GdbTimeout as error:
+        reason = "" if follower.has_booted else ": the guest made no system call; is --entry where they enter?"
+        raise LaunchError(f"{error}{reason}") from error
+    if not qemu.running and status != 0:
+        plan.write(f"QEMU had ended with status {qemu.wait_exit()}. {qemu.log().strip()}")
+    return status
+
+
+class _GdbTimeout(LaunchError):
+    """GDB still ran when nobody waits for it any more."""
 
 
 def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
@@ -75,9 +87,9 @@ def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
     batch = [] if plan.interactive else ["-nx", "-batch"]
     gdb = subprocess.Popen([plan.gdb, "-q", *batch, "-x", str(script), str(plan.image.kernel)])
     try:
-        return gdb.wait(None if plan.interactive else BATCH_SECONDS)
+        return gdb.wait(None if plan.interactive else plan.seconds)
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"GDB was not done after {BATCH_SECONDS:g} seconds") from None
+        raise _GdbTimeout(f"GDB was not done after {plan.seconds:g} seconds") from None
     finally:
         _end(gdb)
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.harness.kernel import ROOT, Kernel
+from tests.harness.kernel import ROOT, Kernel, build_kernel
 from tests.harness.terminal import Terminal
 
 EXOGDB = (sys.executable, "-m", "exogdb")
@@ -53,6 +53,15 @@ def test_a_command_that_fails_is_the_end_and_the_status(kernel: Kernel) -> None:
     assert done.returncode != 0
     assert 'Undefined command: "frobnicate"' in done.stdout
     assert "went on" not in done.stdout
+    assert not qemu_runs(directory_of(done.stdout))
+
+
+def test_a_guest_that_makes_no_system_call_ends_with_a_reason() -> None:
+    flawed = build_kernel("no-sce")
+    done = run("run", flawed.elf, "--seconds", "5")
+    assert done.returncode == 1
+    assert "GDB was not done after 5 seconds: the guest made no system call" in done.stdout
+    assert "ended with status 134" in done.stdout
     assert not qemu_runs(directory_of(done.stdout))
 
 
