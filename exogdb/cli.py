@@ -13,7 +13,7 @@ from exogdb.launch.run import Run, run
 
 __all__ = ["main"]
 
-DEMO_COMMANDS = ("break sys_ipc_send", "continue", "exo-msr", "exo-gs", "bt")
+DEMO_COMMANDS = ("break sys_ipc_send", "continue", "exo-msr", "exo-gs", "exo-syscall frame", "bt")
 DEMO_FAREWELL = """
 The guest is stopped inside the system call. Try next:
   help exo-msr              every command has a usage and an example

@@ -96,7 +96,8 @@ def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
 
 def _end(gdb: "subprocess.Popen[bytes]") -> None:
     if gdb.poll() is None:
-        gdb.terminate()
+        # On SIGTERM GDB asks at its prompt whether to go; on SIGHUP it restores the terminal and goes.
+        gdb.send_signal(signal.SIGHUP)
         try:
             gdb.wait(GDB_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
