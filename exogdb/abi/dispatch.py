@@ -91,7 +91,8 @@ class Routes(Mapping[int, Route]):
 
     def code(self) -> dict[Block, bytes]:
         """Every block of code that the routes depend on, with the bytes it had."""
-        blocks = {block for traces in self._traces.values() for trace in traces for block in trace.blocks}
+        every = [trace for traces in self._traces.values() for trace in traces]
+        blocks = {block for trace in every for block in (*trace.blocks, *trace.after)}
         return {block: self._emulator.code_read(block) for block in sorted(blocks)}
 
 
@@ -135,6 +136,7 @@ class _Walk:
 
     def explore(self) -> dict[int, Trace]:
         """The last trace of every number."""
+        self._settle_prelude()
         traces = {number: self._run(number) for number in self._key_of}
         for _round in range(_MAX_ROUNDS):
             changed = self._widen(traces)
@@ -144,10 +146,22 @@ class _Walk:
                 target = trace.call.target if trace.call is not None else None
                 if target in changed or trace.stuck_in in changed:
                     traces[number] = self._run(number)
-        return traces
+        return {number: self._run_on(number) for number in traces}
+
+    def _settle_prelude(self) -> None:
+        """Decide about the calls that come before any comparison with two numbers, so that not all need to run."""
+        first, *_, last = self._key_of
+        for _round in range(_MAX_ROUNDS):
+            if not self._widen({number: self._run(number) for number in (first, last)}):
+                return
 
     def _run(self, number: int) -> Trace:
         return self._emulator.run(number, self.follow - self.skip, self.skip)
+
+    def _run_on(self, number: int) -> Trace:
+        trace = self._run(number)
+        self._emulator.run_on(trace)
+        return trace
 
     def _widen(self, traces: Mapping[int, Trace]) -> set[int]:
         """Decide about more calls; returns the targets whose treatment changed."""
@@ -177,6 +191,7 @@ class _Coverage:
         self._starts: dict[int, set[int]] = {}
         self._callees: dict[int, set[int]] = {}
         self._reads: dict[TableRead, set[int]] = {}
+        self._way_out: dict[int, set[int]] = {}
         for key, runs in traces.items():
             for trace in runs:
                 self._add(key, trace)
@@ -184,13 +199,15 @@ class _Coverage:
         self._longest = max((block.end - block.start for block in self._sorted), default=0)
 
     def _add(self, key: int, trace: Trace) -> None:
-        for block in trace.blocks:
+        for block in (*trace.blocks, *trace.after):
             self._blocks.setdefault(block, set()).add(key)
             self._starts.setdefault(block.start, set()).add(key)
         for _position, read in trace.reads:
             self._reads.setdefault(read, set()).add(key)
-        if trace.call is not None:
-            self._callees.setdefault(trace.call.target, set()).add(key)
+        for block in trace.after:
+            self._way_out.setdefault(block.start, set()).add(key)
+        for target in trace.passed | ({trace.call.target} if trace.call is not None else set()):
+            self._callees.setdefault(target, set()).add(key)
 
     def keys_at(self, address: int) -> set[int]:
         """Every key that executes the instruction at `address`, or calls a function that begins there."""
@@ -203,9 +220,13 @@ class _Coverage:
         return keys
 
     def private_of(self, key: int, trace: Trace) -> list[int]:
-        """First addresses of blocks that only `key` runs through, in the order of the run."""
-        starts = dict.fromkeys(block.start for block in trace.blocks)
-        return [s for s in starts if self._starts[s] == {key} and self.keys_at(s) == {key}]
+        """First addresses of blocks that only `key` runs through, in the order of the run.
+
+        They end where the run joins another again: what comes later may be everybody's way out.
+        """
+        starts = list(dict.fromkeys(block.start for block in trace.blocks))
+        end = next((at for at, start in enumerate(starts) if self._way_out.get(start, set()) - {key}), len(starts))
+        return [s for s in starts[:end] if self._starts[s] == {key} and self.keys_at(s) == {key}]
 
     def common_private(self, key: int, runs: list[Trace]) -> list[int]:
         """The private addresses that every run of `key` passes, in the order of the first."""

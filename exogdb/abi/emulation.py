@@ -34,7 +34,7 @@ _ENTRY_RSP = _STACK + 0x8000 - 8  # as after a call: 8 below a multiple of 16
 _FRAME = _STACK + 0xC000
 _RETURN = 0x6EAE_0000_0000
 _MASK_52 = (1 << 52) - 1  # the emulator reports physical addresses, and x86 has 52 bits of them
-_MAX_BLOCKS = 6000
+_MAX_BLOCKS = 3000
 _GENERAL = ("rdi", "rsi", "rdx", "rcx", "r8", "r9", "rax", "rbx", "rbp", "r10", "r11", "r12", "r13", "r14", "r15")
 
 ARGUMENT_VALUES = tuple(0x5EED_0A26_0000_0000 | 0x1111_1111 * (index + 1) for index in range(6))
@@ -86,13 +86,19 @@ class Ending(Enum):
 
 @dataclass
 class Trace:
-    """One run. `reads[i]` holds the position in `blocks` of the block that made the read, and the read."""
+    """One run. `reads[i]` holds the position in `blocks` of the block that made the read, and the read.
+
+    `after` is what runs once the call that was not followed has returned, `passed` the targets of calls that were
+    passed over.
+    """
 
     number: int
     blocks: list[Block] = field(default_factory=list)
     reads: list[tuple[int, TableRead]] = field(default_factory=list)
     ending: Ending = Ending.RETURN
     call: Call | None = None
+    after: list[Block] = field(default_factory=list)
+    passed: set[int] = field(default_factory=set)
     stuck_in: int | None = None
     """The outermost followed call that a fault or the budget happened in."""
 
@@ -124,6 +130,13 @@ class Snapshot:
         return [InFrame(name, offset) for name in _GENERAL if self.registers[name] == _FRAME]
 
 
+class _Everything(frozenset[int]):
+    """Contains every address but those it was made from."""
+
+    def __contains__(self, address: object) -> bool:
+        return not super().__contains__(address)
+
+
 class Emulator:
     """An x86-64 CPU on copies of `memory`, ready to run a dispatcher again and again.
 
@@ -144,6 +157,7 @@ class Emulator:
         }
         self._gs_id = unicorn.x86_const.UC_X86_REG_GS_BASE
         self._flags_id = unicorn.x86_const.UC_X86_REG_RFLAGS
+        self._fetch: int = unicorn.UC_MEM_FETCH_UNMAPPED
         self._uc.mem_map(_STACK, _STACK_SIZE)
         self._uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         self._uc.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block)
@@ -163,21 +177,44 @@ class Emulator:
         """
         self._reset(number)
         self._trace = trace = Trace(number)
-        self._until = until
-        self._follow, self._skip, self._open_calls = follow, skip, []
-        begin: int | None = self._entry.address
-        while begin is not None:
-            self._resume = None
-            try:
-                self._uc.emu_start(begin, _RETURN)
-            except self._error:
-                trace.ending = Ending.FAULT
-                self._blame()
-                return trace
-            begin = self._take_resume()
+        self._follow, self._skip, self._until, self._open_calls = follow, skip, until, []
+        self._go(self._entry.address)
         if trace.ending is Ending.REACHED and self._read("rip") != until:
             self._step_to(until)
         return trace
+
+    def run_on(self, trace: Trace) -> None:
+        """Add to `trace.after` what runs after its call, for a call that succeeds and for one that fails.
+
+        Must directly follow the run that made `trace`.
+        """
+        call, stack = trace.call, bytes(self._uc.mem_read(_STACK, _STACK_SIZE))
+        registers = {name: self._read(name) for name in self._ids}
+        if call is None:
+            return
+        for result in (0, (1 << 64) - 1):
+            self._uc.mem_write(_STACK, stack)
+            for name, value in registers.items():
+                self._uc.reg_write(self._ids[name], value)
+            self._uc.reg_write(self._ids["rsp"], registers["rsp"] + 8)
+            self._uc.reg_write(self._ids["rax"], result)
+            self._trace, self._skip, self._open_calls = Trace(trace.number), _Everything(self._follow), []
+            self._go(call.returns_to)
+            trace.after += self._trace.blocks
+            trace.passed |= self._trace.passed
+
+    def _go(self, begin: int) -> None:
+        """Run from `begin`, returning at once from calls that are passed over, until the trace ends."""
+        at: int | None = begin
+        while at is not None:
+            self._resume = None
+            try:
+                self._uc.emu_start(at, _RETURN)
+            except self._error:
+                self._trace.ending = Ending.FAULT
+                self._blame()
+                return
+            at = self._take_resume()
 
     def snapshot(self, number: int, address: int, follow: Set[int], skip: Set[int]) -> Snapshot | None:
         """The CPU when `number` first reaches `address`, calls followed where needed; None if it never does."""
@@ -211,7 +248,7 @@ class Emulator:
             self._trace.ending = Ending.FAULT
 
     def _reset(self, number: int) -> None:
-        for page in self._dirty:
+        for page in self._dirty & self._pristine.keys():
             self._uc.mem_write(page, self._pristine[page])
         self._dirty.clear()
         self._uc.mem_write(_STACK, bytes(_STACK_SIZE))
@@ -279,6 +316,7 @@ class Emulator:
         if int.from_bytes(word, "little") != returns_to:
             return False
         if address in self._skip:
+            self._trace.passed.add(address)
             self._resume = (returns_to, rsp + 8)
             self._uc.emu_stop()
             return True
@@ -297,17 +335,22 @@ class Emulator:
         if not _STACK <= address < _STACK + _STACK_SIZE:
             self._dirty.update(page & _MASK_52 for page in range(address & -_PAGE, address + size, _PAGE))
 
-    def _on_unmapped(self, _uc: object, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
+    def _on_unmapped(self, _uc: object, access: int, address: int, size: int, _value: int, _data: object) -> bool:
         first, last = address & _MASK_52 & -_PAGE, (address & _MASK_52) + max(size, 1) - 1
-        return all(self._copy_page(page) for page in range(first, last + 1, _PAGE))
+        is_data = access != self._fetch
+        return all(self._copy_page(page, is_data) for page in range(first, last + 1, _PAGE))
 
-    def _copy_page(self, page: int) -> bool:
+    def _copy_page(self, page: int, is_data: bool) -> bool:
         if page in self._pristine:
             return True
         try:
             data = self._memory.read(_canonical(page), _PAGE)
         except MemoryFault:
-            return False
+            # What the kernel's state lacks just now (no process runs, say) reads as zero, so that the run gets
+            # on to the comparisons; a wrong turn costs a good place, never a wrong stop.
+            if not is_data:
+                return False
+            data = bytes(_PAGE)
         self._uc.mem_map(page, _PAGE)
         self._uc.mem_write(page, data)
         self._pristine[page] = data

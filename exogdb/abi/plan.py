@@ -218,7 +218,8 @@ class _Planner:
             if len(numbers) >= len(self._routes):
                 return None
             share = f"{address:#x} is reached by {len(numbers)} of {len(self._routes)} kinds of call"
-            candidate = _Candidate(address, None, Cost.STOP_PER_MERGED_CALL)
+            cost = Cost.STOP_PER_MERGED_CALL if len(numbers) > 1 else Cost.SHARED_PAGE
+            candidate = _Candidate(address, None, cost)
             place = self._place(route, PlaceKind.ADDRESS, candidate, numbers, [*reasons, share])
             if place.number_at is not None:
                 return place

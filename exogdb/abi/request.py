@@ -1,0 +1,102 @@
+"""What one `exo-syscall break` asks for, and its spelling as the name of a GDB probe location.
+
+GDB's `save breakpoints` writes a breakpoint's location and nothing that a plugin knows about it, so everything
+is in the location::
+
+    -probe syscall:ipc_send
+    -probe syscall:%ipc,!ipc_recv?cpu=1
+    -probe syscall:read?on-return&if=$ret~20<~200
+
+`~` and two hexadecimal digits stand for a character that a probe's name cannot hold.
+"""
+
+import re
+from dataclasses import dataclass
+
+from exogdb.errors import FormatError
+
+__all__ = ["PROVIDER", "Request", "decode_location", "encode_location"]
+
+PROVIDER = "syscall"
+
+_LOCATION = re.compile(rf"^-probe(?:-stap)?\s+{PROVIDER}:(?P<choice>[^?\s]+)(?:\?(?P<options>\S*))?$")
+# Blanks end a location for GDB, a colon separates provider and name, the rest is this grammar's own.
+_RESERVED = re.compile(r"[\s:?&=~\x00-\x1f]")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The calls (`choice`, in the grammar of `abi.choice`) and which hits of them stop the guest.
+
+    `condition` is a GDB expression, empty for none. `cpu` and `process` are None for any. `on_return` stops when
+    the call returns instead of when it starts.
+    """
+
+    choice: str
+    condition: str = ""
+    cpu: int | None = None
+    process: int | None = None
+    on_return: bool = False
+
+    @property
+    def probe_name(self) -> str:
+        """The part of the location after the provider."""
+        options = [
+            *(["on-return"] if self.on_return else []),
+            *([f"cpu={self.cpu}"] if self.cpu is not None else []),
+            *([f"process={self.process}"] if self.process is not None else []),
+            *([f"if={_escape(self.condition)}"] if self.condition else []),
+        ]
+        return _escape(self.choice) + (f"?{'&'.join(options)}" if options else "")
+
+
+def encode_location(request: Request) -> str:
+    """The location that `break` takes.
+
+    >>> encode_location(Request("ipc_send", condition="$arg1 == 3", cpu=1))
+    '-probe syscall:ipc_send?cpu=1&if=$arg1~20~3d~3d~203'
+    """
+    return f"-probe {PROVIDER}:{request.probe_name}"
+
+
+def decode_location(location: str) -> Request | None:
+    """The request in a location of this kind; None for any other location.
+
+    >>> decode_location("-probe syscall:100-103?on-return")
+    Request(choice='100-103', condition='', cpu=None, process=None, on_return=True)
+    >>> decode_location("main.c:12") is None
+    True
+
+    :raise FormatError: the location is of this kind, but its options are not.
+    """
+    found = _LOCATION.match(location.strip())
+    if found is None:
+        return None
+    words = (found["options"] or "").split("&") if found["options"] else []
+    options = {name: value for name, _, value in (word.partition("=") for word in words)}
+    unknown = set(options) - {"on-return", "cpu", "process", "if"}
+    if unknown:
+        raise FormatError(f"'{location}' has the unknown option {min(unknown)}")
+    return Request(
+        _unescape(found["choice"]),
+        _unescape(options.get("if", "")),
+        _to_int(location, options.get("cpu")),
+        _to_int(location, options.get("process")),
+        "on-return" in options,
+    )
+
+
+def _to_int(location: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise FormatError(f"'{location}' has '{text}' where a number belongs")
+    return int(text)
+
+
+def _escape(text: str) -> str:
+    return _RESERVED.sub(lambda found: f"~{ord(found[0]):02x}", text)
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"~([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), text)

@@ -1,0 +1,145 @@
+"""`exo-syscall break`: stop at system calls, at no cost to the others."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+
+import gdb
+
+from exogdb.abi.choice import complete_choice
+from exogdb.abi.dispatch import UNKNOWN
+from exogdb.abi.request import Request
+from exogdb.commands.registry import Output, command, current_style
+from exogdb.errors import UsageError
+from exogdb.target.breakpoints import Catch
+from exogdb.target.cpus import all_cpus
+from exogdb.target.hit import Hit
+from exogdb.target.hit_arguments import read_arguments
+from exogdb.target.placement import PLACEMENT, STOP_FUNCTION
+from exogdb.target.symbols import find_symbol
+from exogdb.view.hit import HitReport, render_hit
+from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
+
+__all__ = ["find_place_lines"]
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("calls", nargs="+", metavar="CALLS")
+    parser.add_argument("--if", dest="condition", default="", metavar="EXPR")
+    parser.add_argument("--temporary", action="store_true")
+    parser.add_argument("--ignore", type=int, default=0, metavar="N")
+    parser.add_argument("--cpu", type=int, metavar="N")
+    parser.add_argument("--process", type=int, metavar="PID")
+    parser.add_argument("--on-return", action="store_true")
+    parser.add_argument("--commands", action="store_true")
+    parser.add_argument("--explain", action="store_true")
+
+
+def _complete(token: str) -> Iterable[str]:
+    return complete_choice(token, PLACEMENT.table())
+
+
+@command("exo-syscall break", add_arguments=_add_arguments, complete=_complete, needs_guest=False)
+def exo_syscall_break(options: Namespace) -> Output:
+    """Stop at system calls by number, name, range, group or expression, at no cost to the others.
+
+    Usage: exo-syscall break CALLS [--if EXPR] [--on-return] [--cpu N] [--process PID] [--temporary]
+                             [--ignore N] [--commands] [--explain] [--json]
+    Example: exo-syscall break ipc_send --if '$arg3 > 100'
+
+    CALLS is a list, separated by commas, of
+      101, 0x65            a number
+      ipc_send             a name, also SYS_IPC_SEND
+      100-103              the numbers in a range
+      %ipc                 a group: %process %ipc %memory %file, whatever the kernel's number table has
+      /^ipc_/              the names that a regular expression matches
+      all, unknown         every number; the numbers that the table lacks
+    and `!` in front of the list or of one item takes calls out: !getpid or %ipc,!ipc_recv.
+
+    The answer says where the breakpoint is and what calls pay that are not wanted: `free`, `page shared with
+    the dispatcher`, `one stop per system call`. The guest's code is read for that, nothing in it changes.
+
+    --if EXPR      stop only if EXPR is true: any GDB expression, also over $nr, $arg1 to $arg6 and $ret
+    --on-return    stop when the call returns, with its value in $ret
+    --cpu N        only calls that start on CPU N
+    --process PID  only calls of the process that the kernel calls PID
+    --temporary    delete the breakpoint after its first stop
+    --ignore N     do not stop at the first N hits
+    --commands     read GDB commands to run at each stop, up to a line that says `end`
+    --explain      say why each place was chosen
+
+    It is an ordinary breakpoint of GDB: `info breakpoints`, `disable`, `delete`, `ignore`, `commands` and
+    `save breakpoints` work on it. Without a guest it is pending until the kernel handles its first call.
+    """
+    if options.cpu is not None and options.cpu < 0:
+        raise UsageError(f"there is no CPU {options.cpu}: CPUs count from 0")
+    if options.ignore < 0:
+        raise UsageError("--ignore takes how many hits to pass over, 0 or more")
+    request = Request(",".join(options.calls), options.condition, options.cpu, options.process, options.on_return)
+    _check_cpu(options.cpu)
+    catch = PLACEMENT.add(request, temporary=options.temporary)
+    row = catch.row
+    assert row is not None
+    row.ignore_count = options.ignore
+    if options.commands:
+        gdb.execute(f"commands {row.number}")
+    report = BreakpointReport(row.number, row.temporary, catch.request.choice, find_place_lines(catch))
+    return Output(
+        lambda style: render_breakpoint(report, style, explain=options.explain),
+        lambda: breakpoint_to_json(report),
+    )
+
+
+def find_place_lines(catch: Catch) -> list[PlaceLine]:
+    """The places of one breakpoint with the names that a user knows; empty while it is pending."""
+    if catch.setting is None:
+        return []
+    table = PLACEMENT.table()
+    lines = []
+    for place in catch.setting.places:
+        name = "unknown" if place.number == UNKNOWN else table.name_of(place.number)
+        lines.append(PlaceLine(name, place, str(find_symbol(place.address) or "")))
+    return lines
+
+
+def _check_cpu(index: int | None) -> None:
+    cpus = all_cpus() if gdb.selected_inferior().pid else []
+    if index is not None and cpus and index >= len(cpus):
+        raise UsageError(f"there is no CPU {index}: the guest has CPUs 0 to {len(cpus) - 1}")
+
+
+class _StopFunction(gdb.Function):
+    """Whether a breakpoint with a location `-probe syscall:CALLS` stops here. For conditions that exogdb sets."""
+
+    def __init__(self) -> None:
+        super().__init__(STOP_FUNCTION)
+
+    def invoke(self, *arguments: gdb.Value) -> bool:
+        """GDB evaluates the condition of the breakpoint whose number is given."""
+        return len(arguments) == 1 and PLACEMENT.should_stop(int(arguments[0]))
+
+
+def _report_stop(event: gdb.StopEvent) -> None:
+    if not isinstance(event, gdb.BreakpointEvent):
+        return
+    catches = [PLACEMENT.find(row.number) for row in event.breakpoints]
+    # Several breakpoints may have stopped at one call.
+    for hit in dict.fromkeys(catch.hit for catch in catches if catch is not None and catch.hit is not None):
+        gdb.write(_describe(hit) + "\n")
+
+
+def _describe(hit: Hit) -> str:
+    entry = PLACEMENT.table().find(hit.number)
+    report = HitReport(
+        hit.number,
+        entry.name if entry is not None else str(hit.number),
+        read_arguments(hit, entry.handler if entry is not None else ""),
+        hit.cpu.index,
+        "" if hit.process is None else str(hit.process),
+        "" if hit.result is None else str(hit.result - (1 << 64) if hit.result >> 63 else hit.result),
+    )
+    return render_hit(report, current_style())
+
+
+_StopFunction()
+PLACEMENT.watch_gdb()
+gdb.events.stop.connect(_report_stop)

@@ -1,0 +1,69 @@
+"""`exo-syscall list`: the kernel's system calls, their breakpoints and what one would cost."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+
+from exogdb.abi.choice import Choice, complete_choice, parse_choice
+from exogdb.abi.numbers import SyscallNumber
+from exogdb.commands.registry import Output, command
+from exogdb.errors import ExoError, UnavailableError
+from exogdb.target.placement import PLACEMENT
+from exogdb.target.planning import SyscallPlan, read_plan
+from exogdb.target.session import require_guest
+from exogdb.target.symbols import find_symbol
+from exogdb.view.plan import PlaceLine
+from exogdb.view.syscalls import SyscallList, SyscallRow, list_to_json, render_list
+
+__all__: list[str] = []
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("calls", nargs="*", metavar="CALLS")
+
+
+def _complete(token: str) -> Iterable[str]:
+    return complete_choice(token, PLACEMENT.table())
+
+
+@command("exo-syscall list", add_arguments=_add_arguments, complete=_complete, needs_guest=False)
+def exo_syscall_list(options: Namespace) -> Output:
+    """List the system calls: number, name, handler, group, breakpoints, and what a breakpoint costs.
+
+    Usage: exo-syscall list [CALLS] [--json]
+    Example: exo-syscall list %ipc
+
+    CALLS chooses as in `exo-syscall break`; all by default. The numbers come from the kernel's own sources. With a
+    guest, the last columns say where a breakpoint on each number would stop and what the other calls would pay.
+    """
+    table = PLACEMENT.table()
+    if not len(table):
+        raise UnavailableError("no table of system-call numbers was found: name it with `set exo syscalls FILE`")
+    choice = parse_choice(",".join(options.calls), table) if options.calls else None
+    plan, reason = _find_plan()
+    rows = [_to_row(entry, plan) for entry in table if choice is None or entry.number in choice]
+    listing = SyscallList(rows, table.source, reason)
+    return Output(lambda style: render_list(listing, style), lambda: list_to_json(listing))
+
+
+def _find_plan() -> tuple[SyscallPlan | None, str]:
+    if PLACEMENT.plan is not None:
+        return PLACEMENT.plan, ""
+    try:
+        return read_plan(require_guest().cpu), ""
+    except ExoError as error:
+        return None, str(error)
+
+
+def _to_row(entry: SyscallNumber, plan: SyscallPlan | None) -> SyscallRow:
+    line = None
+    if plan is not None and entry.number in plan.places:
+        place = plan.places[entry.number]
+        line = PlaceLine(entry.name, place, str(find_symbol(place.address) or ""))
+    return SyscallRow(entry, tuple(_breakpoints_on(entry.number)), line)
+
+
+def _breakpoints_on(number: int) -> Iterable[int]:
+    for catch in PLACEMENT.catches():
+        choice: Choice = PLACEMENT.choice_of(catch.request)
+        if number in choice and catch.row is not None:
+            yield catch.row.number

@@ -1,0 +1,129 @@
+"""Where breakpoints on system calls are, and what they cost, as text and JSON."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exogdb.abi.dispatch import UNKNOWN
+from exogdb.abi.location import describe_location
+from exogdb.abi.plan import Cost, Place, PlaceKind
+from exogdb.view.style import Style
+from exogdb.view.value import hex64
+
+__all__ = [
+    "BreakpointReport",
+    "PlaceLine",
+    "breakpoint_to_json",
+    "describe_place",
+    "paint_cost",
+    "place_to_json",
+    "render_breakpoint",
+]
+
+_MOST_LINES = 20
+
+
+@dataclass(frozen=True)
+class PlaceLine:
+    """One number's place; `symbol` is what `address` is called, empty if nothing is known."""
+
+    name: str
+    place: Place
+    symbol: str
+
+
+@dataclass(frozen=True)
+class BreakpointReport:
+    """What `exo-syscall break` made. `places` is empty while it is pending."""
+
+    number: int
+    temporary: bool
+    choice: str
+    places: Sequence[PlaceLine]
+
+
+def render_breakpoint(report: BreakpointReport, style: Style, *, explain: bool) -> str:
+    """One line for one system call, one more for each if there are several; the reasons if asked for."""
+    title = f"{'Temporary breakpoint' if report.temporary else 'Breakpoint'} {report.number}"
+    if not report.places:
+        return f"{title} on {report.choice}: pending, it is placed when the kernel handles its first system call"
+    if len(report.places) == 1:
+        lines = [f"{title} on {_describe(report.places[0], style)}"]
+        return "\n".join(lines + (_explain(report.places[0], style) if explain else []))
+    lines = [f"{title} on {report.choice}: {len(report.places)} kinds of call, {_summarize(report.places)}"]
+    for number, line in enumerate(report.places):
+        if explain or number < _MOST_LINES:
+            lines.append(f"  {_describe(line, style)}")
+            lines += [f"  {reason}" for reason in _explain(line, style)] if explain else []
+    return "\n".join(lines)
+
+
+def breakpoint_to_json(report: BreakpointReport) -> dict[str, Any]:
+    """The breakpoint's number, and a place for each system call."""
+    return {
+        "breakpoint": report.number,
+        "choice": report.choice,
+        "temporary": report.temporary,
+        "pending": not report.places,
+        "places": [place_to_json(line) for line in report.places],
+    }
+
+
+def place_to_json(line: PlaceLine) -> dict[str, Any]:
+    """One place; `number` is null for the numbers that the table lacks."""
+    place = line.place
+    return {
+        "number": None if place.number == UNKNOWN else place.number,
+        "name": line.name,
+        "kind": place.kind.value,
+        "address": hex64(place.address),
+        "symbol": line.symbol or None,
+        "cost": place.cost.value,
+        "shared_with": sorted(number for number in place.numbers if number not in (UNKNOWN, place.number)),
+        "table_entry": hex64(place.entry.address) if place.entry is not None else None,
+        "reasons": list(place.reasons),
+    }
+
+
+def describe_place(line: PlaceLine, style: Style) -> str:
+    """Address, symbol and how it is watched, without the cost."""
+    where = style.paint("address", hex64(line.place.address))
+    symbol = f" ({style.paint('symbol', line.symbol)})" if line.symbol else ""
+    match line.place.kind:
+        case PlaceKind.TABLE_ENTRY if line.place.entry is not None:
+            return f"{where}{symbol} after a read of table entry {hex64(line.place.entry.address)}"
+        case PlaceKind.DISPATCHER:
+            return f"{where}{symbol} by comparing the number"
+        case _:
+            return f"{where}{symbol}"
+
+
+def paint_cost(cost: Cost, style: Style) -> str:
+    """The cost's words, in the colour of how much it is."""
+    role = {Cost.FREE: "good", Cost.STOP_PER_CALL: "bad"}.get(cost, "warning")
+    return style.paint(role, cost.value)
+
+
+def _describe(line: PlaceLine, style: Style) -> str:
+    return f"{_title(line)} at {describe_place(line, style)}: {paint_cost(line.place.cost, style)}"
+
+
+def _title(line: PlaceLine) -> str:
+    if line.place.number == UNKNOWN:
+        return "unknown system calls"
+    return f"system call {line.place.number}" + (f" ({line.name})" if line.name != str(line.place.number) else "")
+
+
+def _explain(line: PlaceLine, style: Style) -> list[str]:
+    place = line.place
+    reasons = list(place.reasons)
+    if place.number_at is not None:
+        reasons.append(f"at each stop the number is read from {describe_location(place.number_at)}")
+    if place.caller_slot is not None:
+        reasons.append("at each stop the return address must be the dispatcher's, not another caller's")
+    return [style.paint("faint", f"  - {reason}") for reason in reasons]
+
+
+def _summarize(places: Iterable[PlaceLine]) -> str:
+    costs = [line.place.cost for line in places]
+    return ", ".join(f"{costs.count(cost)} {cost.value}" for cost in Cost if cost in costs)

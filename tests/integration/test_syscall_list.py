@@ -1,0 +1,37 @@
+"""The list is the kernel's own table, and its plan needs no stop of the guest."""
+
+from tests.integration.conftest import OpenGuest
+
+TABLE = {
+    0: ("exit", "process"), 1: ("fork", "process"), 2: ("exec", "process"), 3: ("wait", "process"),
+    4: ("getpid", "process"), 100: ("ipc_create", "ipc"), 101: ("ipc_send", "ipc"), 102: ("ipc_recv", "ipc"),
+    103: ("ipc_close", "ipc"), 200: ("mmap", "memory"), 201: ("munmap", "memory"), 202: ("mprotect", "memory"),
+    300: ("open", "file"), 301: ("close", "file"), 302: ("read", "file"), 303: ("write", "file"),
+}  # fmt: skip
+
+
+def test_numbers_names_handlers_groups_and_plan(guest: OpenGuest) -> None:
+    gdb = guest("run=demo").gdb
+    rows = gdb.json("exo-syscall list")["syscalls"]
+    assert {row["number"]: (row["name"], row["group"]) for row in rows} == TABLE
+    assert all(row["handler"] == f"sys_{row['name']}" for row in rows)
+    assert all(row["constant"] == f"SYS_{row['name'].upper()}" for row in rows)
+    for row in rows:
+        assert row["plan"]["number"] == row["number"]
+        assert row["plan"]["cost"] != "one stop per system call", row
+
+
+def test_a_choice_shortens_the_list_and_breakpoints_are_named(guest: OpenGuest) -> None:
+    gdb = guest("run=demo").gdb
+    gdb.run("exo-syscall break ipc_send,wait")
+    rows = gdb.json("exo-syscall list %ipc")["syscalls"]
+    assert [row["number"] for row in rows] == [100, 101, 102, 103]
+    assert [row["breakpoints"] for row in rows] == [[], [1], [], []]
+
+
+def test_without_a_guest_there_are_numbers_and_no_places(guest: OpenGuest) -> None:
+    gdb = guest("run=demo", attach=False).gdb
+    rows = gdb.json("exo-syscall list")["syscalls"]
+    assert {row["number"]: (row["name"], row["group"]) for row in rows} == TABLE
+    assert all("unavailable" in row["plan"] for row in rows)
+    assert "Places unavailable (" in gdb.run("exo-syscall list")
