@@ -3,8 +3,9 @@
  * STARTUP IPI (16-bit real mode, below 1 MiB) to ap_main.
  *
  * Everything in .boot is linked at its physical address. The page tables here are complete at link time: they map
- * the first GiB at 0, at the physical map and at the kernel's base. memory/paging.rs replaces them with tables that
- * honour W^X; they stay for the other CPUs, which need the identity mapping while they switch paging on.
+ * the first 4 GiB at 0 and at the physical map (ACPI tables lie high), and the first of them at the kernel's base.
+ * memory/paging.rs replaces them with tables that honour W^X; they stay for the other CPUs, which need the identity
+ * mapping while they switch paging on.
  */
 #define KERNEL_BASE 0xffffffff80000000
 #define BOOT_STACK_SIZE 16384
@@ -79,14 +80,17 @@ boot_pml4:
     .quad boot_pdpt_high + 3    /* entry 511: the kernel */
 boot_pdpt_low:
     .quad boot_pd + 3
-    .fill 511, 8, 0
+    .quad boot_pd + 0x1003
+    .quad boot_pd + 0x2003
+    .quad boot_pd + 0x3003
+    .fill 508, 8, 0
 boot_pdpt_high:
     .fill 510, 8, 0
     .quad boot_pd + 3           /* 0xffffffff80000000 */
     .quad 0
 boot_pd:
     .set page, 0
-    .rept 512
+    .rept 2048
     .quad page + 0x83           /* present, writable, 2 MiB */
     .set page, page + 0x200000
     .endr

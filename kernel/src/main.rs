@@ -33,7 +33,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     traps::mask_legacy_interrupts();
     traps::init();
     init_this_cpu(0);
-    smp::start_others();
+    smp::start_others(boot.cpus.lapic_ids());
     println!(
         "exo-os: {} CPUs, {} MiB, {}",
         smp::ONLINE.load(Ordering::Acquire),

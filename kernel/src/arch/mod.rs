@@ -1,5 +1,6 @@
 //! What the CPU and the board define: registers, descriptor tables, interrupts, other CPUs, the serial port.
 
+pub mod acpi;
 pub mod apic;
 pub mod cpu;
 pub mod gdt;

@@ -1,5 +1,6 @@
-//! What the boot loader hands over: the memory map and the command line (PVH, `xen/arch-x86/hvm/start_info.h`).
+//! What the boot loader hands over: memory map, command line, and the way to the list of CPUs (PVH, `xen/arch-x86/hvm/start_info.h`).
 
+use crate::arch::acpi::CpuList;
 use crate::memory::paging::{physical_to_virtual, PHYSICAL_LIMIT};
 
 const RAM: u32 = 1;
@@ -35,14 +36,20 @@ pub struct BootInfo {
     length: usize,
     /// End of the RAM that begins at 1 MiB, a physical address.
     pub ram_end: u64,
+    pub cpus: CpuList,
 }
 
 impl BootInfo {
-    /// Copies what matters out of the start info at a physical address.
+    /// Copies what matters out of the start info at a physical address, with the boot page tables in use.
     pub fn read(start_info: u64) -> Self {
-        // SAFETY: the boot loader put a valid start info there; all of it lies below PHYSICAL_LIMIT, which is mapped.
+        // SAFETY: the boot loader put a valid start info there; the boot page tables map the first 4 GiB.
         let info = unsafe { &*physical_to_virtual(start_info).cast::<StartInfo>() };
-        let mut boot = BootInfo { command_line: [0; COMMAND_LINE_CAPACITY], length: 0, ram_end: 0 };
+        let mut boot = BootInfo {
+            command_line: [0; COMMAND_LINE_CAPACITY],
+            length: 0,
+            ram_end: 0,
+            cpus: CpuList::read(info.rsdp),
+        };
         for index in 0..u64::from(info.memory_map_entries) {
             // SAFETY: the map has that many entries.
             let range = unsafe { &*physical_to_virtual(info.memory_map).cast::<MemoryRange>().add(index as usize) };
