@@ -4,7 +4,6 @@ A connection is made for one question and closed again, because a monitor serves
 tools want it too. Nothing here stops, resumes or changes the guest.
 """
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -55,6 +54,8 @@ class _QmpFailure(Exception):
 
 
 def _run(answer: Coroutine[Any, Any, _T]) -> _T:
+    import asyncio
+
     # asyncio.run() would take SIGINT over, which belongs to GDB; a private loop does not.
     loop = asyncio.new_event_loop()
     try:

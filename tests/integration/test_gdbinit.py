@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT
 
-HEAVY = ("capstone", "pygments", "tabulate", "unicorn", "qemu.qmp.qmp_client")
+HEAVY = ("asyncio", "capstone", "pygments", "tabulate", "unicorn", "qemu.qmp.qmp_client")
 
 
 def test_it_can_be_sourced_from_any_directory(tmp_path: Path) -> None:
