@@ -1,6 +1,7 @@
 """Device-state streams written by real QEMUs: read right, or refused with a reason."""
 
 import gzip
+import json
 import re
 import struct
 from functools import cache
@@ -15,6 +16,7 @@ from exogdb.target.vmstate import decode_device_state, for_each_section
 from exogdb.target.vmstate_x86 import CpuState
 
 STREAMS = sorted(Path(__file__).with_name("device_state").glob("*.gz"))
+OF_KERNEL = [path for path in STREAMS if path.stem.endswith("-kernel")]
 AT_RESET = [path for path in STREAMS if path.stem.endswith("-reset")]
 
 
@@ -34,6 +36,8 @@ def test_fixtures_of_both_versions_are_there() -> None:
     for version in ("7.2", "10.0"):
         for machine in ("pc-1", "pc-2", "pc-8", "q35-2", "microvm-2", "max-2"):
             assert f"qemu{version}-{machine}-reset" in kinds
+        for machine in ("pc-8", "pc-3", "q35-2"):
+            assert f"qemu{version}-{machine}-kernel" in kinds
 
 
 @pytest.mark.parametrize("path", AT_RESET, ids=lambda path: path.stem)
@@ -54,6 +58,22 @@ def test_state_after_reset_is_the_one_of_the_manual(path: Path) -> None:
         assert cpu.msrs["IA32_EFER"] == 0
         assert cpu.halted == (cpu.index > 0)
         assert cpu.cpl == 0
+
+
+@pytest.mark.parametrize("path", OF_KERNEL, ids=lambda path: path.stem)
+def test_state_of_a_running_kernel_is_what_it_wrote_down(path: Path) -> None:
+    """A kernel that gives every CPU its own LSTAR. Beside each stream is that kernel's own record, from RAM."""
+    truths = json.loads(path.with_suffix(".json").read_text())
+    cpus = decode_device_state(stream(path.stem))
+    assert len(cpus) == len(truths) == cpus_by_name(path)
+    for cpu, truth in zip(cpus, truths, strict=True):
+        for name in ("EFER", "STAR", "LSTAR", "CSTAR", "FMASK"):
+            assert cpu.msrs[f"IA32_{name}"] == int(truth[name.lower()], 16), name
+        assert int(truth["gs_base"], 16) in (cpu.msrs["IA32_GS_BASE"], cpu.msrs["IA32_KERNEL_GS_BASE"])
+        tables = (cpu.segments["gdtr"].base, cpu.segments["idtr"].base, cpu.segments["tr"].base)
+        assert tables == tuple(int(truth[name], 16) for name in ("gdt", "idt", "tss"))
+        assert bool(cpu.msrs["IA32_APIC_BASE"] & 0x100) == (cpu.index == 0)
+    assert len({cpu.msrs["IA32_LSTAR"] for cpu in cpus}) > 1
 
 
 def test_sections_are_found_by_name() -> None:
