@@ -27,17 +27,19 @@ class CpuGs:
     names: dict[int, str]
 
 
-def _owner(row: CpuGs, base: int) -> str:
-    """`the kernel's` or `the user's`; empty when that is not known."""
+def _owner(row: CpuGs, *, is_active: bool) -> str:
+    """Whose the active or the waiting base is."""
     if row.report.active == "unknown":
         return "owner unknown"
-    kernel_is_here = (base == row.report.kernel) and row.report.kernel != row.report.user
-    return "the kernel's" if kernel_is_here else "the user's"
+    return "the kernel's" if is_active == (row.report.active == "kernel") else "the user's"
 
 
-def _base_line(row: CpuGs, label: str, name: str, base: int, style: Style) -> str:
+def _base_line(row: CpuGs, *, is_active: bool, style: Style) -> str:
+    label, name, base = ("active", "GS_BASE", row.gs_base)
+    if not is_active:
+        label, name, base = ("waiting", "KERNEL_GS_BASE", row.kernel_gs_base)
     symbol = f"  {style.paint('symbol', row.names[base])}" if base in row.names else ""
-    return f"  {label:<8} {style.paint('name', name):<15} {base:#018x}  {_owner(row, base)}{symbol}"
+    return f"  {label:<8} {style.paint('name', f'{name:<15}')} {base:#018x}  {_owner(row, is_active=is_active)}{symbol}"
 
 
 def _state_line(row: CpuGs, style: Style) -> str:
@@ -67,8 +69,8 @@ def _render_cpu(row: CpuGs, style: Style) -> str:
     lines = [
         _state_line(row, style),
         *(f"  {line}" for line in wrap(row.report.why, style.width - 2 if style.width else 10_000)),
-        _base_line(row, "active", "GS_BASE", row.gs_base, style),
-        _base_line(row, "waiting", "KERNEL_GS_BASE", row.kernel_gs_base, style),
+        _base_line(row, is_active=True, style=style),
+        _base_line(row, is_active=False, style=style),
         *_percpu_lines(row, style),
     ]
     return "\n".join(lines)

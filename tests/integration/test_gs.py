@@ -133,3 +133,20 @@ def test_functions_in_a_condition() -> None:
         gdb.start("continue")
         gdb.finish()
         assert gdb.integer("$rip") == read_cpu_truths(gdb)[0].lstar
+
+
+def test_a_kernel_whose_stub_forgets_swapgs() -> None:
+    """The kernel of this variant faults in its first system call; its entry is where the mistake shows."""
+    with open_guest(variant="no-swapgs-entry", stopped=True) as guest:
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_entry")
+        row = selected(gdb)
+        assert row["state"] == ENTRY_WINDOW
+        for _ in range(MOST_STEPS):
+            gdb.reply("stepi")
+            if gdb.integer("$rip") in (gdb.address("syscall_dispatch"), gdb.address("trap_stubs")):
+                break
+        row = selected(gdb)
+        assert row["active"] == "user"
+        assert row["state"] in ("missing", ENTRY_WINDOW)
+        assert int(row["kernel"], 16) == read_cpu_truths(gdb)[row["cpu"]].gs_base

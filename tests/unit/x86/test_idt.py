@@ -3,7 +3,9 @@
 import pytest
 
 from exogdb.errors import FormatError
-from exogdb.x86.idt import decode_gate, decode_idt
+from exogdb.x86.descriptor import decode_descriptor
+from exogdb.x86.idt import check_gate, decode_gate, decode_idt
+from exogdb.x86.tss import decode_tss
 
 # #PF: interrupt gate, IST 2, selector 8, handler 0xffffffff80123456, DPL 0.
 PAGE_FAULT = 0xFFFFFFFF_8012_8E02_0008_3456
@@ -30,3 +32,20 @@ def test_at_most_256_and_only_whole_gates() -> None:
     assert len(decode_idt(bytes(16 * 2 + 15))) == 2
     with pytest.raises(FormatError):
         decode_gate(bytes(15), 0)
+
+
+def test_a_gate_that_cannot_work_is_told_why() -> None:
+    code = decode_descriptor((0x00AF9B000000FFFF).to_bytes(8, "little"))
+    empty, full = decode_tss(bytes(104)), decode_tss(b"\x10" * 104)
+    gate = decode_gate(PAGE_FAULT.to_bytes(16, "little"), 14)
+    assert check_gate(gate, code, full) == ()
+    assert check_gate(gate, code, empty) == (
+        "IST2 of the TSS is 0: the CPU would push to the top of the address space",
+    )
+    assert "no present 64-bit code segment" in check_gate(gate, None, full)[0]
+    bad = decode_gate((0x8500_0000_0000 | 0x7F << 64).to_bytes(16, "little"), 0)
+    assert [text.split(":")[0] for text in check_gate(bad, code, full)] == ["reserved type 0x5"]
+    odd = decode_gate((0xFF000000_0000_8E00_0008_0000).to_bytes(16, "little"), 0)
+    assert check_gate(odd, code, full) == ()
+    wild = decode_gate((0x7F000000_0000_8E00_0008_0000).to_bytes(16, "little"), 0)
+    assert "not canonical" in check_gate(wild, code, full)[0]

@@ -1,0 +1,31 @@
+"""The GDT as text and JSON."""
+
+from exogdb.view.gdt import GdtReport, gdt_to_json, render_gdt
+from exogdb.view.style import PLAIN
+from exogdb.x86.gdt import decode_gdt
+
+WORDS = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x0000_8B00_1000_0067, 0xFFFF8000)
+GDT = decode_gdt(b"".join(word.to_bytes(8, "little") for word in WORDS), 0x1000)
+REPORT = GdtReport(0, GDT, {8: ("CS",), 24: ("TR",)}, {8: ("SYSCALL CS",)})
+
+
+def test_text() -> None:
+    lines = render_gdt(REPORT, PLAIN).splitlines()
+    assert lines[0] == "CPU 0  GDT at 0x1000, limit 0x27"
+    assert lines[3].split("  ")[0] == "0x08"
+    assert "64-bit code, DPL 0, readable, accessed" in lines[3]
+    assert lines[3].endswith("CS, SYSCALL CS")
+    assert "0xffff800000001000" in lines[5]
+
+
+def test_json_has_bases_only_where_there_are_any() -> None:
+    null, code, _, tss = gdt_to_json(REPORT)["entries"]
+    assert "base" not in null
+    assert (code["loaded"], code["star"]) == (["CS"], ["SYSCALL CS"])
+    assert (tss["kind"], tss["base"]) == ("64-bit TSS (busy)", "0xffff800000001000")
+
+
+def test_damage_is_shown() -> None:
+    cut = decode_gdt(bytes(8) + bytes(5), 0)
+    assert cut.damage in render_gdt(GdtReport(0, cut, {}, {}), PLAIN)
+    assert gdt_to_json(GdtReport(0, cut, {}, {}))["damage"]

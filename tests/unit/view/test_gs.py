@@ -1,0 +1,55 @@
+"""`exo-gs` as text and JSON."""
+
+from dataclasses import replace
+
+from exogdb.abi.gs import GsReport, GsState
+from exogdb.abi.percpu import PerCpuBlock, PerCpuField
+from exogdb.reading import Reading, Unavailable
+from exogdb.view.gs import CpuGs, gs_to_json, render_gs
+from exogdb.view.style import PLAIN
+
+KERNEL, USER = 0xFFFFFFFF80152440, 0x7FFFF0000800
+BLOCK = PerCpuBlock(
+    KERNEL,
+    "type PerCpu",
+    (
+        PerCpuField("kernel_rsp", 0, 8, "u64", Reading(0xFFFFFFFFD0020000, "memory")),
+        PerCpuField("tss", 8, 104, "Tss", Unavailable("104 bytes at 0xffffffff80152448")),
+    ),
+)
+IN_KERNEL = GsReport(GsState.KERNEL, "kernel", "kernel", KERNEL, USER, "CPL is 0")
+ROW = CpuGs(0, 0, KERNEL, USER, IN_KERNEL, BLOCK, {KERNEL: "PERCPU"})
+
+
+def test_both_bases_with_their_owner() -> None:
+    text = render_gs([ROW], PLAIN)
+    active, waiting = (line for line in text.splitlines() if "GS_BASE" in line)
+    assert active.split()[0] == "active"
+    assert "the kernel's  PERCPU" in active
+    assert "the user's" in waiting
+    assert "kernel_rsp  0xffffffffd0020000" in text
+
+
+def test_json() -> None:
+    (cpu,) = gs_to_json([ROW])["cpus"]
+    assert (cpu["kernel"], cpu["user"], cpu["active"]) == (hex(KERNEL), hex(USER), "kernel")
+    assert cpu["percpu"] == {"kernel_rsp": "0xffffffffd0020000"}
+
+
+def test_unknown_owners_are_not_guessed() -> None:
+    unknown = GsReport(GsState.UNKNOWN, "unknown", "unknown", None, None, "paths meet")
+    row = replace(ROW, report=unknown, percpu=Unavailable("which base is the kernel's is not known"))
+    text = render_gs([row], PLAIN)
+    assert text.count("owner unknown") == 2
+    assert "unavailable (which base is the kernel's is not known)" in text
+    (cpu,) = gs_to_json([row])["cpus"]
+    assert cpu["kernel"] == {"unavailable": "paths meet"}
+
+
+def test_a_process_that_has_the_kernels_base() -> None:
+    """Both bases equal: neither line may claim that one of them is only the user's."""
+    same = GsReport(GsState.KERNEL, "kernel", "kernel", KERNEL, KERNEL, "position")
+    text = render_gs([replace(ROW, kernel_gs_base=KERNEL, report=same)], PLAIN)
+    active, waiting = (line for line in text.splitlines() if "GS_BASE" in line)
+    assert "the kernel's" in active
+    assert "the user's" in waiting

@@ -1,0 +1,32 @@
+"""The TSS as text and JSON."""
+
+from exogdb.view.style import PLAIN
+from exogdb.view.tss import StackRow, TssReport, render_tss, tss_to_json
+
+STACKS = [
+    StackRow("RSP0", 0xFFFFFFFFD0020000, "", "", ("0x20",)),
+    StackRow("IST1", 0x1000, "", "not mapped (PTE not present)", ("#DF", "reserved", "reserved")),
+    StackRow("IST2", 0, "", "", ()),
+]
+
+
+def test_text() -> None:
+    lines = {
+        line.split()[0]: line
+        for line in render_tss(TssReport(0, 0x30, 0x5000, 0x67, STACKS, 104), PLAIN).splitlines()
+    }
+    assert "mapped, writable" in lines["RSP0"]
+    assert "not mapped (PTE not present)" in lines["IST1"]
+    assert "#DF (and 2 reserved)" in lines["IST1"]
+    assert "not set" in lines["IST2"]
+    assert "none" in lines["I/O"]
+
+
+def test_an_io_map_inside_the_limit() -> None:
+    assert "at offset 0x68" in render_tss(TssReport(0, 0x30, 0x5000, 0x2067, STACKS, 104), PLAIN)
+
+
+def test_json() -> None:
+    rsp0, ist1, ist2 = tss_to_json(TssReport(0, 0x30, 0x5000, 0x67, STACKS, 104))["stacks"]
+    assert (rsp0["usable"], ist1["usable"], ist2["usable"]) == (True, False, False)
+    assert ist1["problem"] == "not mapped (PTE not present)"
