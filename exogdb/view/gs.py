@@ -39,7 +39,8 @@ def _base_line(row: CpuGs, *, is_active: bool, style: Style) -> str:
     if not is_active:
         label, name, base = ("waiting", "KERNEL_GS_BASE", row.kernel_gs_base)
     symbol = f"  {style.paint('symbol', row.names[base])}" if base in row.names else ""
-    return f"  {label:<8} {style.paint('name', f'{name:<15}')} {base:#018x}  {_owner(row, is_active=is_active)}{symbol}"
+    owner = _owner(row, is_active=is_active)
+    return f"  {label:<8} {style.paint('name', f'{name:<15}')} {base:#018x}  {owner}{symbol}"
 
 
 def _state_line(row: CpuGs, style: Style) -> str:
