@@ -35,16 +35,17 @@ USER_REGISTERS = (
 )  # fmt: skip
 
 
-def find_entry_path(memory: ReadableMemory, entry: int) -> EntryPath:
+def find_entry_path(memory: ReadableMemory, entry: int, call_address: int | None = None) -> EntryPath:
     """Analyse the stub at `entry` (virtual address, LSTAR's value). Reads code only; changes nothing.
 
+    `call_address` is the call instruction that reaches the dispatcher, for stubs where the analysis takes another.
     :raise AnalysisError: there is no code at `entry`.
     """
     disassembler = Disassembler(memory)
     survey = follow(entry, make_syscall_state(), memory, disassembler)
     if entry not in survey.instructions:
         raise AnalysisError(f"no code can be read at LSTAR's target {entry:#x}", entry)
-    call = find_dispatcher_call(survey)
+    call = survey.calls.get(call_address) if call_address is not None else find_dispatcher_call(survey)
     before, after = _follow_both_ways(entry, call, memory, disassembler)
     return _assemble(entry, call, before, after)
 

@@ -230,7 +230,10 @@ class Exit:
 
 @dataclass(frozen=True)
 class EntryPath:
-    """The whole path, from the instruction LSTAR points at to every return to user space."""
+    """The whole path, from the instruction LSTAR points at to every return to user space.
+
+    `profile` names the file that overrode parts of it, empty if none did.
+    """
 
     entry: int
     swapgs: tuple[SwapGs, ...]
@@ -245,6 +248,7 @@ class EntryPath:
     exits: tuple[Exit, ...]
     states: Mapping[int, StubState]
     doubts: tuple[str, ...]
+    profile: str = ""
 
     @property
     def kernel_rsp_slot(self) -> int | None:

@@ -10,13 +10,15 @@ kernels known so far::
 Offsets are in bytes, every value is eight bytes wide, little-endian.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from exogdb.errors import FormatError
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["InFrame", "InRegister", "Location", "OnStack", "describe_location", "read_location"]
+__all__ = ["InFrame", "InRegister", "Location", "OnStack", "describe_location", "parse_location", "read_location"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,23 @@ def describe_location(location: Location) -> str:
             return f"[rsp+{offset:#x}]"
         case InFrame(pointer, offset):
             return f"[{pointer}+{offset:#x}]"
+
+
+def parse_location(text: str) -> Location:
+    """The opposite of `describe_location`. `[rsp+N]` is the stack, `[REGISTER+N]` a frame behind that register.
+
+    >>> [parse_location(text) for text in ("rdi", "[rsp+0x8]", "[rdi+0x70]")]
+    [InRegister(name='rdi'), OnStack(offset=8), InFrame(pointer='rdi', offset=112)]
+
+    :raise FormatError: it has another form.
+    """
+    found = re.fullmatch(r"\[(?P<base>\w+)\+(?P<offset>0x[0-9a-f]+|\d+)\]|(?P<register>[a-z]\w+)", text)
+    if found is None:
+        raise FormatError(f"{text!r} is no place: write `rdi`, `[rsp+0x8]` or `[rdi+0x70]`")
+    if found["register"]:
+        return InRegister(found["register"])
+    offset = int(found["offset"], 0)
+    return OnStack(offset) if found["base"] == "rsp" else InFrame(found["base"], offset)
 
 
 def read_location(location: Location, registers: Mapping[str, int], memory: ReadableMemory) -> int:

@@ -31,7 +31,7 @@ from exogdb.target.vmstate_x86 import SegmentRegister
 from exogdb.x86.msr import SYSCALL_MSRS
 from exogdb.x86.paging import PageWalk
 
-__all__ = ["read_facts"]
+__all__ = ["read_facts", "read_signature"]
 
 _FEATURES = ("smep", "smap")
 _MOST_IMAGE_PAGES = 1 << 15
@@ -91,7 +91,7 @@ def _read_entries(
     for lstar_value, users in sorted(sharing.items()):
         path = _read_path(session, users[0], lstar_value, spaces[users[0].index])
         indexes = tuple(cpu.index for cpu in users)
-        entries.append(EntryFacts(lstar_value, indexes, path, _read_signature(path)))
+        entries.append(EntryFacts(lstar_value, indexes, path, read_signature(path)))
     return tuple(entries)
 
 
@@ -108,7 +108,8 @@ def _read_path(session: Session, cpu: Cpu, lstar: int, space: AddressSpace) -> E
         return Unavailable(str(error))
 
 
-def _read_signature(path: EntryPath | Unavailable) -> tuple[SignatureParameter, ...] | Unavailable:
+def read_signature(path: EntryPath | Unavailable) -> tuple[SignatureParameter, ...] | Unavailable:
+    """The dispatcher's parameters by debug info. Nothing is read from the guest."""
     if isinstance(path, Unavailable):
         return path
     address = path.dispatcher.address if path.dispatcher is not None else None

@@ -5,11 +5,14 @@ again, so that a kernel that patched its stub, or another kernel, is analysed an
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
-from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
+from exogdb.abi.profile import apply_profile, parse_profile
+from exogdb.errors import AnalysisError, FormatError, MemoryFault, UnavailableError, UsageError
 from exogdb.reading import Reading
+from exogdb.target import settings
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.msrs import Via, read_msr, read_msrs
@@ -45,13 +48,35 @@ class _RememberingMemory:
 
 
 @dataclass(frozen=True)
+class _ProfileFile:
+    """What `set exo profile` names, as it was at `modified_ns`."""
+
+    path: Path
+    modified_ns: int
+
+
+def _find_profile() -> _ProfileFile | None:
+    named = settings.profile_file()
+    if not named:
+        return None
+    path = Path(named).expanduser()
+    try:
+        return _ProfileFile(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise UsageError(f"`set exo profile {named}`: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
 class _Remembered:
     path: EntryPath
     blocks: dict[int, bytes]
+    profile: _ProfileFile | None
 
     def is_current(self, memory: ReadableMemory) -> bool:
         try:
-            return all(memory.read(number * _BLOCK, _BLOCK) == data for number, data in self.blocks.items())
+            return self.profile == _find_profile() and all(
+                memory.read(number * _BLOCK, _BLOCK) == data for number, data in self.blocks.items()
+            )
         except MemoryFault:
             return False
 
@@ -109,9 +134,21 @@ def _analyse(entry: int, memory: VirtualMemory) -> EntryPath:
     if known is not None and known.is_current(memory):
         return known.path
     remembering = _RememberingMemory(memory)
+    profile = _find_profile()
     try:
-        path = find_entry_path(remembering, entry)
+        path = _analyse_by(profile, remembering, entry)
     except MemoryFault as error:
         raise AnalysisError(f"the entry stub at {entry:#x} cannot be read: {error}", entry) from error
-    _remembered[entry] = _Remembered(path, remembering.blocks)
+    _remembered.pop(entry, None)  # the latest one goes to the end
+    _remembered[entry] = _Remembered(path, remembering.blocks, profile)
     return path
+
+
+def _analyse_by(profile: _ProfileFile | None, memory: ReadableMemory, entry: int) -> EntryPath:
+    if profile is None:
+        return find_entry_path(memory, entry)
+    try:
+        content = parse_profile(profile.path.read_text(encoding="utf-8"))
+        return apply_profile(content, str(profile.path), memory, entry)
+    except (OSError, UnicodeDecodeError, FormatError) as error:
+        raise UsageError(f"`set exo profile {profile.path}`: {error}") from error

@@ -9,7 +9,7 @@ from exogdb.abi.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Dispatche
 from exogdb.abi.location import InRegister, Location, OnStack, describe_location
 from exogdb.errors import UnavailableError
 
-__all__ = ["SIGNATURE_RULES", "find_number_parameter"]
+__all__ = ["SIGNATURE_RULES", "find_disagreements", "find_number_parameter"]
 
 PASSING = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")  # System V ABI AMD64, Parameter Passing
 NUMBER_NAMES = frozenset(
@@ -82,17 +82,23 @@ def _check_with_frame(dispatcher: Dispatcher, parameters: Sequence[SignaturePara
             yield f"{parameter.name} is taken from {given.register}, which holds {given.value}, not the number"
 
 
-def _check_agreement(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
-    dispatcher = find_dispatcher(known(entry.path))
-    parameters = known(entry.signature)
+def find_disagreements(dispatcher: Dispatcher, parameters: Sequence[SignatureParameter]) -> list[str]:
+    """Where the dispatcher's parameters are not what the stub leaves for them, one clause each.
+
+    :raise UnavailableError: which parameter is the number cannot be told.
+    """
     number = find_number_parameter(parameters)
     if any(parameter.is_pointer for parameter in parameters):
-        problems = list(_check_with_frame(dispatcher, parameters))
-    elif number is not None:
-        problems = list(_check_scalars(dispatcher, parameters, number))
-    else:
-        names = ", ".join(parameter.name for parameter in parameters)
-        raise UnavailableError(f"which of the dispatcher's parameters ({names}) is the number cannot be told")
+        return list(_check_with_frame(dispatcher, parameters))
+    if number is not None:
+        return list(_check_scalars(dispatcher, parameters, number))
+    names = ", ".join(parameter.name for parameter in parameters)
+    raise UnavailableError(f"which of the dispatcher's parameters ({names}) is the number cannot be told")
+
+
+def _check_agreement(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
+    dispatcher = find_dispatcher(known(entry.path))
+    problems = find_disagreements(dispatcher, known(entry.signature))
     if problems:
         yield Finding(
             f"{_name(dispatcher, facts)}: " + "; ".join(problems),

@@ -1,0 +1,70 @@
+"""`exo-syscall abi`: what the entry stub does, derived from its code."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import gdb
+
+from exogdb.abi.check.signature import find_disagreements
+from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.profile import write_profile
+from exogdb.commands.registry import Output, command
+from exogdb.errors import UnavailableError, UsageError
+from exogdb.reading import Unavailable
+from exogdb.target.check import read_signature
+from exogdb.target.path import read_entry_path
+from exogdb.target.session import Session
+from exogdb.target.symbols import find_symbol
+from exogdb.view.abi import AbiReport, abi_to_json, render_abi
+
+__all__: list[str] = []
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--save", metavar="FILE", help="write a profile file (TOML) for `set exo profile`")
+
+
+@command("exo-syscall abi", add_arguments=_add_arguments)
+def exo_syscall_abi(session: Session, options: Namespace) -> Output | None:
+    """Show what the code behind LSTAR does from SYSCALL to the return, derived from that code alone.
+
+    Usage: exo-syscall abi [--save FILE] [--json]
+
+    The listing has, for each instruction, whose GS base is active (U, K), the stack's depth below the kernel
+    stack's top, and what the instruction does. Below it: per-CPU slots, the saved frame, the dispatcher and how it
+    gets number and arguments, and how each exit gives the registers back. --save writes a profile that can be
+    edited and loaded with `set exo profile FILE`. Nothing in the guest changes.
+
+    Example: exo-syscall abi
+    Example: exo-syscall abi --save kernel.toml"""
+    path = read_entry_path(session.cpu)
+    if options.save is not None:
+        _save(path, Path(options.save).expanduser())
+        return None
+    report = AbiReport(path, _name, *_read_signature(path))
+    return Output(lambda style: render_abi(report, style), lambda: abi_to_json(report))
+
+
+def _save(path: EntryPath, file: Path) -> None:
+    try:
+        file.write_text(write_profile(path), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the profile {file}: {error.strerror}") from error
+    gdb.write(f"wrote {file}; `set exo profile {file}` loads it\n")
+
+
+def _name(address: int) -> str:
+    return str(find_symbol(address) or "")
+
+
+def _read_signature(path: EntryPath) -> tuple[str, tuple[str, ...]]:
+    """The dispatcher's signature as text, and where it and the stub disagree."""
+    parameters = read_signature(path)
+    if isinstance(parameters, Unavailable) or path.dispatcher is None:
+        return "", ()
+    kinds = (f"{each.name}: {'pointer' if each.is_pointer else f'{each.size} bytes'}" for each in parameters)
+    try:
+        problems = tuple(find_disagreements(path.dispatcher, parameters))
+    except UnavailableError as error:
+        problems = (error.reason,)
+    return f"({', '.join(kinds)})", problems

@@ -1,0 +1,72 @@
+"""exogdb/abi/profile.py: what is saved comes back, and every mistake in a file has its sentence."""
+
+from dataclasses import replace
+
+import pytest
+
+from exogdb.abi.entry import find_entry_path
+from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.location import InRegister, OnStack
+from exogdb.abi.profile import apply_profile, parse_profile, write_profile
+from exogdb.errors import FormatError
+from tests.unit.abi.stub_fixture import assemble_stub
+
+
+def analyse(name: str) -> EntryPath:
+    stub = assemble_stub(name)
+    return find_entry_path(stub.memory, stub.labels["syscall_entry"])
+
+
+def load(name: str, text: str) -> EntryPath:
+    stub = assemble_stub(name)
+    return apply_profile(parse_profile(text), "kernel.toml", stub.memory, stub.labels["syscall_entry"])
+
+
+@pytest.mark.parametrize("name", ["seed", "shifted", "today"])
+def test_a_saved_profile_changes_nothing_when_it_is_loaded(name: str) -> None:
+    path = analyse(name)
+    loaded = load(name, write_profile(path))
+    assert loaded.profile == "kernel.toml"
+    assert loaded.dispatcher == path.dispatcher
+    assert (loaded.user_rsp_slot, loaded.kernel_rsp_slot) == (path.user_rsp_slot, path.kernel_rsp_slot)
+    assert (loaded.frame.size, loaded.frame.base_below_top) == (path.frame.size, path.frame.base_below_top)
+    assert [(slot.offset, slot.name, slot.restored_to) for slot in loaded.frame.slots] == [
+        (slot.offset, slot.name, slot.restored_to) for slot in path.frame.slots
+    ]
+
+
+def test_what_a_profile_leaves_out_the_analysis_fills_in() -> None:
+    assert replace(load("today", "version = 1"), profile="") == analyse("today")
+
+
+def test_what_a_profile_says_wins() -> None:
+    path = load("shifted", 'version = 1\nuser_rsp_slot = 0x30\n[dispatcher]\nnumber = "[rsp+0x8]"\n')
+    assert path.user_rsp_slot == 0x30
+    assert path.dispatcher is not None
+    assert path.dispatcher.number == OnStack(8)
+    assert path.dispatcher.arguments[0] == InRegister("rsi")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version = 2", "`version` must be 1"),
+        ("", "`version` must be 1"),
+        ("version =", "not TOML"),
+        ("version = 1\nuser_rsp = 8", "`user_rsp` is not a key"),
+        ('version = 1\nuser_rsp_slot = "8"', "`user_rsp_slot` must be a whole number"),
+        ("version = 1\n[dispatcher]\nnumber = 3", "`dispatcher.number` must be a string"),
+        ('version = 1\n[dispatcher]\nnumber = "rdi+8"', "is no place"),
+        ('version = 1\n[dispatcher]\narguments = ["rdi"]', "must be 6 strings"),
+        ("version = 1\n[[frame.slot]]\noffset = 3", "multiple of 8"),
+        ("version = 1\n[[frame.slot]]\noffset = 8\nat = 1", "`frame.slot.at` is not a key"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_that_names_the_key(text: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message.replace("[", r"\[")):
+        parse_profile(text)
+
+
+def test_a_call_that_the_stub_does_not_reach_is_refused() -> None:
+    with pytest.raises(FormatError, match="reaches no call"):
+        load("seed", "version = 1\n[dispatcher]\ncall = 0x500")
