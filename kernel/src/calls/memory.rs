@@ -1,7 +1,7 @@
 //! Memory: mmap, munmap, mprotect, all on anonymous private pages.
 
 use crate::calls::{encode, Errno};
-use crate::memory::space::{page_range, EXECUTE, READ, WRITE};
+use crate::memory::space::{page_range, PROT_EXEC, PROT_READ, PROT_WRITE};
 use crate::memory::PAGE_SIZE;
 use crate::process::{enter, KernelGuard};
 
@@ -31,10 +31,10 @@ pub extern "C" fn sys_mmap(
 
 /// A protection that is allowed: nothing unknown, and never writable and executable at once.
 fn check_protection(protection: u64) -> Result<(), Errno> {
-    if protection & !(READ | WRITE | EXECUTE) != 0 {
+    if protection & !(PROT_READ | PROT_WRITE | PROT_EXEC) != 0 {
         return Err(Errno::InvalidArgument);
     }
-    if protection & (WRITE | EXECUTE) == WRITE | EXECUTE {
+    if protection & (PROT_WRITE | PROT_EXEC) == PROT_WRITE | PROT_EXEC {
         return Err(Errno::Access);
     }
     Ok(())

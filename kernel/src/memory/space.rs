@@ -14,9 +14,9 @@ pub const USER_END: u64 = 0x7fff_ffff_f000;
 /// Where `mmap` looks first.
 pub const MAP_START: u64 = 0x2000_0000_0000;
 
-pub const READ: u64 = 1;
-pub const WRITE: u64 = 2;
-pub const EXECUTE: u64 = 4;
+pub const PROT_READ: u64 = 1;
+pub const PROT_WRITE: u64 = 2;
+pub const PROT_EXEC: u64 = 4;
 
 /// One process's page tables.
 pub struct AddressSpace {
@@ -32,10 +32,10 @@ fn entry_for(frame: u64, protection: u64) -> u64 {
     if protection != 0 {
         entry |= PRESENT | USER;
     }
-    if protection & WRITE != 0 {
+    if protection & PROT_WRITE != 0 {
         entry |= WRITABLE;
     }
-    if protection & EXECUTE == 0 {
+    if protection & PROT_EXEC == 0 {
         entry |= NO_EXECUTE;
     }
     entry

@@ -4,7 +4,7 @@ use crate::arch::gdt::{USER_CODE, USER_DATA};
 use crate::arch::traps::TrapFrame;
 use crate::calls::Errno;
 use crate::memory::frames::Frames;
-use crate::memory::space::{AddressSpace, EXECUTE, READ, USER_END, USER_START, WRITE};
+use crate::memory::space::{AddressSpace, PROT_EXEC, PROT_READ, USER_END, USER_START, PROT_WRITE};
 use crate::memory::{user, PAGE_SIZE};
 use crate::process::{scheduler, KernelGuard};
 
@@ -103,8 +103,8 @@ fn fill(
             load_segment(space, frames, file, header)?;
         }
     }
-    space.map_range(frames, STACK_TOP - STACK_PAGES * PAGE_SIZE..STACK_TOP, READ | WRITE)?;
-    space.map_page(frames, THREAD_BLOCK, READ | WRITE)?;
+    space.map_range(frames, STACK_TOP - STACK_PAGES * PAGE_SIZE..STACK_TOP, PROT_READ | PROT_WRITE)?;
+    space.map_page(frames, THREAD_BLOCK, PROT_READ | PROT_WRITE)?;
     let gs_self = THREAD_BLOCK + THREAD_GS_OFFSET;
     user::copy_out(space, THREAD_BLOCK, &THREAD_BLOCK.to_le_bytes())?;
     user::copy_out(space, gs_self, &gs_self.to_le_bytes())?;
@@ -122,14 +122,14 @@ fn load_segment(space: &mut AddressSpace, frames: &mut Frames, file: &[u8], head
     if address < USER_START || end > USER_END || memory_size < file_size as u64 {
         return Err(Errno::NotExecutable);
     }
-    let mut protection = READ;
+    let mut protection = PROT_READ;
     if flags & SEGMENT_WRITE != 0 {
-        protection |= WRITE;
+        protection |= PROT_WRITE;
     }
     if flags & SEGMENT_EXECUTE != 0 {
-        protection |= EXECUTE;
+        protection |= PROT_EXEC;
     }
-    if protection & (WRITE | EXECUTE) == WRITE | EXECUTE {
+    if protection & (PROT_WRITE | PROT_EXEC) == PROT_WRITE | PROT_EXEC {
         return Err(Errno::NotExecutable);
     }
     let start = address & !(PAGE_SIZE - 1);
