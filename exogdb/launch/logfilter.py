@@ -7,7 +7,7 @@ alone costs nothing and writes nothing.
 from exogdb.abi.entry import find_entry_path
 from exogdb.errors import AnalysisError
 from exogdb.launch.image import Image
-from exogdb.trace.execlog import TracePoints
+from exogdb.trace.points import TracePoints
 
 __all__ = ["find_trace_points", "log_filter"]
 

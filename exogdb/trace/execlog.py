@@ -28,8 +28,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from exogdb.trace.event import Entry, Return, address_space
+from exogdb.trace.points import TracePoints
 
-__all__ = ["LogDamage", "LogParser", "TracePoints", "decode_task_registers"]
+__all__ = ["LogDamage", "LogParser", "decode_task_registers"]
 
 _HEX = rb"([0-9a-f]{16})"
 _DUMP = re.compile(
@@ -46,28 +47,10 @@ _DUMP = re.compile(
     rb"(?:DR[^\n]*\n)+(?:CCS=[^\n]*\n)?EFER=[0-9a-f]{16}\n" % ((_HEX,) * 16)
 )
 _TRACE_LINE = re.compile(rb"Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/[^\n]*\n")
+# Beside `Trace` lines: a block is left before its first instruction, and will be written down again.
+_STARTED_OVER = "Stopped execution of TB chain before "
 _LARGEST_DUMP = 8192
 _TASK_REGISTER = re.compile(r"^CPU#(\d+)$(?:(?!^CPU#).)*?^TR =[0-9a-f]+ ([0-9a-f]+) ", re.MULTILINE | re.DOTALL)
-
-
-@dataclass(frozen=True)
-class TracePoints:
-    """Where the log is taken: the entry stub's first instruction, and the addresses after its dispatcher calls.
-
-    A return address must begin a translation block, which the instruction after a call always does.
-    """
-
-    entry: int
-    returns: frozenset[int]
-
-    @property
-    def dfilter(self) -> str:
-        """The value for QEMU's `-dfilter`.
-
-        >>> TracePoints(0x1000, frozenset({0x1040})).dfilter
-        '0x1000+1,0x1040+1'
-        """
-        return ",".join(f"{address:#x}+1" for address in (self.entry, *sorted(self.returns)))
 
 
 @dataclass
@@ -76,7 +59,8 @@ class LogDamage:
 
     `foreign_lines`: text that is no dump (another log item is switched on); `unfiltered`: dumps at other addresses
     (the filter is not this one); `announced_only`: `Trace` lines whose dump never came; `cpu_unknown`: dumps whose
-    CPU could not be told; `cut_bytes`: an incomplete dump at the end.
+    CPU could not be told; `cut_bytes`: an incomplete dump at the end. `repeated` is no damage: QEMU writes a block
+    down before it runs it, and again when an interrupt request made it start over; one of the two is dropped.
     """
 
     foreign_lines: int = 0
@@ -84,6 +68,7 @@ class LogDamage:
     announced_only: int = 0
     cpu_unknown: int = 0
     cut_bytes: int = 0
+    repeated: int = 0
     first_foreign: str = ""
 
     @property
@@ -107,8 +92,12 @@ class LogParser:
     _announced: dict[int, int] = field(default_factory=dict)
     _undecided: int = 0
     _task_cache: dict[bytes, int | None] = field(default_factory=dict)
+    _last: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        kept = self.points.kept
+        self._keeps_rbx, self._keeps_rbp = "rbx" in kept, "rbp" in kept
+        self._keeps_rest = kept >= {"r12", "r13", "r14", "r15"}
         self._entry = b"%016x" % self.points.entry
         self._returns = frozenset(b"%016x" % address for address in self.points.returns)
 
@@ -138,13 +127,24 @@ class LogParser:
         return self.damage
 
     def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Entry | Return | None:
-        (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, fs, task, cr3) = dump.groups()
+        registers = dump.groups()
+        (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, fs, task, cr3) = registers
+        if self._last.get(task) == registers:
+            self.damage.repeated += 1
+            self._find_cpu(task, rip)
+            return None
+        self._last[task] = registers
+        preserved = (
+            rbx if self._keeps_rbx else None,
+            rbp if self._keeps_rbp else None,
+            r12_to_r15 if self._keeps_rest else None,
+        )
         if rip == self._entry:
             return Entry(
                 self._find_cpu(task, rip),
                 address_space(int(cr3, 16)),
                 int(fs, 16),
-                (rbx, rbp, r12_to_r15),
+                preserved,
                 int(rax, 16),
                 (int(rdi, 16), int(rsi, 16), int(rdx, 16), int(r10, 16), int(r8, 16), int(r9, 16)),
                 int(rcx, 16),
@@ -156,7 +156,7 @@ class LogParser:
                 self._find_cpu(task, rip),
                 address_space(int(cr3, 16)),
                 int(fs, 16),
-                (rbx, rbp, r12_to_r15),
+                preserved,
                 int(rax, 16),
                 int(rsp, 16),
                 None,
@@ -207,7 +207,8 @@ class LogParser:
             self._note_foreign(text[position:])
 
     def _note_foreign(self, text: bytes) -> None:
-        lines = [line for line in text.decode("ascii", "replace").splitlines() if line.strip()]
+        text_lines = text.decode("ascii", "replace").splitlines()
+        lines = [line for line in text_lines if line.strip() and not line.startswith(_STARTED_OVER)]
         self.damage.foreign_lines += len(lines)
         if lines and not self.damage.first_foreign:
             self.damage.first_foreign = lines[0][:200]
@@ -227,6 +228,6 @@ def decode_task_registers(text: str) -> Mapping[int, int]:
     >>> decode_task_registers("CPU#0\\nRAX=0\\nTR =0030 a000 0 0\\nCPU#1\\nTR =0030 b000 0 0\\n")
     {40960: 0, 45056: 1}
     """
-    found = [(int(base, 16), int(cpu)) for cpu, base in _TASK_REGISTER.findall(text)]
+    found = [(int(base, 16), int(cpu)) for cpu, base in _TASK_REGISTER.findall(text.replace("\r", ""))]
     bases = [base for base, _ in found]
     return {base: cpu for base, cpu in found if bases.count(base) == 1}

@@ -16,6 +16,11 @@ class Lineage:
     seen: int = 0
     parent: dict[int, int] = field(default_factory=dict)
     _of_space: dict[int, int] = field(default_factory=dict)
+    _ending: set[int] = field(default_factory=set)
+
+    def knows(self, space: int) -> bool:
+        """Whether a process has been seen in `space`."""
+        return space in self._of_space
 
     def find(self, space: int) -> int:
         """The process in `space` now; a new one if that space has not been seen.
@@ -45,5 +50,18 @@ class Lineage:
         return child
 
     def end(self, space: int) -> None:
-        """exit: whatever is seen in `space` from now on is another process."""
-        self._of_space.pop(space, None)
+        """exit: one thread of the process in `space` is gone, perhaps the last one."""
+        self._ending.add(space)
+
+    def bury(self, space: int) -> None:
+        """No thread is in a call in `space`: after an exit, what is seen there next is another process.
+
+        >>> lineage = Lineage()
+        >>> first = lineage.find(0x1000)
+        >>> lineage.end(0x1000); lineage.bury(0x1000)
+        >>> lineage.find(0x1000)
+        2
+        """
+        if space in self._ending:
+            self._ending.discard(space)
+            self._of_space.pop(space, None)

@@ -6,9 +6,10 @@ callee-saved registers, which the dispatcher must give back as they were. A retu
 belongs to it. If several fit, the kernel stack decides: it belongs to one thread, and earlier returns have taught
 whose it is. Only when that does not decide either is the newest taken, and the call is marked ambiguous.
 
-    entry   ----------> IN_PROGRESS ---- a fitting return ------------------> RETURNED
+    entry   -- exit --> NEVER_RETURNED
+            ----------> IN_PROGRESS ---- a fitting return ------------------> RETURNED
                              |
-                             +---------- its thread enters again -----------> NEVER_RETURNED (exit, exec by iretq)
+                             +---------- its thread enters again -----------> NEVER_RETURNED (sigreturn)
     return that fits nothing:  the same kernel stack, another space: exec ---> RETURNED
                                result 0 and a parent's registers: fork ------> STARTED_BY_FORK
                                else ----------------------------------------> ENTERED_BEFORE
@@ -70,15 +71,17 @@ class Pairing:
 
     `registers_kept`: whether the entry stub leaves the callee-saved registers alone between the two points; if
     not, they are not compared. `fork_numbers` are calls that return twice, `exit_numbers` those that end a
-    process.
+    process, `exec_numbers` those that return in another address space. `newest` is the call entered last.
     """
 
     registers_kept: bool = True
     fork_numbers: frozenset[int] = frozenset()
     exit_numbers: frozenset[int] = frozenset()
+    exec_numbers: frozenset[int] = frozenset()
     lineage: Lineage = field(default_factory=Lineage)
     ambiguous: int = 0
     entries: int = 0
+    newest: Call | None = None
     _open: dict[int, list[_Open]] = field(default_factory=dict)
     _on_cpu: dict[int | None, _Open] = field(default_factory=dict)
     _owner_of_stack: "OrderedDict[int, tuple[_Thread, int | None]]" = field(default_factory=OrderedDict)
@@ -103,22 +106,30 @@ class Pairing:
     def _enter(self, entry: Entry) -> Iterator[Notice]:
         self.entries += 1
         thread = (entry.space, entry.fs_base)
+        if not self._open.get(entry.space):
+            self.lineage.bury(entry.space)
         abandoned = self._take_abandoned(entry, thread)
         if abandoned is not None:
             abandoned.call.state = CallState.NEVER_RETURNED
             kind = NoticeKind.RESUMED if abandoned.is_announced else NoticeKind.WHOLE
             abandoned.is_announced = True
-            if abandoned.call.number in self.exit_numbers:
-                self.lineage.end(entry.space)
             yield Notice(kind, abandoned.call)
         yield from self._announce_other(entry.cpu, None)
         opened = _Open(_begin(self.entries, self.lineage.find(entry.space), entry), thread, entry.preserved)
+        self.newest = opened.call
+        if entry.number in self.exit_numbers:
+            opened.call.state = CallState.NEVER_RETURNED
+            self.lineage.end(entry.space)
+            yield Notice(NoticeKind.WHOLE, opened.call)
+            return
         self._open.setdefault(entry.space, []).append(opened)
         self._on_cpu[entry.cpu] = opened
         if entry.number in self.fork_numbers:
             self._forks.append(opened)
 
     def _leave(self, event: Return) -> Iterator[Notice]:
+        if not self._open.get(event.space):
+            self.lineage.bury(event.space)
         opened = self._find_open(event) or self._find_executed(event)
         yield from self._announce_other(event.cpu, opened)
         if opened is None:
@@ -168,14 +179,25 @@ class Pairing:
             return False
         if event.user_rsp is not None and event.user_rsp != opened.call.user_rsp:
             return False
+        return self._keeps(opened, event)
+
+    def _keeps(self, opened: _Open, event: Return) -> bool:
         return not self.registers_kept or opened.preserved == event.preserved
 
     def _find_executed(self, event: Return) -> _Open | None:
-        """exec: the return is on the kernel stack of a thread whose call is open in another address space."""
-        owner = self._owner_of_stack.get(event.kernel_stack) if event.kernel_stack is not None else None
-        if owner is None or owner[0][0] == event.space:
+        """exec: the return is on the kernel stack of a thread whose call is open in another address space.
+
+        Where that stack has not been seen yet, an open exec with the same registers is looked for.
+        """
+        if self.lineage.knows(event.space):
             return None
-        fitting = [each for each in self._open.get(owner[0][0], ()) if _is_near(each.call.user_rsp, owner[1])]
+        owner = self._owner_of_stack.get(event.kernel_stack) if event.kernel_stack is not None else None
+        if owner is not None:
+            fitting = [each for each in self._open.get(owner[0][0], ()) if _is_near(each.call.user_rsp, owner[1])]
+            if len(fitting) == 1:
+                return fitting[0]
+        calls = [each for opened in self._open.values() for each in opened]
+        fitting = [each for each in calls if each.call.number in self.exec_numbers and self._keeps(each, event)]
         return fitting[0] if len(fitting) == 1 else None
 
     def _begin_unseen(self, event: Return) -> Call:
@@ -195,9 +217,9 @@ class Pairing:
         return call
 
     def _is_child(self, fork: _Open, event: Return) -> bool:
-        if event.result != 0 or event.space == fork.call.space or event.fs_base != fork.thread[1]:
+        if event.result != 0 or self.lineage.knows(event.space) or event.fs_base != fork.thread[1]:
             return False
-        return not self.registers_kept or fork.preserved == event.preserved
+        return self._keeps(fork, event)
 
     def _remember_stack(self, event: Return, user_rsp: int | None) -> None:
         if event.kernel_stack is None:

@@ -18,7 +18,7 @@ from typing import Any
 from exogdb.errors import FormatError
 from exogdb.trace.call import Call, CallState
 
-__all__ = ["FORMAT", "VERSION", "Header", "Record", "call_from_json", "call_to_json", "read_record"]
+__all__ = ["FORMAT", "VERSION", "Header", "Record", "Shown", "call_from_json", "call_to_json", "read_record"]
 
 FORMAT = "exogdb-trace"
 VERSION = 1
@@ -39,13 +39,23 @@ class Header:
         return {"format": FORMAT, "version": VERSION} | self.__dict__
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A call in words, as the writer knew them: `arguments` each as `name=value`, `program` empty if unknown."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    result: str = ""
+    program: str = ""
+
+
 @dataclass
 class Record:
-    """A whole file. `shown` holds, call by call, the name and the decoded arguments as the writer knew them."""
+    """A whole file: the calls, and beside each of them its words."""
 
     header: Header
     calls: list[Call] = field(default_factory=list)
-    shown: list[tuple[str, list[str], str]] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
     end: dict[str, Any] | None = None
 
     @property
@@ -54,22 +64,23 @@ class Record:
         return self.end is not None
 
 
-def call_to_json(call: Call, name: str, arguments: Iterable[str], result: str) -> dict[str, Any]:
+def call_to_json(call: Call, shown: Shown) -> dict[str, Any]:
     """One call as a line of the file, with the text that a user would read beside the raw values."""
     return {
         "seq": call.sequence,
         "cpu": call.cpu,
         "process": call.process,
+        "program": shown.program,
         "space": _hex(call.space),
         "nr": call.number,
-        "name": name,
+        "name": shown.name,
         "args": None if call.arguments is None else [_hex(value) for value in call.arguments],
-        "shown": list(arguments),
+        "shown": list(shown.arguments),
         "rip": _hex(call.user_rip),
         "rsp": _hex(call.user_rsp),
         "state": call.state.value,
         "result": _hex(call.result),
-        "shown_result": result,
+        "shown_result": shown.result,
         "entry_ns": call.entry_ns,
         "exit_ns": call.exit_ns,
         "return_cpu": call.return_cpu,
@@ -122,7 +133,8 @@ def read_record(lines: Iterable[str]) -> Record:
                 record.end = line["end"]
             else:
                 record.calls.append(call_from_json(line))
-                record.shown.append((line["name"], line["shown"], line["shown_result"]))
+                words = (line["name"], tuple(line["shown"]), line["shown_result"], line["program"])
+                record.shown.append(Shown(*words))
         except (ValueError, KeyError, TypeError):
             broken = number
     return record

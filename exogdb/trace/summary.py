@@ -1,6 +1,7 @@
 """What a trace comes to: per system call how often, how often in error, and how long.
 
-Latencies are kept as they are, so that percentiles are exact; one number costs eight bytes of memory a call.
+Latencies are kept as they are, so that percentiles are exact; one number costs eight bytes of memory a call. A
+latency of 0 means that the clock was too coarse for it: entry and return were read at the same instant.
 """
 
 from array import array
@@ -92,13 +93,18 @@ def percentile(ordered: list[int], percent: int) -> int:
 def histogram(values_ns: Iterable[int]) -> list[tuple[int, int]]:
     """Counts per power of two: `(lower bound, count)`, without gaps between the first and the last bucket.
 
-    >>> histogram([3, 5, 6, 17])
-    [(2, 1), (4, 2), (8, 0), (16, 1)]
+    Zeros, which are no measurements, have a bucket of their own in front.
+
+    >>> histogram([0, 3, 5, 6, 17])
+    [(0, 1), (2, 1), (4, 2), (8, 0), (16, 1)]
     """
-    counts: dict[int, int] = {}
+    zeros, counts = 0, dict[int, int]()
     for value in values_ns:
-        exponent = max(value, 1).bit_length() - 1
+        if value <= 0:
+            zeros += 1
+            continue
+        exponent = value.bit_length() - 1
         counts[exponent] = counts.get(exponent, 0) + 1
-    if not counts:
-        return []
-    return [(1 << exponent, counts.get(exponent, 0)) for exponent in range(min(counts), max(counts) + 1)]
+    measured = range(min(counts), max(counts) + 1) if counts else ()
+    buckets = [(1 << exponent, counts.get(exponent, 0)) for exponent in measured]
+    return [(0, zeros), *buckets] if zeros else buckets

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exogdb.trace.event import Entry, Return
-from exogdb.trace.execlog import LogParser, TracePoints, decode_task_registers
+from exogdb.trace.execlog import LogParser, decode_task_registers
+from exogdb.trace.points import TracePoints
 from tests.unit.trace.logtext import ENTRY, RETURN, Dump, announce
 
 _POINTS = TracePoints(ENTRY, frozenset({RETURN}))
@@ -60,6 +61,22 @@ def test_a_dump_of_a_cpu_with_more_registers_is_read() -> None:
     assert event.number == 7
 
 
+def test_a_block_that_was_started_over_is_one_event() -> None:
+    """An interrupt request makes QEMU leave a block before its first instruction, and write it down again."""
+    parser = LogParser(_POINTS, {0xA000: 0, 0xB000: 1})
+    entry, other = Dump(rax=4, task=0xA000), Dump(rax=4, task=0xB000)
+    after = Dump(rip=RETURN, rax=7, task=0xA000)
+    events = list(parser.feed(entry.text + other.text + entry.text + after.text + after.text + entry.text))
+    assert [type(event) for event in events] == [Entry, Entry, Return, Entry]
+    assert parser.finish().repeated == 2
+
+
+def test_registers_that_the_stub_changes_are_not_compared() -> None:
+    points = TracePoints(ENTRY, frozenset({RETURN}), frozenset({"rbp", "r12", "r13", "r14", "r15"}))
+    first, second = LogParser(points).feed(Dump(rbx=1).text + Dump(rip=RETURN, rbx=2).text)
+    assert first.preserved == second.preserved
+
+
 def test_the_cpu_comes_from_the_task_register() -> None:
     parser = LogParser(_POINTS, {0xA000: 0, 0xB000: 1})
     events = list(parser.feed(Dump(task=0xB000).text + Dump(task=0xA000).text))
@@ -110,7 +127,7 @@ def test_a_log_cut_off_in_the_middle_of_a_dump_is_reported() -> None:
 
 def test_other_text_in_the_log_is_counted_and_quoted() -> None:
     parser = LogParser(_POINTS)
-    text = Dump().text + b"Servicing hardware INT=0x20\n" + Dump().text
+    text = Dump().text + b"Servicing hardware INT=0x20\n" + Dump(rip=RETURN).text
     assert len(list(parser.feed(text))) == 2
     damage = parser.finish()
     assert (damage.foreign_lines, damage.first_foreign) == (1, "Servicing hardware INT=0x20")
@@ -129,6 +146,11 @@ def test_endless_other_text_does_not_pile_up() -> None:
     assert len(parser._rest) < 20_000
     parser.finish()
     assert parser.damage.foreign_lines == 100_000
+
+
+def test_the_monitor_ends_its_lines_as_a_terminal_does() -> None:
+    text = "\r\nCPU#0\r\nRAX=0\r\nTR =0030 a000 67 0\r\nCPU#1\r\nTR =0030 b000 67 0\r\n"
+    assert decode_task_registers(text) == {0xA000: 0, 0xB000: 1}
 
 
 @pytest.mark.parametrize("shared", [0, 0xFFFF800000105000])

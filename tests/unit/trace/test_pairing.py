@@ -107,13 +107,27 @@ def test_what_cannot_be_told_apart_is_marked() -> None:
     assert pairing.ambiguous == 1
 
 
-def test_exit_never_returns_and_its_page_table_becomes_another_process() -> None:
+def test_exit_is_told_at_once_and_its_page_table_becomes_another_process() -> None:
     pairing = Pairing(exit_numbers=frozenset({_EXIT}))
     notices = _feed(pairing, _enter(0x1000, _EXIT), _enter(0x2000, 4), _leave(0x2000), _enter(0x1000, 4))
-    exits = [notice for notice in notices if notice.call.number == _EXIT]
-    assert [notice.kind for notice in exits] == [NoticeKind.UNFINISHED, NoticeKind.RESUMED]
-    assert exits[-1].call.state is CallState.NEVER_RETURNED
+    assert (notices[0].kind, notices[0].call.state) == (NoticeKind.WHOLE, CallState.NEVER_RETURNED)
     assert [call.process for call in pairing.still_open()] == [3]
+
+
+def test_a_return_is_never_given_to_an_exit() -> None:
+    """exec takes the frames that an exit has freed: the new image's first return is in the dead one's space."""
+    pairing = Pairing(exit_numbers=frozenset({_EXIT}), exec_numbers=frozenset({_EXEC}))
+    notices = _feed(pairing, _enter(0x1000, _EXIT), _enter(0x2000, _EXEC), _leave(0x1000, 0))
+    assert _told(notices) == [(NoticeKind.WHOLE, _EXIT, None), (NoticeKind.WHOLE, _EXEC, 0)]
+    assert [notice.call.process for notice in notices] == [1, 2]
+
+
+def test_a_call_that_does_not_return_ends_when_its_thread_enters_again() -> None:
+    notices = _feed(Pairing(), _enter(0x1000, 15), _enter(0x1000, 4), _leave(0x1000))
+    assert [(notice.call.number, notice.call.state) for notice in notices] == [
+        (15, CallState.NEVER_RETURNED),
+        (4, CallState.RETURNED),
+    ]
 
 
 def test_the_child_of_a_fork_is_followed() -> None:
@@ -138,6 +152,18 @@ def test_exec_is_followed_into_the_new_address_space() -> None:
     assert (call.number, call.state, call.space, call.return_space) == (_EXEC, CallState.RETURNED, 0x1000, 0x5000)
     (notice,) = _feed(pairing, _enter(0x5000, 4), _leave(0x5000))
     assert notice.call.process == 1
+
+
+def test_the_first_call_of_a_process_may_be_exec() -> None:
+    """Nothing has returned on its kernel stack yet, so that only the registers tell."""
+    pairing = Pairing(exec_numbers=frozenset({_EXEC}))
+    notices = _feed(
+        pairing,
+        _enter(0x1000, _RECEIVE, kept="child"),
+        _enter(0x2000, _EXEC, kept="child", cpu=1),
+        _leave(0x5000, 0, kept="child", stack=0xF000, cpu=1),
+    )
+    assert [(notice.call.number, notice.call.return_space) for notice in notices] == [(_EXEC, 0x5000)]
 
 
 def test_what_is_open_at_the_end_is_told_once() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from exogdb.errors import FormatError
 from exogdb.trace.call import Call, CallState
-from exogdb.trace.record import Header, call_from_json, call_to_json, read_record
+from exogdb.trace.record import Header, Shown, call_from_json, call_to_json, read_record
 
 _HEADER = Header(engine="execution log", clock="host", kernel="exo-os.elf", cpus=2)
 _U64 = st.integers(0, (1 << 64) - 1)
@@ -36,12 +36,12 @@ _CALLS = st.builds(
 
 @given(_CALLS)
 def test_a_call_survives_the_file(call: Call) -> None:
-    line = json.dumps(call_to_json(call, "ipc_send", ["channel=3"], "0"))
+    line = json.dumps(call_to_json(call, Shown("ipc_send", ("channel=3",), "0", "ping")))
     assert call_from_json(json.loads(line)) == call
 
 
 def _lines(*calls: Call) -> list[str]:
-    body = [json.dumps(call_to_json(call, "getpid", [], "7")) for call in calls]
+    body = [json.dumps(call_to_json(call, Shown("getpid", (), "7"))) for call in calls]
     return [json.dumps(_HEADER.to_json()), *body, json.dumps({"end": {"calls": len(calls), "lost": 0}})]
 
 
@@ -50,7 +50,7 @@ def test_a_whole_file() -> None:
     record = read_record(_lines(call, call))
     assert record.header == _HEADER
     assert record.calls == [call, call]
-    assert record.shown == [("getpid", [], "7")] * 2
+    assert record.shown == [Shown("getpid", (), "7")] * 2
     assert record.is_complete
 
 

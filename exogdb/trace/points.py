@@ -1,0 +1,62 @@
+"""Where a kernel's system calls are seen: entering the stub, and coming back from its dispatcher.
+
+The return is taken right after the call of the dispatcher: the result is in rax, and the instruction after a call
+always begins a translation block, which is what QEMU's log goes by. `sysretq` itself need not begin one.
+"""
+
+from dataclasses import dataclass
+
+from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.location import InRegister
+from exogdb.errors import AnalysisError
+
+__all__ = ["CALLEE_SAVED", "TracePoints", "find_trace_points"]
+
+CALLEE_SAVED = frozenset({"rbx", "rbp", "r12", "r13", "r14", "r15"})
+
+
+@dataclass(frozen=True)
+class TracePoints:
+    """Virtual addresses. `kept` are the callee-saved registers that the stub leaves alone between the two.
+
+    `exits` are the last `swapgs` of every way back, if all returns and nothing else go through them: there the
+    machine is the user's again. Breakpoints may be there instead of at `returns`.
+    """
+
+    entry: int
+    returns: frozenset[int]
+    kept: frozenset[str] = CALLEE_SAVED
+    exits: frozenset[int] = frozenset()
+
+    @property
+    def dfilter(self) -> str:
+        """The value for QEMU's `-dfilter`.
+
+        >>> TracePoints(0x1000, frozenset({0x1040})).dfilter
+        '0x1000+1,0x1040+1'
+        """
+        return ",".join(f"{address:#x}+1" for address in (self.entry, *sorted(self.returns)))
+
+
+def find_trace_points(path: EntryPath) -> TracePoints:
+    """The points of a stub that has been analysed.
+
+    :raise AnalysisError: it calls no dispatcher, so that there is no return to be seen.
+    """
+    dispatcher = path.dispatcher
+    if dispatcher is None:
+        raise AnalysisError(f"the entry stub at {path.entry:#x} calls no dispatcher, so no return can be seen")
+    at_call = path.state_at(dispatcher.call_address)
+    registers = at_call.registers if at_call is not None else {}
+    kept = frozenset(name for name in CALLEE_SAVED if registers.get(name) == InRegister(name))
+    return TracePoints(path.entry, frozenset({dispatcher.return_address}), kept, _find_exits(path))
+
+
+def _find_exits(path: EntryPath) -> frozenset[int]:
+    """Only a path without branches is sure to pass its one `swapgs`, and to be nobody else's."""
+    swaps = [each.address for each in path.swapgs if each.on_exit]
+    is_straight = len(path.exits) == 1 and not any(each.on_exit for each in path.comparisons)
+    if len(swaps) != 1 or not is_straight or path.doubts:
+        return frozenset()
+    state = path.state_at(swaps[0])
+    return frozenset(swaps) if state is not None and state.stack == "user" else frozenset()

@@ -1,0 +1,118 @@
+"""Between an engine and whatever is made of a trace: pairing, choosing, counting.
+
+An engine calls `feed` for every event that it sees, of every system call: pairing needs them all. Only the chosen
+ones reach `write`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from exogdb.trace.call import Call, CallState
+from exogdb.trace.event import Entry, Return
+from exogdb.trace.pairing import Notice, Pairing
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = ["Numbers", "Observer", "Sink", "StoppedCpu"]
+
+
+class Numbers(Protocol):
+    """A set of system-call numbers, such as `exogdb.abi.choice.Choice`."""
+
+    def __contains__(self, number: int, /) -> bool: ...
+
+
+class StoppedCpu(ReadableMemory, Protocol):
+    """A CPU that an engine has stopped at a call's entry or return: its memory and registers."""
+
+    def registers(self) -> Mapping[str, int]:
+        """By GDB's names, unsigned."""
+        ...
+
+
+class Observer(Protocol):
+    """Looks at the guest while it is stopped for a call that was chosen, before anything is written about it."""
+
+    def at_entry(self, call: Call, cpu: StoppedCpu) -> None:
+        """The call has just been entered."""
+        ...
+
+    def at_return(self, call: Call, cpu: StoppedCpu) -> None:
+        """The call is about to return."""
+        ...
+
+
+@dataclass
+class Sink:
+    """Passes on the notices about calls whose number is in `choice`, until `most` of them have been entered.
+
+    `most` None is without limit; how the last ones end is still told. Calls whose number is not known (entered
+    before the trace) are passed on only if everything is chosen (`choice` None).
+
+    `observers` are told of entries and returns only by an engine that stops the guest; it sets `cpu`. `flush` is
+    called when the engine has nothing more at hand.
+    """
+
+    write: Callable[[Notice], None]
+    choice: Numbers | None = None
+    most: int | None = None
+    pairing: Pairing = field(default_factory=Pairing)
+    observers: Sequence[Observer] = ()
+    cpu: StoppedCpu | None = None
+    flush: Callable[[], None] = lambda: None
+    shown: int = 0
+    returns: int = 0
+    _last: int = 0
+    _admitted: set[int] = field(default_factory=set)
+
+    def feed(self, event: Entry | Return) -> None:
+        """Take one event, in the order in which they happened."""
+        if isinstance(event, Return):
+            self.returns += 1
+        for notice in self.pairing.feed(event):
+            self._admit(notice.call)
+            self._pass_on(notice)
+        newest = self.pairing.newest
+        if newest is None or not isinstance(event, Entry):
+            return
+        self._admit(newest)
+        if self.cpu is not None and newest.sequence in self._admitted:
+            for observer in self.observers:
+                observer.at_entry(newest, self.cpu)
+
+    def finish(self) -> None:
+        """The end of the trace: tell of the calls that are still in progress."""
+        for notice in self.pairing.finish():
+            self._pass_on(notice)
+        self.flush()
+
+    def still_open(self) -> list[Call]:
+        """The admitted calls that have not returned, oldest first."""
+        return [call for call in self.pairing.still_open() if call.sequence in self._admitted]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `most` calls have been entered, so that the engine may stop."""
+        return self.most is not None and self.shown >= self.most
+
+    def _admit(self, call: Call) -> None:
+        """Decide about a call when it is seen first."""
+        if call.sequence <= self._last:
+            return
+        self._last = call.sequence
+        is_chosen = self.choice is None or (call.number is not None and call.number in self.choice)
+        if is_chosen and not self.is_full:
+            self.shown += 1
+            self._admitted.add(call.sequence)
+
+    def _pass_on(self, notice: Notice) -> None:
+        call = notice.call
+        is_unseen = call.sequence == 0
+        if call.sequence not in self._admitted and not (is_unseen and self.choice is None and not self.is_full):
+            return
+        if call.state is not CallState.IN_PROGRESS:
+            self._admitted.discard(call.sequence)
+        if self.cpu is not None and call.state is CallState.RETURNED:
+            for observer in self.observers:
+                observer.at_return(call, self.cpu)
+        self.write(notice)

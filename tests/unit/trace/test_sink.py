@@ -1,0 +1,55 @@
+"""exogdb/trace/sink.py: only the chosen calls, and no more than wanted."""
+
+from exogdb.trace.event import Entry, Return
+from exogdb.trace.pairing import Notice, NoticeKind
+from exogdb.trace.sink import Sink
+
+
+def _enter(space: int, number: int) -> Entry:
+    return Entry(0, space, 0, None, number, (0, 0, 0, 0, 0, 0), 0x400000, 0x7000, None)
+
+
+def _leave(space: int) -> Return:
+    return Return(0, space, 0, None, 7, None, None, None)
+
+
+def _run(sink: Sink, *events: Entry | Return) -> None:
+    for event in events:
+        sink.feed(event)
+    sink.finish()
+
+
+def test_only_the_chosen_numbers_are_passed_on_but_all_are_paired() -> None:
+    notices: list[Notice] = []
+    sink = Sink(notices.append, choice={101})
+    _run(sink, _enter(0x1000, 4), _enter(0x2000, 101), _leave(0x2000), _leave(0x1000), _leave(0x9000))
+    assert [(notice.kind, notice.call.number) for notice in notices] == [(NoticeKind.WHOLE, 101)]
+    assert (sink.pairing.entries, sink.returns, sink.shown) == (2, 3, 1)
+
+
+def test_a_full_sink_still_tells_how_a_call_ended_that_it_has_begun() -> None:
+    notices: list[Notice] = []
+    sink = Sink(notices.append, most=2)
+    other: list[Entry | Return] = [_enter(0x2000, 4), _leave(0x2000)]
+    _run(sink, _enter(0x1000, 102), *other, *other, _leave(0x1000), _enter(0x1000, 102))
+    assert sink.is_full
+    assert [(notice.kind, notice.call.number) for notice in notices] == [
+        (NoticeKind.UNFINISHED, 102),
+        (NoticeKind.WHOLE, 4),
+        (NoticeKind.RESUMED, 102),
+    ]
+    assert (sink.shown, sink.still_open()) == (2, [])
+
+
+def test_the_calls_that_are_counted_are_the_first_to_enter_whatever_returns_first() -> None:
+    notices: list[Notice] = []
+    sink = Sink(notices.append, most=1)
+    _run(sink, _enter(0x1000, 102), _enter(0x2000, 4), _leave(0x2000))
+    assert [(notice.kind, notice.call.number) for notice in notices] == [(NoticeKind.UNFINISHED, 102)]
+    assert [call.number for call in sink.still_open()] == [102]
+
+
+def test_without_a_choice_returns_from_before_the_trace_are_told() -> None:
+    notices: list[Notice] = []
+    _run(Sink(notices.append), _leave(0x9000))
+    assert [notice.kind for notice in notices] == [NoticeKind.RESUMED]
