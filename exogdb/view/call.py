@@ -1,0 +1,146 @@
+"""The words of a call: its name, its arguments by name and type, its result.
+
+An argument's type comes from the handler's debug info; where there is none all six registers are shown, as `arg1`
+to `arg6`. Text behind a pointer is shown only as far as the engine could prove that it is what the call was given.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from exogdb.abi.numbers import NumberTable
+from exogdb.trace.call import Call, to_signed
+from exogdb.trace.signature import Kind, Parameter, Signature
+
+__all__ = ["CallWords", "quote"]
+
+_LARGEST_DECIMAL = 1 << 20
+_LONGEST_TEXT = 32
+
+
+def _no_text(_call: Call, _index: int) -> bytes | None:
+    return None
+
+
+def _no_stack(_call: Call) -> list[str]:
+    return []
+
+
+def _no_program(_address: int) -> str:
+    return ""
+
+
+@dataclass
+class CallWords:
+    """Implements `exogdb.view.trace.CallDescription`.
+
+    `read_text(call, index)` gives the bytes that argument `index` (from 0) points at, or None where they are not
+    known for certain; `find_program(user_rip)` names a program; `errors` maps an error's number to its name.
+    """
+
+    numbers: NumberTable
+    signatures: Mapping[int, Signature] = field(default_factory=dict)
+    errors: Mapping[int, str] = field(default_factory=dict)
+    read_text: Callable[[Call, int], bytes | None] = _no_text
+    find_program: Callable[[int], str] = _no_program
+    find_stack: Callable[[Call], list[str]] = _no_stack
+
+    def name(self, number: int | None) -> str:
+        """The name in the kernel's table, or the number."""
+        return "?" if number is None else self.numbers.name_of(number)
+
+    def arguments(self, call: Call) -> list[str]:
+        """Each argument as `name=value`; none where the entry was not seen."""
+        if call.arguments is None or call.number is None:
+            return []
+        signature = self.signatures.get(call.number)
+        if signature is None:
+            return [f"arg{index}={value:#x}" for index, value in enumerate(call.arguments, start=1)]
+        pairs = zip(signature.parameters, call.arguments, strict=False)
+        return [
+            f"{parameter.name}={self._argument(call, index, parameter, value)}"
+            for index, (parameter, value) in enumerate(pairs)
+        ]
+
+    def outputs(self, call: Call) -> list[str]:
+        """The buffers that the call filled, where their content is known."""
+        signature = self.signatures.get(call.number) if call.number is not None else None
+        if signature is None:
+            return []
+        filled = [(index, each.name) for index, each in enumerate(signature.parameters) if each.is_output]
+        found = [(name, self.read_text(call, index)) for index, name in filled]
+        return [f"{name}={quote(text)}" for name, text in found if text is not None]
+
+    def result(self, call: Call) -> str:
+        """The value in decimal, or in hex where it looks like an address; errors by name."""
+        if call.result is None:
+            return "?"
+        if call.failed:
+            value = to_signed(call.result)
+            name = self.errors.get(-value)
+            return f"{value} {name}" if name else str(value)
+        return _number(call.result)
+
+    def program(self, call: Call) -> str:
+        """The program whose code made the call."""
+        return self.find_program(call.user_rip) if call.user_rip is not None else ""
+
+    def stack(self, call: Call) -> list[str]:
+        """The caller's backtrace, if the engine recorded one."""
+        return self.find_stack(call)
+
+    def _argument(self, call: Call, index: int, parameter: Parameter, value: int) -> str:
+        match parameter.kind:
+            case Kind.SIGNED:
+                return str(_narrow(value, parameter.bits))
+            case Kind.UNSIGNED:
+                return _number(value & ((1 << parameter.bits) - 1))
+            case Kind.FLAGS:
+                return _flags(value & ((1 << parameter.bits) - 1), parameter.constants)
+            case Kind.TEXT | Kind.BUFFER:
+                text = self.read_text(call, index)
+                return f"{value:#x}" if text is None else f"{value:#x} {quote(text)}"
+            case Kind.POINTER:
+                return f"{value:#x}" if value else "NULL"
+
+
+def quote(text: bytes) -> str:
+    """The bytes as a C string of at most 32 characters; `...` stands for more.
+
+    >>> print(quote(b"hi\\n"), quote(b"x" * 33))
+    "hi\\n" "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"...
+    """
+    shown = text[:_LONGEST_TEXT].decode("latin-1")
+    inner = "".join(_escape(letter) for letter in shown)
+    return f'"{inner}"' + ("..." if len(text) > _LONGEST_TEXT else "")
+
+
+def _escape(letter: str) -> str:
+    simple = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", '"': '\\"', "\\": "\\\\"}
+    if letter in simple:
+        return simple[letter]
+    return letter if " " <= letter <= "~" else f"\\x{ord(letter):02x}"
+
+
+def _narrow(value: int, bits: int) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def _number(value: int) -> str:
+    return str(value) if value < _LARGEST_DECIMAL else f"{value:#x}"
+
+
+def _flags(value: int, constants: Mapping[str, int]) -> str:
+    """The constants that are set, unknown bits kept.
+
+    >>> _flags(0x43, {"O_WRONLY": 1, "O_CREAT": 0x40, "O_RDONLY": 0})
+    'O_WRONLY|O_CREAT|0x2'
+    """
+    if not value:
+        return next((name for name, bit in constants.items() if bit == 0), "0")
+    names, rest = [], value
+    for name, bits in constants.items():
+        if bits and rest & bits == bits:
+            names.append(name)
+            rest &= ~bits
+    return "|".join([*names, f"{rest:#x}"] if rest or not names else names)

@@ -1,0 +1,119 @@
+"""A summary as a table, the busiest system call first, with histograms of their latencies.
+
+::
+
+      calls   share  errors  open     min  median     p99     max  system call
+      1,204   54.1%       0     1   11 us   14 us   80 us  1.2 ms  ipc_send
+
+Times are on the clock that the trace names. `short` is a time below that clock's resolution: the log's records
+carry no time, so that a call whose entry and return were read together has no measurable length.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from exogdb.trace.summary import CallSummary, Summary, histogram
+from exogdb.view.style import Style
+from exogdb.view.trace import format_latency
+
+__all__ = ["render_histogram", "render_summary", "summary_to_json"]
+
+_BAR_WIDTH = 40
+_MOST_HISTOGRAMS = 5
+_HEADINGS = ("calls", "share", "errors", "open", "min", "median", "p99", "max", "system call")
+
+
+def render_summary(
+    summary: Summary, name_of: Callable[[int | None], str], clock: str, style: Style, *, histograms: bool = True
+) -> str:
+    """The table, then histograms of the five busiest calls whose latency is known."""
+    from tabulate import tabulate
+
+    if not summary.total:
+        return "no system call was made in that time"
+    rows = [_row(entry, summary.total, name_of, style) for entry in summary.by_count()]
+    aligned = ("right",) * 8 + ("left",)
+    parts = [tabulate(rows, headers=_HEADINGS, tablefmt="plain", colalign=aligned, disable_numparse=True)]
+    parts.append(f"{summary.total:,} calls; times: {clock}")
+    if summary.unseen:
+        parts.append(
+            f"{summary.unseen:,} returns of calls entered before the trace, or of forks' children, not counted"
+        )
+    if histograms:
+        if any(0 in entry.latencies_ns for entry in summary.calls.values()):
+            parts.append(
+                "short: entry and return were read together, so that this clock cannot tell how long it took"
+            )
+        parts += [
+            f"\n{style.paint('heading', name_of(entry.number))}\n{render_histogram(entry)}"
+            for entry in summary.by_count()[:_MOST_HISTOGRAMS]
+            if any(entry.latencies_ns)
+        ]
+    return "\n".join(parts)
+
+
+def render_histogram(entry: CallSummary) -> str:
+    """Counts per power of two of the latency, as bars.
+
+    >>> entry = CallSummary(4)
+    >>> entry.latencies_ns.extend([300, 600, 700])
+    >>> print(render_histogram(entry))
+      256 ns |####################                    | 1
+      512 ns |########################################| 2
+    """
+    buckets = histogram(entry.latencies_ns)
+    largest = max((count for _, count in buckets), default=0)
+    return "\n".join(
+        f"{format_latency(low):>8} |{'#' * -(-count * _BAR_WIDTH // largest):<{_BAR_WIDTH}}| {count:,}"
+        for low, count in buckets
+    )
+
+
+def summary_to_json(summary: Summary, name_of: Callable[[int | None], str], clock: str) -> dict[str, Any]:
+    """The same as one object; `latency_ns` is null where no call had both times."""
+    return {
+        "clock": clock,
+        "calls": summary.total,
+        "unseen": summary.unseen,
+        "syscalls": [_entry_to_json(entry, summary.total, name_of) for entry in summary.by_count()],
+    }
+
+
+def _row(entry: CallSummary, total: int, name_of: Callable[[int | None], str], style: Style) -> list[str]:
+    latency = entry.latency()
+    times = ["-"] * 4
+    if latency is not None:
+        spread = (latency.minimum_ns, latency.median_ns, latency.p99_ns, latency.maximum_ns)
+        times = [format_latency(value) for value in spread]
+    errors = f"{entry.errors:,}"
+    return [
+        f"{entry.count:,}",
+        f"{entry.count / total:.1%}",
+        style.paint("bad", errors) if entry.errors else errors,
+        f"{entry.unfinished:,}",
+        *times,
+        style.paint("name", name_of(entry.number)),
+    ]
+
+
+def _entry_to_json(entry: CallSummary, total: int, name_of: Callable[[int | None], str]) -> dict[str, Any]:
+    latency = entry.latency()
+    return {
+        "number": entry.number,
+        "name": name_of(entry.number),
+        "count": entry.count,
+        "share": entry.count / total,
+        "errors": entry.errors,
+        "unfinished": entry.unfinished,
+        "latency_ns": None
+        if latency is None
+        else {
+            "count": latency.count,
+            "total": latency.total_ns,
+            "min": latency.minimum_ns,
+            "median": latency.median_ns,
+            "p99": latency.p99_ns,
+            "max": latency.maximum_ns,
+        },
+        "histogram": [{"from_ns": low, "count": count} for low, count in histogram(entry.latencies_ns)],
+    }
