@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from exogdb.errors import ExoError
+from exogdb.errors import ExoError, UsageError
 from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
 from exogdb.launch.qemu import Machine
@@ -65,6 +65,10 @@ def _parser() -> ArgumentParser:
     demo = commands.add_parser("demo", help="stop at an IPC send and show everything there is to see")
     _add_start_options(demo)
     demo.set_defaults(body=_run, attach=None, ex=DEMO_COMMANDS, farewell=DEMO_FAREWELL)
+    report = commands.add_parser("report", help="make a page of a recorded trace")
+    report.add_argument("file", metavar="FILE", type=Path, help="what `exo-syscall record FILE` wrote")
+    report.add_argument("--output", metavar="HTML", type=Path, help="where the page goes (default FILE.html)")
+    report.set_defaults(body=_report)
     return parser
 
 
@@ -104,3 +108,18 @@ def _run(options: Namespace, qemu: tuple[str, ...]) -> int:
         image, machine, options.gdb, options.attach, tuple(options.ex), farewell, interactive, options.seconds
     )
     return run(plan)
+
+
+def _report(options: Namespace, _qemu: tuple[str, ...]) -> int:
+    from exogdb.trace.record import read_record
+    from exogdb.view.report import render_report
+
+    output = options.output or options.file.with_name(options.file.name + ".html")
+    try:
+        with options.file.open(encoding="utf-8") as lines:
+            record = read_record(lines)
+        output.write_text(render_report(record), encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{options.file}: {error}") from error
+    print(f"{output}: {len(record.calls):,} calls; open it in any browser, it needs no network")
+    return 0

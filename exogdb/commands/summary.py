@@ -1,0 +1,61 @@
+"""`exo-syscall summary`: how often each call is made, how often it fails, and how long it takes."""
+
+from argparse import Namespace
+
+import gdb
+
+from exogdb.commands.registry import Output, command
+from exogdb.commands.tracing import (
+    add_trace_arguments,
+    complete_choice_of_kernel,
+    make_sink,
+    render_end,
+    render_start,
+)
+from exogdb.target.outlet import Outlet
+from exogdb.target.session import Session
+from exogdb.target.tracing import prepare_tracing
+from exogdb.trace.pairing import Notice, NoticeKind
+from exogdb.trace.summary import Summary
+from exogdb.view.style import Style
+from exogdb.view.summary import render_summary, summary_to_json
+
+__all__: list[str] = []
+
+
+@command("exo-syscall summary", add_arguments=add_trace_arguments, complete=complete_choice_of_kernel)
+def summary(session: Session, options: Namespace) -> Output:
+    """Let the guest run until Ctrl-C, then show count, errors and latency of every system call.
+
+    Usage: exo-syscall summary [CHOICE] [--count N] [--for SECONDS] [--engine auto|log|stops] [--json]
+    Example: exo-syscall summary --for 5
+
+    Like `strace -c`, with a histogram of the latencies. CHOICE is written as for `exo-syscall break`.
+    """
+    tracing = prepare_tracing(session, options.engine)
+    found = Summary()
+
+    def count(notice: Notice) -> None:
+        if notice.kind is not NoticeKind.UNFINISHED:
+            found.add(notice.call)
+
+    sink = make_sink(tracing, options, count)
+    if not options.json:
+        gdb.write(render_start(tracing) + "\n")
+    outcome = tracing.run(sink, options.seconds, Outlet(private=options.json))
+    for call in sink.still_open():
+        found.add(call)
+
+    def name_of(number: int | None) -> str:
+        return "?" if number is None else tracing.numbers.name_of(number)
+
+    def render(style: Style) -> str:
+        return render_summary(found, name_of, tracing.clock, style) + "\n\n" + render_end(outcome)
+
+    return Output(
+        render,
+        lambda: (
+            summary_to_json(found, name_of, tracing.clock)
+            | {"engine": tracing.engine_name, "end": outcome.to_json()}
+        ),
+    )

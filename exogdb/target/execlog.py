@@ -1,0 +1,180 @@
+"""The engine that needs no stop: QEMU's execution log, filtered to the entry and the return, through a FIFO.
+
+The log is switched on and off by the monitor while the guest is stopped; in between it runs at full speed but for
+what writing the log costs. A thread reads the FIFO, because GDB's main thread waits for the guest meanwhile. A
+reader that falls behind makes QEMU wait in `write`, so the guest becomes slower and nothing is lost.
+
+Nothing in the guest changes. Afterwards QEMU's log is off and its log file is /dev/null (it cannot be asked which
+one it was before).
+"""
+
+import contextlib
+import os
+import select
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import F_SETPIPE_SZ, fcntl
+from pathlib import Path
+
+from exogdb.errors import MonitorError, TargetLostError
+from exogdb.target.cpus import all_cpus
+from exogdb.target.monitor import run_monitor
+from exogdb.target.outlet import Outlet
+from exogdb.target.resume import Stopper, run_guest, signals_blocked
+from exogdb.trace.execlog import LogDamage, LogParser, decode_task_registers
+from exogdb.trace.points import TracePoints
+from exogdb.trace.sink import Sink
+
+__all__ = ["CLOCK", "NAME", "trace_by_log"]
+
+NAME = "QEMU's execution log"
+CLOCK = "host time when the record was read, the cost of tracing included"
+
+_PIPE_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
+_DRAIN_SECONDS = 10.0
+
+
+def trace_by_log(points: TracePoints, sink: Sink, seconds: float | None, outlet: Outlet) -> tuple[str, LogDamage]:
+    """Run the guest with the log on until Ctrl-C, `seconds`, a full sink, or any other stop; then switch it off.
+
+    The guest must be stopped, and is stopped afterwards. `sink` is fed on another thread, and may
+    write to `outlet`. Answers why the run ended, and the state of the log.
+
+    :raise TargetLostError: QEMU ended; what was read before is in `sink`.
+    :raise MonitorError: the monitor refused to switch the log on.
+    """
+    parser = LogParser(points, dict(decode_task_registers(run_monitor("info registers -a"))))
+    stopper = Stopper(seconds)
+    with _fifo() as (path, descriptor):
+        reader = _Reader(descriptor, parser, sink, stopper)
+        try:
+            with _log_switched_on(path, has_tasks=len(parser.cpu_of_task) == len(all_cpus())):
+                with signals_blocked():
+                    reader.start()
+                with outlet.alone():
+                    ending = run_guest(stopper)
+        finally:
+            reader.finish(outlet.pump)
+    return ending, parser.finish()
+
+
+class _Reader(threading.Thread):
+    """Reads until everybody who could write has closed the FIFO. Never calls into GDB but to ask for a stop."""
+
+    def __init__(self, descriptor: int, parser: LogParser, sink: Sink, stopper: Stopper) -> None:
+        super().__init__(name="exogdb-trace", daemon=True)
+        self._descriptor = descriptor
+        self._parser = parser
+        self._sink = sink
+        self._stopper = stopper
+        self._stopped = threading.Event()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Thread body. A failure is kept for the main thread; the FIFO is read on, or the guest would hang."""
+        while True:
+            data = self._read()
+            if data is None:
+                return
+            if self._failure is not None:
+                continue
+            try:
+                self._decode(data)
+            except Exception as error:  # noqa: BLE001 - raised again by finish(), on the main thread
+                self._failure = error
+                self._stopper.stop()
+
+    def finish(self, pump: Callable[[], None]) -> None:
+        """Wait for the end of what QEMU has written. Call when the log is off or QEMU is gone."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        self._stopped.set()
+        while self.is_alive() and time.monotonic() < deadline:
+            pump()
+            self.join(0.01)
+        pump()
+        if self._failure is not None:
+            raise self._failure
+
+    def _decode(self, data: bytes) -> None:
+        for event in self._parser.feed(data, time.monotonic_ns()):
+            self._sink.feed(event)
+        self._sink.flush()
+        if self._sink.is_full:
+            self._stopper.stop()
+
+    def _read(self) -> bytes | None:
+        """The next piece, or None at the end."""
+        while True:
+            ready, _, _ = select.select([self._descriptor], [], [], 0.05)
+            if not ready:
+                if self._stopped.is_set():
+                    return None
+                continue
+            try:
+                data = os.read(self._descriptor, _CHUNK_BYTES)
+            except BlockingIOError:
+                continue
+            if data:
+                return data
+            if self._stopped.is_set():
+                return None
+            # Nobody has opened the other end yet, or QEMU has died: select() returns at once in both cases.
+            self._stopped.wait(0.01)
+
+
+@contextmanager
+def _fifo() -> Iterator[tuple[Path, int]]:
+    """A FIFO that only this user can open, in a directory of its own, and its reading end."""
+    directory = Path(tempfile.mkdtemp(prefix="exogdb-trace-"))
+    try:
+        path = directory / "log"
+        os.mkfifo(path, 0o600)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # beyond the user's limit: smaller, and as right
+                fcntl(descriptor, F_SETPIPE_SZ, _PIPE_BYTES)
+            yield path, descriptor
+        finally:
+            os.close(descriptor)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _log_switched_on(path: Path, *, has_tasks: bool) -> Iterator[None]:
+    """QEMU logs into `path` inside the block.
+
+    `exec` adds a line that names the CPU, at a tenth of the speed; it is needed where no TR tells the CPUs apart.
+    """
+    items = "cpu,nochain" if has_tasks else "exec,cpu,nochain"
+    try:
+        _expect_silence(f"logfile {path}")
+        _expect_silence(f"log {items}")
+        yield
+    finally:
+        _switch_off()
+
+
+def _switch_off() -> None:
+    """Twice if Ctrl-C comes in between; not at all if QEMU is gone."""
+    for attempt in range(2):
+        try:
+            run_monitor("log none")
+            run_monitor("logfile /dev/null")
+            return
+        except KeyboardInterrupt:
+            if attempt:
+                raise
+        except (TargetLostError, MonitorError):
+            return
+
+
+def _expect_silence(command: str) -> None:
+    answer = run_monitor(command).strip()
+    if answer:
+        raise MonitorError(f"QEMU's monitor answers `{command}` with: {answer}")

@@ -1,0 +1,78 @@
+"""How the QEMU at the other end was started: its command line, if it runs on this machine.
+
+GDB's own connection tells the process id of whoever listens on the unix socket (SO_PEERCRED), and /proc what that
+process was started with. Nothing is sent to QEMU.
+"""
+
+import os
+import re
+import socket
+import stat
+import struct
+from pathlib import Path
+
+import gdb
+
+__all__ = ["find_log_filter", "find_qemu_arguments", "find_stub_socket"]
+
+_RANGE = re.compile(r"^(0[xX][0-9a-fA-F]+|\d+)\+(\d+)$")
+
+
+def find_qemu_arguments() -> list[str] | None:
+    """QEMU's command line, or None when it is not on this machine or not behind a unix socket."""
+    descriptor = find_stub_socket()
+    if descriptor is None:
+        return None
+    with socket.socket(fileno=descriptor) as stub:
+        if stub.family != socket.AF_UNIX:
+            return None
+        credentials = stub.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, _user, _group = struct.unpack("3i", credentials)
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return None
+
+
+def find_log_filter() -> frozenset[int] | None:
+    """The single addresses in QEMU's `-dfilter`; None if there is no such option, or it holds other ranges."""
+    arguments = find_qemu_arguments() or []
+    if "-dfilter" not in arguments[:-1]:
+        return None
+    ranges = [_RANGE.match(each) for each in arguments[arguments.index("-dfilter") + 1].split(",")]
+    if any(each is None or each[2] != "1" for each in ranges):
+        return None
+    return frozenset(int(each[1], 0) for each in ranges if each is not None)
+
+
+def find_stub_socket() -> int | None:
+    """A duplicate of GDB's socket to the stub, which the caller closes; None if there is none to be found."""
+    connection = gdb.selected_inferior().connection
+    details = connection.details if connection is not None else None
+    if not details:
+        return None
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if not stat.S_ISSOCK(entry.stat().st_mode):
+                continue
+            descriptor = os.dup(int(entry.name))
+        except OSError:
+            continue  # closed meanwhile
+        if _leads_to(descriptor, details):
+            return descriptor
+        os.close(descriptor)
+    return None
+
+
+def _leads_to(descriptor: int, details: str) -> bool:
+    """Whether the socket's other end is what GDB calls `details`: a path, or HOST:PORT."""
+    copy = socket.socket(fileno=descriptor)
+    try:
+        peer = copy.getpeername()
+    except OSError:
+        return False
+    finally:
+        copy.detach()
+    if isinstance(peer, str):
+        return peer == details
+    return isinstance(peer, tuple) and details.rpartition(":")[2] == str(peer[1])

@@ -1,0 +1,215 @@
+"""`exo-syscall trace`, `summary` and `record` against the record that the kernel keeps of its own calls."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exogdb.launch.image import read_image
+from exogdb.launch.logfilter import log_filter
+from exogdb.trace.call import Call, CallState
+from exogdb.trace.record import Record, read_record
+from tests.harness.kernel import Kernel
+from tests.harness.session import Guest, open_guest
+from tests.harness.truth import IN_PROGRESS, NEVER_RETURNS, RETURNED, CallTruth, read_call_truths
+from tests.integration.stops import attach_running, stop_at
+
+ENGINES = ["log", "stops"]
+CHUNK = 220  # calls between two looks at the kernel's ring of 256
+MOST_CHUNKS = 60
+SECONDS = 60.0
+
+
+def filtered(kernel: Kernel) -> tuple[str, ...]:
+    """The options that the launcher gives QEMU for tracing."""
+    return log_filter(read_image(kernel.elf))
+
+
+@pytest.fixture
+def demo(kernel: Kernel) -> Iterator[Guest]:
+    """A stopped guest whose programs call all the time, with the log filter set."""
+    with open_guest(attach=False, smp=2, qemu=filtered(kernel)) as guest:
+        attach_running(guest)
+        yield guest
+
+
+@dataclass
+class Comparison:
+    """The trace and the kernel's record, gathered chunk by chunk."""
+
+    traced: dict[int | None, list[Call]] = field(default_factory=lambda: defaultdict(list))
+    truths: dict[int, CallTruth] = field(default_factory=dict)
+    results: int = 0
+
+    def add(self, record: Record, truths: list[CallTruth]) -> None:
+        """One chunk of the trace, and the ring right after it."""
+        entered = sorted((call for call in record.calls if call.sequence), key=lambda call: call.sequence)
+        for call in entered:
+            self.traced[call.cpu].append(call)
+        self.truths |= {truth.sequence: truth for truth in truths}
+        self._compare_results(entered)
+
+    def _compare_results(self, calls: list[Call]) -> None:
+        """What has returned in the trace has returned in the record, with the same value."""
+        by_cpu = self.truths_by_cpu()
+        for call in calls:
+            position = next(n for n, each in enumerate(self.traced[call.cpu]) if each is call)
+            if position >= len(by_cpu[call.cpu]):
+                continue  # stopped between the stub's first instruction and the record
+            truth = by_cpu[call.cpu][position]
+            if call.state is CallState.RETURNED:
+                assert (truth.state, truth.result) == (RETURNED, call.result), (truth, call)
+                self.results += 1
+            elif call.state is CallState.NEVER_RETURNED:
+                assert truth.state in (NEVER_RETURNS, IN_PROGRESS), (truth, call)
+
+    def truths_by_cpu(self) -> dict[int | None, list[CallTruth]]:
+        """The kernel's calls of each CPU in their order."""
+        found: dict[int | None, list[CallTruth]] = defaultdict(list)
+        for _, truth in sorted(self.truths.items()):
+            found[truth.cpu].append(truth)
+        return found
+
+    def check(self) -> None:
+        """Call by call, argument by argument, for every CPU."""
+        assert sorted(self.truths) == list(range(1, len(self.truths) + 1)), "the ring was read too seldom"
+        for cpu, truths in self.truths_by_cpu().items():
+            traced = self.traced[cpu]
+            assert len(truths) <= len(traced) <= len(truths) + 1
+            for truth, call in zip(truths, traced, strict=False):
+                assert (call.number, call.arguments) == (truth.number, truth.arguments)
+                assert (call.user_rip, call.user_rsp) == (truth.user_rip, truth.user_rsp)
+
+
+def record_chunk(guest: Guest, engine: str, path: Path) -> str:
+    """Trace some calls; GDB's answer. A breakpoint ends what the log would only see after the fact."""
+    if engine == "stops":
+        return guest.gdb.run(f"exo-syscall record {path} --engine stops --count {CHUNK}", SECONDS)
+    guest.gdb.run("delete")
+    guest.gdb.run(f"break *{guest.gdb.address('syscall_dispatch'):#x}")
+    guest.gdb.run(f"ignore $bpnum {CHUNK}")
+    return guest.gdb.run(f"exo-syscall record {path} --engine log", SECONDS)
+
+
+@pytest.mark.parametrize("smp", [1, 4])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_trace_of_the_selftest_is_what_the_kernel_recorded(
+    kernel: Kernel, tmp_path: Path, engine: str, smp: int
+) -> None:
+    comparison = Comparison()
+    with open_guest("run=selftest", smp, stopped=True, qemu=filtered(kernel)) as guest:
+        stop_at(guest.gdb, "syscall_entry")
+        for chunk in range(MOST_CHUNKS):
+            path = tmp_path / f"{chunk}.trace"
+            answer = record_chunk(guest, engine, path)
+            with path.open() as lines:
+                record = read_record(lines)
+            assert record.is_complete
+            assert record.end is not None
+            assert record.end["lost"] == 0
+            if "QEMU ended" in answer:
+                break
+            assert record.end["problems"] == []
+            comparison.add(record, read_call_truths(guest.gdb))
+        assert "0 failed" in guest.qemu.serial()
+    comparison.check()
+    assert comparison.results > 2_000
+
+
+def test_lines_are_those_of_strace(demo: Guest) -> None:
+    text = demo.gdb.run("exo-syscall trace %ipc --count 40 --engine log")
+    first, *lines = text.splitlines()
+    assert first.startswith("tracing by QEMU's execution log")
+    calls = [line for line in lines if " sender  ipc_send(channel=" in line]
+    assert calls
+    assert all(re.search(r"length=(\d+)\) (= \1|<unfinished \.\.\.>)$", line) for line in calls)
+    assert "read(" not in text
+
+
+def test_stops_show_what_a_call_is_given_and_what_it_fills(demo: Guest) -> None:
+    text = demo.gdb.run("exo-syscall trace %ipc --count 40 --stack --engine stops")
+    assert '"message ' in text
+    assert "program_main" in text
+    assert "(by frame pointer)" in text
+
+
+def test_the_log_shows_only_text_that_cannot_have_changed(demo: Guest) -> None:
+    opened = demo.gdb.run("exo-syscall trace open,ipc_send --for 2 --engine log")
+    assert 'open(path=0x13004000 "/tmp/worker", flags=O_' in opened
+    assert '"message ' not in opened
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_is_left_behind(demo: Guest, engine: str) -> None:
+    """No breakpoint in the guest, no log that grows, no FIFO; and GDB knows where the guest stands."""
+    demo.gdb.run(f"exo-syscall trace --count 20 --engine {engine}")
+    selected = demo.gdb.integer("$_thread") - 1
+    dump = demo.gdb.reply("monitor info registers -a").err.split(f"CPU#{selected}")[1]
+    assert demo.gdb.integer("$rip") == int(dump.split("RIP=")[1].split()[0], 16)
+    assert not [path for path in open_files(demo) if path.endswith("/log") or "exogdb-trace" in path]
+    before = count_calls(demo)
+    stop_at(demo.gdb, "syscall_entry")
+    stop_at(demo.gdb, "syscall_dispatch")
+    assert count_calls(demo) >= before
+
+
+def open_files(guest: Guest) -> list[str]:
+    """What QEMU has open."""
+    return [str(link.readlink()) for link in Path(f"/proc/{guest.qemu.process.pid}/fd").iterdir()]
+
+
+def count_calls(guest: Guest) -> int:
+    """The kernel's own counter."""
+    return int.from_bytes(guest.gdb.memory(guest.gdb.address("SYSCALL_COUNT"), 8), "little")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_ends_a_trace_and_leaves_gdb_usable(demo: Guest, engine: str) -> None:
+    demo.gdb.start(f"exo-syscall trace --engine {engine}")
+    demo.gdb.wait_output("ipc_send(")
+    demo.gdb.interrupt()
+    assert "ended (Ctrl-C)" in demo.gdb.finish().out
+    assert demo.gdb.run("info breakpoints").strip() == "No breakpoints or watchpoints."
+    stop_at(demo.gdb, "syscall_entry")
+    assert demo.gdb.integer("$rip") == demo.gdb.address("syscall_entry")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_qemu_dying_ends_a_trace_and_keeps_what_was_read(demo: Guest, engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "killed.trace"
+    demo.gdb.start(f"exo-syscall trace --engine {engine}")
+    demo.gdb.wait_output("ipc_send(")
+    demo.qemu.kill()
+    reply = demo.gdb.finish()
+    assert "ended (QEMU ended)" in reply.out
+    assert "Traceback" not in reply.out + reply.err
+    assert demo.gdb.fails(f"exo-syscall record {path}").startswith("no guest is connected")
+
+
+def test_without_the_filter_the_stops_are_taken_and_the_log_is_refused() -> None:
+    with open_guest(attach=False) as guest:
+        attach_running(guest)
+        assert "tracing by stops" in guest.gdb.run("exo-syscall trace --count 1")
+        assert "start QEMU with -dfilter 0x" in guest.gdb.fails("exo-syscall trace --engine log")
+
+
+def test_a_summary_counts_what_the_kernel_counts(demo: Guest) -> None:
+    found: Any = demo.gdb.json("exo-syscall summary --for 1")
+    counts = {each["name"]: each["count"] for each in found["syscalls"]}
+    assert counts["ipc_send"] > 100
+    assert sum(counts.values()) == found["calls"] == found["end"]["entries"]
+    assert abs(found["end"]["dispatched"] - found["end"]["entries"]) <= 2
+    text = demo.gdb.run("exo-syscall summary ipc_send --for 1")
+    assert "p99" in text
+    assert "ipc_send" in text
+
+
+def test_bad_words_are_refused_before_the_guest_runs(demo: Guest) -> None:
+    before = demo.gdb.integer("$rip")
+    for words in ("nosuch", "--count 0", "--for soon", "--output /nonexistent/file", "--engine best"):
+        assert demo.gdb.fails(f"exo-syscall trace {words}")
+    assert demo.gdb.integer("$rip") == before
