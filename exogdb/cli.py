@@ -13,10 +13,21 @@ from exogdb.launch.run import Run, run
 
 __all__ = ["main"]
 
-DEMO_COMMANDS = ("break sys_ipc_send", "continue", "exo-msr", "exo-gs", "exo-syscall frame", "bt")
+DEMO_COMMANDS = (
+    "exo-syscall break 101",
+    "continue",
+    "exo-msr",
+    "exo-gs",
+    "exo-syscall frame",
+    "bt",
+    "list",
+)
 DEMO_FAREWELL = """
 The guest is stopped inside the system call. Try next:
-  help exo-msr              every command has a usage and an example
+  exo-syscall list          every system call of this kernel
+  exo-syscall break %file   stop at a group of calls; `help exo-syscall break` has the grammar
+  exo-syscall finish        go to where the call returns
+  exo-syscall check         what is wrong with this kernel's system-call path
   continue                  to the next stop; Ctrl-C stops the guest wherever it is
   quit                      ends GDB and QEMU"""
 

@@ -48,7 +48,8 @@ def for_each_block(text: str) -> Iterator[str]:
 
 def retake(text: str) -> str:
     """The document `text` with every transcript taken anew."""
-    with open_guest(stopped=True) as guest:
+    # Guest time that follows the instructions makes the guest do the same every time.
+    with open_guest(stopped=True, qemu=("-icount", "shift=0,sleep=off")) as guest:
         gdb = guest.gdb
         gdb.run(f"set width {WIDTH}")
         gdb.run("thbreak syscall_entry")
