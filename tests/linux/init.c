@@ -31,7 +31,11 @@ volatile unsigned long getppid_calls[8];
 void call_getppid(void);
 asm(".globl call_getppid, getppid_syscall\n"
     "call_getppid:\n"
+    "  .cfi_startproc\n"
     "  push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+    "  .cfi_def_cfa_offset 56\n"
+    "  .cfi_offset rbx, -16; .cfi_offset rbp, -24; .cfi_offset r12, -32\n"
+    "  .cfi_offset r13, -40; .cfi_offset r14, -48; .cfi_offset r15, -56\n"
     "  movabs $0xb0b0b0b0b0b0b0b0, %rbx\n"
     "  movabs $0xb1b1b1b1b1b1b1b1, %rbp\n"
     "  movabs $0x1212121212121212, %r12\n"
@@ -43,7 +47,9 @@ asm(".globl call_getppid, getppid_syscall\n"
     "getppid_syscall:\n"
     "  syscall\n"
     "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
-    "  ret\n");
+    "  .cfi_def_cfa_offset 8\n"
+    "  ret\n"
+    "  .cfi_endproc\n");
 
 static void load_msr_driver(void) {
     int module = open("/msr.ko", O_RDONLY);

@@ -1,0 +1,109 @@
+"""The distribution's Linux, a kernel that nobody here wrote: its path, its frame, and backtraces across it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness.linux import LinuxTruth, open_linux
+from tests.harness.session import Guest
+
+GETPPID = 110
+# What tests/linux/init.c puts into the registers before it calls.
+PATTERN = {
+    "rbx": 0xB0B0B0B0B0B0B0B0,
+    "rbp": 0xB1B1B1B1B1B1B1B1,
+    "r12": 0x1212121212121212,
+    "r13": 0x1313131313131313,
+    "r14": 0x1414141414141414,
+    "r15": 0x1515151515151515,
+}
+ARGUMENTS = [0x11, 0x22, 0x33, 0x44, 0x55, 0x66]
+# struct pt_regs, lowest address first (Linux, arch/x86/include/asm/ptrace.h); `rax` is orig_ax, the first one ax.
+PT_REGS = [
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rax",
+    "rip", "cs", "rflags", "rsp", "ss",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def linux() -> Iterator[tuple[Guest, LinuxTruth]]:
+    """One guest for all tests here: each starts by running to where it wants to be."""
+    with open_linux(smp=1) as opened:
+        yield opened
+
+
+def run_to(guest: Guest, place: str) -> None:
+    guest.gdb.run("delete")
+    guest.gdb.run(f"hbreak *{place}")
+    guest.gdb.run("continue")
+    guest.gdb.run("delete")
+
+
+def test_the_path_is_found_without_symbols(linux: tuple[Guest, LinuxTruth]) -> None:
+    guest, truth = linux
+    answer = guest.gdb.json("exo-syscall abi")
+    assert int(answer["entry"], 16) == truth.symbols["entry_SYSCALL_64"]
+    dispatcher = answer["dispatcher"]
+    assert int(dispatcher["address"], 16) == truth.symbols["do_syscall_64"]
+    assert (dispatcher["frame_pointer"], dispatcher["number"]) == ("rdi", "rsi")
+    assert dispatcher["arguments"] == [f"[rdi+{offset:#x}]" for offset in (0x70, 0x68, 0x60, 0x38, 0x48, 0x40)]
+    assert answer["frame"]["size"] == 8 * len(PT_REGS)
+    assert {way["kind"] for way in answer["exits"]} == {"sysret", "iret"}
+    assert {way["gs"] for way in answer["exits"]} == {"user"}
+    assert answer["doubts"] == []
+
+
+def test_each_slot_of_pt_regs_is_named(linux: tuple[Guest, LinuxTruth]) -> None:
+    guest, _ = linux
+    slots = guest.gdb.json("exo-syscall abi")["frame"]["slots"]
+    for slot, name in zip(slots, PT_REGS, strict=True):
+        assert name == slot["register"] or name in slot["restored_to"], slot
+
+
+def test_the_frame_is_what_the_program_put_into_its_registers(linux: tuple[Guest, LinuxTruth]) -> None:
+    guest, truth = linux
+    run_to(guest, "getppid_syscall")
+    rsp, rflags = guest.gdb.integer("$rsp"), guest.gdb.integer("$eflags")
+    address = guest.gdb.address("getppid_syscall")
+    run_to(guest, hex(truth.symbols["__x64_sys_getppid"]))
+    answer = guest.gdb.json("exo-syscall frame")
+    assert (answer["number"], answer["name"], answer["state"]) == (GETPPID, "getppid", "call")
+    assert [int(value, 16) for value in answer["args"]] == ARGUMENTS
+    saved = {name: int(value, 16) for name, value in answer["saved"].items() if isinstance(value, str)}
+    assert {name: saved[name] for name in PATTERN} == PATTERN
+    assert (saved["rip"], saved["rsp"], saved["rflags"]) == (address + 2, rsp, rflags)
+    for name, slot in answer["slots"].items():
+        assert int.from_bytes(guest.gdb.memory(int(slot, 16), 8), "little") == saved[name], name
+
+
+def test_a_backtrace_crosses_from_code_without_symbols(linux: tuple[Guest, LinuxTruth]) -> None:
+    guest, truth = linux
+    run_to(guest, hex(truth.symbols["__x64_sys_getppid"]))
+    trace = guest.gdb.run("bt")
+    order = [
+        trace.index(name) for name in ("<system call 110 getppid>", "getppid_syscall", "call_for_ever", "main")
+    ]
+    assert order == sorted(order), trace
+
+
+def test_at_every_instruction_the_user_is_known(linux: tuple[Guest, LinuxTruth]) -> None:
+    guest, truth = linux
+    run_to(guest, "getppid_syscall")
+    address, rsp = guest.gdb.integer("$rip"), guest.gdb.integer("$rsp")
+    stops = 0
+    while True:
+        guest.gdb.run("stepi")
+        if guest.gdb.integer("$cs") & 3:
+            break
+        answer = guest.gdb.json("exo-syscall frame")
+        if answer["state"] == "call":
+            # Inside the dispatcher's functions: continue where the stub goes on.
+            run_to(guest, guest.gdb.json("exo-syscall abi")["dispatcher"]["return"])
+            answer = guest.gdb.json("exo-syscall frame")
+        stops += 1
+        saved = {name: int(answer["saved"][name], 16) for name in ("rip", "rsp", *PATTERN)}
+        assert saved == {"rip": address + 2, "rsp": rsp, **PATTERN}, guest.gdb.run("x/i $pc")
+        assert "<system call" in guest.gdb.run("bt"), guest.gdb.run("x/i $pc")
+    assert guest.gdb.integer("$rip") == address + 2
+    assert stops > 60
+    assert truth.symbols
