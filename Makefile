@@ -18,7 +18,7 @@ demo: packages venv kernel ## boot the reference kernel and stop at an IPC send,
 	@$(BIN)/exogdb demo build/kernel/exo-os.elf
 
 test: packages-test venv kernel ## run every test
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: packages venv ## run the linters and type checkers
 	$(BIN)/ruff check .

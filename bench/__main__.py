@@ -1,7 +1,7 @@
 """`python -m bench [MODULE ...]`: run the benchmarks, print a table, write `build/bench.json`."""
 
 import json
-import platform
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -37,10 +37,16 @@ def main(names: list[str]) -> int:
 
 def _machine() -> dict[str, str]:
     return {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": str(os.cpu_count()),
         "gdb": _first_line("gdb", "--version"),
         "qemu": _first_line("qemu-system-x86_64", "--version"),
     }
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _first_line(*command: str) -> str:
