@@ -12,7 +12,8 @@ from pathlib import Path
 
 import gdb
 
-_ROOT = Path(__file__).resolve().parent
+# Not __file__: GDB leaves that of the outer file when one Python file sources another.
+_ROOT = Path((lambda: None).__code__.co_filename).resolve().parent
 _OLDEST_PYTHON = (3, 11)
 _DEPENDENCIES = ("qemu.qmp", "tabulate", "pygments", "capstone", "unicorn")
 

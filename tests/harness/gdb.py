@@ -40,6 +40,8 @@ NO_SOURCE = re.compile(r"\d+\t.*: No such file or directory\.")
 START_SECONDS = 30.0
 COMMAND_SECONDS = 30.0
 POLL = "7"
+# The tests' own Python is none of GDB's business, and without a cache GDB compiles the plugin at every start.
+NOT_FOR_GDB = {"PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
 
 
 class GdbFailure(AssertionError):
@@ -79,7 +81,7 @@ class Gdb:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
-            env={name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "VIRTUAL_ENV"}},
+            env={name: value for name, value in os.environ.items() if name not in NOT_FOR_GDB},
             start_new_session=True,
         )
         self._buffers: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}

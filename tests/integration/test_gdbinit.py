@@ -21,6 +21,14 @@ def test_a_relative_path_will_do() -> None:
         gdb.run("help exo-gs")
 
 
+def test_another_python_file_can_source_it(tmp_path: Path) -> None:
+    outer = tmp_path / "outer.py"
+    outer.write_text(f"import gdb\ngdb.execute({f'source {ROOT}/gdbinit.py'!r})\n")
+    with Gdb() as gdb:
+        assert gdb.run(f"source {outer}") == ""
+        gdb.run("help exo-msr")
+
+
 def test_sourcing_it_again_is_no_error() -> None:
     with Gdb() as gdb:
         for _ in range(2):
