@@ -90,7 +90,9 @@ def make_sink(
 
 def render_start(tracing: Tracing) -> str:
     """The first line: which engine, and why."""
-    return f"tracing by {tracing.engine_name} ({tracing.reason}), until Ctrl-C"
+    blind = tracing.engine == "log" and not tracing.points.result_in_rax
+    results = "; this kernel returns results through the saved frame: --engine stops shows them" if blind else ""
+    return f"tracing by {tracing.engine_name} ({tracing.reason}), until Ctrl-C{results}"
 
 
 def render_end(outcome: Outcome) -> str:

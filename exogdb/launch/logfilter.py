@@ -7,6 +7,7 @@ alone costs nothing and writes nothing.
 from exogdb.abi.entry import find_entry_path
 from exogdb.errors import AnalysisError
 from exogdb.launch.image import Image
+from exogdb.trace import points
 from exogdb.trace.points import TracePoints
 
 __all__ = ["find_trace_points", "log_filter"]
@@ -21,14 +22,12 @@ def find_trace_points(image: Image) -> TracePoints | None:
     if image.entry is None:
         return None
     try:
-        dispatcher = find_entry_path(image.elf, image.entry).dispatcher
+        return points.find_trace_points(find_entry_path(image.elf, image.entry))
     except AnalysisError:
-        dispatcher = None
-    returns = frozenset({dispatcher.return_address} if dispatcher is not None else ())
-    return TracePoints(image.entry, returns)
+        return TracePoints(image.entry, frozenset())
 
 
 def log_filter(image: Image) -> tuple[str, ...]:
     """QEMU's `-dfilter` option for `image`; empty when the entry is not known."""
-    points = find_trace_points(image)
-    return ("-dfilter", points.dfilter) if points is not None else ()
+    found = find_trace_points(image)
+    return ("-dfilter", found.dfilter) if found is not None else ()

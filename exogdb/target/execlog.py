@@ -60,6 +60,8 @@ def trace_by_log(points: TracePoints, sink: Sink, seconds: float | None, outlet:
                     ending = run_guest(stopper)
         finally:
             reader.finish(outlet.pump)
+    for entry in parser.take_held():
+        sink.feed(entry)
     return ending, parser.finish()
 
 

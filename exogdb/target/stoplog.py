@@ -8,8 +8,11 @@ would have left it. Other instructions are stepped over.
 """
 
 import time
+from collections.abc import Iterator
 
-from exogdb.errors import MemoryFault
+from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.stub_state import read_held
+from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.target.stub_run import StubRegisters, StubRun, open_stub_run
 from exogdb.trace.event import Entry, Return, address_space
 from exogdb.trace.points import TracePoints
@@ -24,7 +27,7 @@ _ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 _SWAPGS = b"\x0f\x01\xf8"
 
 
-def trace_by_stops(points: TracePoints, sink: Sink, seconds: float | None) -> str:
+def trace_by_stops(points: TracePoints, path: EntryPath, sink: Sink, seconds: float | None) -> str:
     """Run the guest with stops at both points until Ctrl-C, `seconds`, a full sink, or a breakpoint of the user's.
 
     The guest must be stopped, and is stopped afterwards. Answers why the run ended.
@@ -32,19 +35,21 @@ def trace_by_stops(points: TracePoints, sink: Sink, seconds: float | None) -> st
     :raise TargetLostError: QEMU ended; what was seen before is in `sink`.
     """
     with open_stub_run(seconds) as run:
-        engine = _Engine(run, points, sink)
+        engine = _Engine(run, points, path, sink)
         return engine.run()
 
 
 class _Engine:
-    def __init__(self, run: StubRun, points: TracePoints, sink: Sink) -> None:
+    def __init__(self, run: StubRun, points: TracePoints, path: EntryPath, sink: Sink) -> None:
         self._run = run
         self._points = points
+        self._path = path
+        self._held: dict[int, Entry] = {}
         self._sink = sink
         self._kept = sorted(points.kept)
         exits = points.exits or points.returns
         self._is_exit_in_user_state = bool(points.exits)
-        self._places = {points.entry, *exits}
+        self._places = {points.entry, *points.links, *exits}
         self._swapgs = {address for address in self._places if _is_swapgs(run, address)}
 
     def run(self) -> str:
@@ -63,12 +68,28 @@ class _Engine:
                 continue
             if registers["rip"] not in self._places:
                 return f"stopped at {registers['rip']:#x}"
-            self._sink.feed(self._to_event(registers))
+            for event in self._to_events(registers):
+                self._sink.feed(event)
             self._sink.flush()
             self._pass_by(registers)
             if self._sink.is_full:
                 return "as asked for"
         return ending
+
+    def _to_events(self, registers: StubRegisters) -> Iterator[Entry | Return]:
+        """An entry waits until its CPU shows the kernel's page tables, if the stub changes them."""
+        held = self._held.pop(self._run.cpu, None)
+        if held is not None:
+            if registers["rip"] in self._points.links:
+                held.space = address_space(registers["cr3"])
+            yield held
+        if registers["rip"] in self._points.links:
+            return
+        event = self._to_event(registers)
+        if self._points.links and isinstance(event, Entry):
+            self._held[self._run.cpu] = event
+        else:
+            yield event
 
     def _to_event(self, registers: StubRegisters) -> Entry | Return:
         cpu, now = self._run.cpu, time.monotonic_ns()
@@ -78,11 +99,21 @@ class _Engine:
             in_user_state = self._is_exit_in_user_state
             stack = None if in_user_state else registers["rsp"]
             user_rsp = registers["rsp"] if in_user_state else None
-            return Return(cpu, space, fs_base, preserved, registers["rax"], stack, user_rsp, now)
+            return Return(cpu, space, fs_base, preserved, self._read_result(registers), stack, user_rsp, now)
         one, two, three, four, five, six = (registers[name] for name in _ARGUMENTS)
         arguments = (one, two, three, four, five, six)
         where = (registers["rcx"], registers["rsp"])
         return Entry(cpu, space, fs_base, preserved, registers["rax"], arguments, *where, now)
+
+    def _read_result(self, registers: StubRegisters) -> int | None:
+        """What the user will find in rax, wherever the stub keeps it now."""
+        state = self._path.state_at(registers["rip"])
+        if state is None or self._points.result_in_rax:
+            return registers["rax"]
+        try:
+            return read_held(state.registers["rax"], registers, registers["gs_base"], self._run)
+        except UnavailableError:
+            return None
 
     def _pass_by(self, registers: StubRegisters) -> None:
         """Get the CPU over the instruction under its breakpoint."""

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.numbers import NumberTable
 from exogdb.errors import MemoryFault, TargetLostError, UsageError
 from exogdb.target import execlog, stoplog
@@ -30,6 +31,7 @@ class Tracing:
     that."""
 
     session: Session
+    path: EntryPath
     points: TracePoints
     numbers: NumberTable
     engine: str
@@ -67,7 +69,7 @@ class Tracing:
             if self.engine == "log":
                 outcome.ending, outcome.damage = execlog.trace_by_log(self.points, sink, seconds, outlet)
             else:
-                outcome.ending = stoplog.trace_by_stops(self.points, sink, seconds)
+                outcome.ending = stoplog.trace_by_stops(self.points, self.path, sink, seconds)
             after = self._read_counter()
             outcome.dispatched = None if before is None or after is None else after - before
         except TargetLostError as error:
@@ -100,19 +102,20 @@ def prepare_tracing(session: Session, engine: str = "auto") -> Tracing:
     :raise UsageError: the engine that was asked for cannot be had.
     :raise UnavailableError: LSTAR cannot be read. :raise AnalysisError: the stub's code is not understood.
     """
-    points = find_trace_points(read_entry_path(session.cpu))
+    path = read_entry_path(session.cpu)
+    points = find_trace_points(path)
     numbers = read_number_table([points.entry, *points.returns])
     obstacle = _obstacle_to_log(points)
     if engine == "log" and obstacle:
         raise UsageError(f"the log engine cannot be used: {obstacle}; start QEMU with -dfilter {points.dfilter}")
     if engine == "stops" or obstacle:
-        return Tracing(session, points, numbers, "stops", obstacle or "as asked for")
-    return Tracing(session, points, numbers, "log", "no stops; the guest waits where the reader is slower")
+        return Tracing(session, path, points, numbers, "stops", obstacle or "as asked for")
+    return Tracing(session, path, points, numbers, "log", "no stops; the guest waits where the reader is slower")
 
 
 def _obstacle_to_log(points: TracePoints) -> str:
     """Why QEMU's log cannot be used, or an empty string."""
-    wanted = {points.entry, *points.returns}
+    wanted = {points.entry, *points.returns, *points.links}
     filtered = find_log_filter()
     if filtered is None:
         return "QEMU was not started with -dfilter for single addresses, or cannot be asked"

@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Return:
-    """A CPU stands after the dispatcher: `result` is rax.
+    """A CPU stands after the dispatcher. `result` is None where it is not in a register there.
 
     `kernel_stack` is its rsp there; `user_rsp` is that of the caller. Either is None where the engine lacks it.
     """
@@ -52,7 +52,7 @@ class Return:
     space: int
     fs_base: int
     preserved: object
-    result: int
+    result: int | None
     kernel_stack: int | None
     user_rsp: int | None
     time_ns: int | None

@@ -81,6 +81,9 @@ class LogDamage:
 class LogParser:
     """Feed it the log in pieces of any size; it yields events in the log's order.
 
+    Where the stub changes page tables an entry is held until the same CPU shows the kernel's, which it does with
+    interrupts off: the return will show that one, too.
+
     `cpu_of_task` maps TR bases to CPU numbers (see `decode_task_registers`); a base that it lacks is learned from
     the `Trace` lines where these leave no doubt.
     """
@@ -93,6 +96,7 @@ class LogParser:
     _undecided: int = 0
     _task_cache: dict[bytes, int | None] = field(default_factory=dict)
     _last: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    _held: dict[bytes, Entry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kept = self.points.kept
@@ -100,6 +104,7 @@ class LogParser:
         self._keeps_rest = kept >= {"r12", "r13", "r14", "r15"}
         self._entry = b"%016x" % self.points.entry
         self._returns = frozenset(b"%016x" % address for address in self.points.returns)
+        self._links = frozenset(b"%016x" % address for address in self.points.links)
 
     def feed(self, data: bytes, time_ns: int | None = None) -> Iterator[Entry | Return]:
         """Decode what `data` completes. `time_ns` is the clock when `data` arrived, given to every event in it."""
@@ -109,12 +114,15 @@ class LogParser:
             if dump.start() != position:
                 self._read_between(text[position : dump.start()])
             position = dump.end()
-            event = self._decode(dump, time_ns)
-            if event is not None:
-                yield event
+            yield from self._decode(dump, time_ns)
         self._rest = text[position:]
         if len(self._rest) > _LARGEST_DUMP:
             self._drop_unreadable()
+
+    def take_held(self) -> list[Entry]:
+        """At the end of the log: entries whose CPU did not get as far as the kernel's page tables."""
+        held, self._held = list(self._held.values()), {}
+        return held
 
     def finish(self) -> LogDamage:
         """Call at the end of the log: what was left over counts as damage."""
@@ -126,44 +134,42 @@ class LogParser:
         self._announced.clear()
         return self.damage
 
-    def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Entry | Return | None:
+    def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Iterator[Entry | Return]:
         registers = dump.groups()
         (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, fs, task, cr3) = registers
         if self._last.get(task) == registers:
             self.damage.repeated += 1
             self._find_cpu(task, rip)
-            return None
+            return
         self._last[task] = registers
         preserved = (
             rbx if self._keeps_rbx else None,
             rbp if self._keeps_rbp else None,
             r12_to_r15 if self._keeps_rest else None,
         )
+        space, fs_base = address_space(int(cr3, 16)), int(fs, 16)
+        held = self._held.pop(task, None)
+        if held is not None:
+            if rip in self._links:
+                held.space = space
+            yield held
         if rip == self._entry:
-            return Entry(
-                self._find_cpu(task, rip),
-                address_space(int(cr3, 16)),
-                int(fs, 16),
-                preserved,
-                int(rax, 16),
-                (int(rdi, 16), int(rsi, 16), int(rdx, 16), int(r10, 16), int(r8, 16), int(r9, 16)),
-                int(rcx, 16),
-                int(rsp, 16),
-                time_ns,
-            )
-        if rip in self._returns:
-            return Return(
-                self._find_cpu(task, rip),
-                address_space(int(cr3, 16)),
-                int(fs, 16),
-                preserved,
-                int(rax, 16),
-                int(rsp, 16),
-                None,
-                time_ns,
-            )
-        self.damage.unfiltered += 1
-        return None
+            arguments = (int(rdi, 16), int(rsi, 16), int(rdx, 16), int(r10, 16), int(r8, 16), int(r9, 16))
+            where = (int(rcx, 16), int(rsp, 16))
+            cpu = self._find_cpu(task, rip)
+            entry = Entry(cpu, space, fs_base, preserved, int(rax, 16), arguments, *where, time_ns)
+            if self._links:
+                self._held[task] = entry
+            else:
+                yield entry
+        elif rip in self._returns:
+            result = int(rax, 16) if self.points.result_in_rax else None
+            cpu, stack = self._find_cpu(task, rip), int(rsp, 16)
+            yield Return(cpu, space, fs_base, preserved, result, stack, None, time_ns)
+        elif rip in self._links:
+            self._find_cpu(task, rip)
+        else:
+            self.damage.unfiltered += 1
 
     def _find_cpu(self, task: bytes, rip: bytes) -> int | None:
         if self._announced:

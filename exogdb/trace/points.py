@@ -21,12 +21,18 @@ class TracePoints:
 
     `exits` are the last `swapgs` of every way back, if all returns and nothing else go through them: there the
     machine is the user's again. Breakpoints may be there instead of at `returns`.
+
+    `links` is for a stub that changes page tables: the instruction behind the write of CR3, where the same CPU is
+    in the kernel's address space, which is what the return will show. `result_in_rax` is False where the result
+    comes from the saved frame, so that rax at the return says nothing.
     """
 
     entry: int
     returns: frozenset[int]
     kept: frozenset[str] = CALLEE_SAVED
     exits: frozenset[int] = frozenset()
+    links: frozenset[int] = frozenset()
+    result_in_rax: bool = True
 
     @property
     def dfilter(self) -> str:
@@ -35,7 +41,7 @@ class TracePoints:
         >>> TracePoints(0x1000, frozenset({0x1040})).dfilter
         '0x1000+1,0x1040+1'
         """
-        return ",".join(f"{address:#x}+1" for address in (self.entry, *sorted(self.returns)))
+        return ",".join(f"{address:#x}+1" for address in (self.entry, *sorted(self.links | self.returns)))
 
 
 def find_trace_points(path: EntryPath) -> TracePoints:
@@ -49,7 +55,21 @@ def find_trace_points(path: EntryPath) -> TracePoints:
     at_call = path.state_at(dispatcher.call_address)
     registers = at_call.registers if at_call is not None else {}
     kept = frozenset(name for name in CALLEE_SAVED if registers.get(name) == InRegister(name))
-    return TracePoints(path.entry, frozenset({dispatcher.return_address}), kept, _find_exits(path))
+    return TracePoints(
+        path.entry,
+        frozenset({dispatcher.return_address}),
+        kept,
+        _find_exits(path),
+        _find_links(path),
+        all(each.registers["rax"].kind == "result" for each in path.exits if each.after_dispatch),
+    )
+
+
+def _find_links(path: EntryPath) -> frozenset[int]:
+    """QEMU ends a translation block at a write of CR3, so that the next instruction begins one."""
+    writes = (each.address for each in path.cr3_switches if not each.on_exit)
+    behind = (min((at for at in path.states if at > write), default=None) for write in writes)
+    return frozenset(address for address in behind if address is not None)
 
 
 def _find_exits(path: EntryPath) -> frozenset[int]:

@@ -73,7 +73,7 @@ class CallWords:
     def result(self, call: Call) -> str:
         """The value in decimal, or in hex where it looks like an address; errors by name."""
         if call.result is None:
-            return "?"
+            return "? (not in the log)"
         if call.failed:
             value = to_signed(call.result)
             name = self.errors.get(-value)

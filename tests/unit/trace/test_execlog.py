@@ -77,6 +77,28 @@ def test_registers_that_the_stub_changes_are_not_compared() -> None:
     assert first.preserved == second.preserved
 
 
+def test_an_entry_waits_for_the_kernels_page_tables() -> None:
+    """The stub loads CR3; both points then name the address space that the return will show."""
+    link = ENTRY + 0x1D
+    parser = LogParser(TracePoints(ENTRY, frozenset({RETURN}), links=frozenset({link})), {0xA000: 0, 0xB000: 1})
+    text = [
+        Dump(rax=4, cr3=0x1000, task=0xA000),
+        Dump(rax=5, cr3=0x3000, task=0xB000),
+        Dump(rip=link, cr3=0x2000, task=0xA000),
+        Dump(rip=RETURN, cr3=0x2000, task=0xA000),
+    ]
+    events = list(parser.feed(b"".join(dump.text for dump in text)))
+    assert [(type(event), event.space) for event in events] == [(Entry, 0x2000), (Return, 0x2000)]
+    assert [(entry.number, entry.space) for entry in parser.take_held()] == [(5, 0x3000)]
+
+
+def test_a_result_that_is_not_in_rax_is_unknown() -> None:
+    points = TracePoints(ENTRY, frozenset({RETURN}), result_in_rax=False)
+    (event,) = LogParser(points).feed(Dump(rip=RETURN, rax=7).text)
+    assert isinstance(event, Return)
+    assert event.result is None
+
+
 def test_the_cpu_comes_from_the_task_register() -> None:
     parser = LogParser(_POINTS, {0xA000: 0, 0xB000: 1})
     events = list(parser.feed(Dump(task=0xB000).text + Dump(task=0xA000).text))
