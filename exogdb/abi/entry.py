@@ -186,7 +186,12 @@ def _derive_state(
         stack=stack,
         depth=depth,
         registers={name: find_held(wanted.get(name, ()), name, state) for name in USER_REGISTERS},
+        copies={name: _find_copies(wanted.get(name, ()), state) for name in USER_REGISTERS},
     )
+
+
+def _find_copies(wanted: tuple[Value, ...], state: MachineState) -> tuple[str, ...]:
+    return tuple(name for name, value in state.registers.items() if value in wanted and name != "cr3")
 
 
 def _classify_stack(

@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from exogdb.abi.location import InFrame, InRegister
@@ -62,6 +62,7 @@ class StubState:
     `after_dispatch`: the dispatcher has returned, so `registers` tells what the user will get back; before, what
     the user had. `gs` is whose GS base is active. `stack` is whose stack rsp points to: `user`, `kernel`, `other`
     (a trampoline) or `unknown`; `depth` is how many bytes rsp is below the kernel stack's top, if that is known.
+    `copies` are all the CPU registers that hold a user register's value.
     """
 
     address: int
@@ -72,6 +73,7 @@ class StubState:
     stack: str
     depth: int | None
     registers: Mapping[str, Held]
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def describe_held(held: Held) -> str:

@@ -1,10 +1,10 @@
 """`exo-msr write`: set an MSR, by executing WRMSR in the guest."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 import gdb
 
+from exogdb.commands.confirm import is_confirmed
 from exogdb.commands.msr import complete_msr
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
@@ -39,13 +39,6 @@ def _read(cpu: Cpu, spec: MsrSpec) -> Value:
     return read_msrs([cpu], [spec], Via.RDMSR)[cpu.index][spec.name]
 
 
-def _is_confirmed(question: str) -> bool:
-    """Ask as GDB's own commands do: not under `set confirm off`, and not when nobody is at a terminal."""
-    if not gdb.parameter("confirm") or not sys.stdin.isatty():
-        return True
-    return input(f"{question} (y or n) ").strip().lower() in ("y", "yes")
-
-
 @command("exo-msr write", add_arguments=_add_arguments, complete=complete_msr)
 def exo_msr_write(session: Session, options: Namespace) -> Output:
     """Write an MSR of the selected CPU by executing WRMSR in the guest; show it before and after.
@@ -59,7 +52,7 @@ def exo_msr_write(session: Session, options: Namespace) -> Output:
     spec, value = parse_msr(options.name), _evaluate(options.value)
     cpu = session.cpu
     question = f"Write {value:#x} to {spec.name} of CPU {cpu.index}, by executing WRMSR in the guest?"
-    if not _is_confirmed(question):
+    if not is_confirmed(question):
         raise UsageError(f"{spec.name} was not written")
     before = _read(cpu, spec)
     if isinstance(before, Unavailable):

@@ -9,12 +9,14 @@ import gdb
 from exogdb.abi.entry_path import ARGUMENT_REGISTERS, EntryPath
 from exogdb.abi.frame import SavedFrame
 from exogdb.abi.layout import ARGUMENT_PASSING
-from exogdb.abi.location import InRegister, Location, OnStack
+from exogdb.abi.location import InRegister, Location, OnStack, describe_location, read_location
 from exogdb.abi.signature import Parameter
 from exogdb.abi.stub_state import StubState
+from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.call_number import frames_inside, handler_in
+from exogdb.target.call_number import FrameRegisters, frames_inside, handler_in, is_in_prologue
 from exogdb.target.symbols import find_address
+from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["find_argument_values", "find_handler_name", "find_parameters", "function_parameters"]
 
@@ -49,13 +51,16 @@ def function_parameters(block: gdb.Block | None) -> list[gdb.Symbol]:
 
 
 def find_argument_values(
-    path: EntryPath, frame: SavedFrame, stub: gdb.Frame | None, state: StubState | None
+    path: EntryPath, frame: SavedFrame, stub: gdb.Frame | None, state: StubState | None, memory: ReadableMemory
 ) -> list[tuple[Value, str]]:
     """Value and source of each of the six arguments. `stub` is the stub's frame in GDB's backtrace.
 
     In the stub itself (`state`) only what `frame` has counts.
     """
     inside = list(frames_inside(stub)) if stub is not None and state is None else []
+    first = _read_first_instruction(path, inside, memory)
+    if first is not None:
+        return first
     values: list[tuple[Value, str]] = []
     for position, register in enumerate(ARGUMENT_REGISTERS):
         saved = frame.find(register)
@@ -69,6 +74,26 @@ def find_argument_values(
 def _is_result(state: StubState | None) -> bool:
     """Behind the dispatcher the registers hold what goes back to the user, not what came in."""
     return state is not None and state.after_dispatch
+
+
+def _read_first_instruction(
+    path: EntryPath, inside: list[gdb.Frame], memory: ReadableMemory
+) -> list[tuple[Value, str]] | None:
+    """The arguments where the stub left them, if the dispatcher's first instruction is next."""
+    dispatcher = path.dispatcher
+    if dispatcher is None or not inside or inside[-1].level() != 0 or inside[-1].pc() != dispatcher.address:
+        return None
+    registers = FrameRegisters(inside[-1])
+    values: list[tuple[Value, str]] = []
+    for place in dispatcher.arguments:
+        if place is None:
+            values.append((Unavailable("the stub lost it"), "-"))
+            continue
+        try:
+            values.append((Reading(read_location(place, registers, memory), "gdb"), describe_location(place)))
+        except UnavailableError as error:
+            values.append((Unavailable(error.reason), describe_location(place)))
+    return values
 
 
 def _from_frames(path: EntryPath, inside: list[gdb.Frame], position: int) -> tuple[Value, str]:
@@ -95,6 +120,8 @@ def _parameter_position(location: Location | None) -> int | None:
 
 
 def _read_parameter(frame: gdb.Frame, index: int) -> tuple[Value, str] | None:
+    if is_in_prologue(frame):
+        return None  # debug info describes parameters from behind the prologue on
     try:
         parameters = function_parameters(frame.block())
         if index >= len(parameters):

@@ -13,7 +13,7 @@ import gdb
 from exogdb.abi.entry_path import NUMBER_REGISTER, EntryPath
 from exogdb.abi.frame_base import find_frame_base
 from exogdb.abi.layout import ARGUMENT_PASSING
-from exogdb.abi.location import InRegister
+from exogdb.abi.location import InRegister, describe_location, read_location
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
@@ -23,10 +23,12 @@ from exogdb.x86.memory import ReadableMemory
 
 __all__ = [
     "FoundNumber",
+    "FrameRegisters",
     "find_number",
     "frames_inside",
     "guess_number",
     "handler_in",
+    "is_in_prologue",
     "read_saved_number",
     "read_frame_register",
 ]
@@ -43,7 +45,7 @@ class FoundNumber:
     source: str
 
 
-class _FrameRegisters(dict[str, int]):
+class FrameRegisters(dict[str, int]):
     """Register name -> value in a GDB frame, read when asked for."""
 
     def __init__(self, frame: gdb.Frame) -> None:
@@ -88,11 +90,24 @@ def frames_inside(stub: gdb.Frame) -> Iterator[gdb.Frame]:
         frame = frame.newer()
 
 
+def is_in_prologue(frame: gdb.Frame) -> bool:
+    """Whether `frame` is the innermost one and its function is still setting up its stack frame.
+
+    Behind the prologue is where the line table has its second row for the function; GDB stops there, too.
+    """
+    function = frame.function()
+    if frame.level() != 0 or function is None:
+        return False
+    start = int(function.value().address or 0) % (1 << 64)
+    rows = sorted(row.pc for row in function.symtab.linetable() if row.pc > start)
+    return start <= frame.pc() < next(iter(rows), start)
+
+
 def _read_register(state: StubState, stub: gdb.Frame, memory: ReadableMemory) -> FoundNumber | None:
     held = state.registers[NUMBER_REGISTER]
     if isinstance(held, Lost):
         return None
-    registers = _FrameRegisters(stub)
+    registers = FrameRegisters(stub)
     try:
         gs_base = registers["gs_base" if state.gs is Gs.KERNEL else "k_gs_base"]
         return FoundNumber(read_held(held, registers, gs_base, memory), "register")
@@ -139,12 +154,30 @@ def guess_number(start: int, end: int, memory: ReadableMemory, table: NumberTabl
     return None
 
 
+def _read_first_instruction(
+    path: EntryPath, inside: list[gdb.Frame], memory: ReadableMemory
+) -> FoundNumber | None:
+    """The number where the stub left it, if the dispatcher's first instruction is next."""
+    dispatcher = path.dispatcher
+    if dispatcher is None or dispatcher.number is None or len(inside) != 1:
+        return None
+    if inside[0].level() != 0 or inside[0].pc() != dispatcher.address:
+        return None
+    try:
+        number = read_location(dispatcher.number, FrameRegisters(inside[0]), memory)
+    except UnavailableError:
+        return None
+    return FoundNumber(number, describe_location(dispatcher.number))
+
+
 def _read_parameter(path: EntryPath, inside: list[gdb.Frame]) -> FoundNumber | None:
     """The dispatcher's number parameter, if debug info says where it is now."""
     dispatcher = path.dispatcher
     if dispatcher is None or not inside or not isinstance(dispatcher.number, InRegister):
         return None
     function = inside[0].function()
+    if is_in_prologue(inside[0]):
+        return None  # debug info describes parameters from behind the prologue on
     if dispatcher.number.name not in ARGUMENT_PASSING or function is None:
         return None
     parameters = _arguments(inside[0])

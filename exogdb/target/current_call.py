@@ -36,7 +36,15 @@ from exogdb.target.tables import read_cpu_dump, read_tss
 from exogdb.target.unwinder import find_stub_state
 from exogdb.x86.address import is_upper_half
 
-__all__ = ["Call", "find_kernel_gs_base", "read_blocked_call", "read_call", "read_path", "read_process_call"]
+__all__ = [
+    "Call",
+    "find_kernel_gs_base",
+    "find_state",
+    "read_blocked_call",
+    "read_call",
+    "read_path",
+    "read_process_call",
+]
 
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
 _REGISTERS = (*_GENERAL, *(f"r{number}" for number in range(8, 16)))
@@ -131,7 +139,7 @@ def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:
     frame = decode_saved_frame(path, top, user_rsp or elsewhere, None, memory)
     table = read_number_table([path.entry])
     number = read_saved_number(path, top, memory) or guess_number(address, slot, memory, table)
-    values = find_argument_values(path, frame, None, None)
+    values = find_argument_values(path, frame, None, None, memory)
     return _make_call(None, Moment.BLOCKED, frame, number, values, table, memory, path.doubts)
 
 
@@ -143,13 +151,13 @@ def read_process_call(cpu: Cpu, process: int) -> Call:
     """
     path = read_path(cpu)
     code = path.dispatcher.address if path.dispatcher is not None else None
-    gs_base = find_kernel_gs_base(cpu, _state_at(cpu), read_cpl(cpu))
+    gs_base = find_kernel_gs_base(cpu, find_state(cpu), read_cpl(cpu))
     parked = find_process(cpu, gs_base, process, code or path.entry)
     return read_blocked_call(cpu, parked.rsp, parked.user_rsp)
 
 
-def _state_at(cpu: Cpu) -> StubState | None:
-    """The stub's state at `cpu`'s rip, None outside the stub."""
+def find_state(cpu: Cpu) -> StubState | None:
+    """The stub's state at `cpu`'s rip, None outside the stub. The guest must be stopped."""
     if read_cpl(cpu) == 3:
         return None
     with cpu_selected(cpu):
@@ -225,7 +233,7 @@ def _name_call(
         number = None
         if stub is not None and stub_state is not None:
             number = find_number(path, stub_state, stub, memory, table)
-        values = find_argument_values(path, frame, stub, state)
+        values = find_argument_values(path, frame, stub, state, memory)
         return _make_call(cpu.index, moment, frame, number, values, table, memory, path.doubts)
 
 

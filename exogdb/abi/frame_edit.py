@@ -1,0 +1,108 @@
+"""Changing what a user program will get back from a system call: where the new value must be written.
+
+A user register can be in several places at once: still in a CPU register, already in the frame, and in the
+per-CPU block. All of those that the rest of the path reads are written, or the edit is refused.
+"""
+
+from dataclasses import dataclass
+
+from exogdb.abi.entry_path import ARGUMENT_REGISTERS, EntryPath
+from exogdb.abi.frame import Moment
+from exogdb.abi.stub_state import InGsSlot, StubState
+from exogdb.errors import UsageError
+from exogdb.x86.address import is_canonical
+
+__all__ = ["EDITABLE", "Edit", "find_user_register", "plan_edit"]
+
+EDITABLE = ("rip", "rsp", "rflags", *(f"arg{number}" for number in range(1, 7)), "ret")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """`value` goes to every one of `addresses` (eight bytes each) and into every CPU register of `registers`."""
+
+    name: str
+    value: int
+    addresses: tuple[int, ...]
+    registers: tuple[str, ...]
+
+
+def find_user_register(name: str) -> str:
+    """The user register that `name` (one of `EDITABLE`) means.
+
+    >>> find_user_register("arg4"), find_user_register("ret")
+    ('r10', 'rax')
+
+    :raise UsageError: it means none.
+    """
+    if name not in EDITABLE:
+        raise UsageError(f"{name!r} cannot be set: choose one of {', '.join(EDITABLE)}")
+    if name == "ret":
+        return "rax"
+    return ARGUMENT_REGISTERS[int(name[3:]) - 1] if name.startswith("arg") else name
+
+
+def plan_edit(
+    name: str,
+    value: int,
+    path: EntryPath,
+    moment: Moment,
+    base: int | None,
+    state: StubState | None,
+    gs_base: int | None,
+    linear_bits: int,
+) -> Edit:
+    """Where to write `value` for `name`.
+
+    `base` is where the frame is or will be, None if not known; `state` is the stub's at rip, None outside it.
+
+    :raise UsageError: it would have no effect, or SYSRET would fault on it.
+    """
+    register = find_user_register(name)
+    if moment in (Moment.USER, Moment.NO_CALL):
+        raise UsageError(f"{name} was not set: no system call is in progress")
+    if register == "rip" and not is_canonical(value, linear_bits):
+        raise UsageError(
+            f"rip was not set: {value:#x} is not canonical, and SYSRET with such an address faults in the kernel,"
+            " on the user's stack (CVE-2012-0217)"
+        )
+    if name == "ret":
+        _require_result(path, state)
+    if name.startswith("arg") and state is not None and state.after_dispatch:
+        raise UsageError(f"{name} was not set: the dispatcher has returned")
+    addresses = _find_addresses(register, name, path, base, state, gs_base)
+    registers = state.copies.get(register, ()) if state is not None else ()
+    if not addresses and not registers:
+        raise UsageError(f"{name} was not set: the stub keeps it nowhere, only the compiled code has it now")
+    return Edit(name, value, addresses, registers)
+
+
+def _require_result(path: EntryPath, state: StubState | None) -> None:
+    if state is None or not state.after_dispatch:
+        where = f"`tbreak *{path.dispatcher.return_address:#x}`" if path.dispatcher is not None else "the exit"
+        raise UsageError(f"ret was not set: the dispatcher will overwrite it; stop where it returns, {where}")
+
+
+def _find_addresses(
+    register: str, name: str, path: EntryPath, base: int | None, state: StubState | None, gs_base: int | None
+) -> tuple[int, ...]:
+    """Every slot of the frame that holds or gives back `register`, and the per-CPU slot of user rsp."""
+    found = []
+    # What was pushed for the call alone matters until the dispatcher has it.
+    pushed = path.frame.scratch if state is not None and not state.after_dispatch else ()
+    for slot in (*path.frame.slots, *pushed):
+        holds = slot.holds == register and name != "ret"
+        is_meant = holds or register in slot.restored_to
+        if base is not None and is_meant and _is_live(slot.offset, path, state):
+            found.append(base + slot.offset)
+    in_gs = isinstance(state.registers.get(register), InGsSlot) if state is not None else not found
+    if register == "rsp" and path.user_rsp_slot is not None and gs_base is not None and in_gs:
+        found.append(gs_base + path.user_rsp_slot & (1 << 64) - 1)
+    return tuple(dict.fromkeys(found))
+
+
+def _is_live(offset: int, path: EntryPath, state: StubState | None) -> bool:
+    """Whether the slot is on the stack now: pushed already, and not popped yet."""
+    if state is None:
+        return True
+    return state.depth is not None and path.frame.base_below_top - offset <= state.depth

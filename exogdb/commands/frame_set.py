@@ -1,0 +1,70 @@
+"""`exo-syscall frame set`: change what the user program will find when its system call returns."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+
+from exogdb.abi.frame_base import find_frame_base
+from exogdb.abi.frame_edit import EDITABLE, Edit, plan_edit
+from exogdb.commands.confirm import is_confirmed
+from exogdb.commands.frame import make_frame_output
+from exogdb.commands.registry import Output, command
+from exogdb.errors import UsageError
+from exogdb.reading import Unavailable
+from exogdb.target.current_call import Call, find_kernel_gs_base, find_state, read_call, read_path
+from exogdb.target.registers import read_cpl, read_register, write_register
+from exogdb.target.session import Session
+from exogdb.target.symbols import evaluate_address
+from exogdb.x86.address import linear_bits
+
+__all__: list[str] = []
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help=", ".join(EDITABLE))
+    parser.add_argument("value", metavar="VALUE", help="a number or an expression that GDB can evaluate")
+
+
+def _complete(_token: str) -> Iterable[str]:
+    return EDITABLE
+
+
+@command("exo-syscall frame set", add_arguments=_add_arguments, complete=_complete)
+def exo_syscall_frame_set(session: Session, options: Namespace) -> Output:
+    """Set rip, rsp, rflags, an argument or the result of the system call in progress on the selected CPU.
+
+    Usage: exo-syscall frame set rip|rsp|rflags|arg1..arg6|ret VALUE [--json]
+
+    This changes the guest, so it asks first (`set confirm off` stops that). Every place that the way back reads is
+    written: the frame, the per-CPU block, and in the stub the CPU's registers. Refused are a rip that is not
+    canonical, on which SYSRET would fault in the kernel, and whatever would have no effect: `ret` before the
+    dispatcher has returned, an argument that only compiled code has. Shows the frame as it is then.
+
+    Example: exo-syscall frame set rip 0x11000000
+    Example: exo-syscall frame set ret -1"""
+    cpu, value = session.cpu, evaluate_address(options.value)
+    call, path, state = read_call(cpu), read_path(cpu), find_state(cpu)
+    gs_base = find_kernel_gs_base(cpu, state, read_cpl(cpu))
+    bits = linear_bits(read_register(cpu, "cr4"))
+    base = call.frame.base
+    if state is not None and state.depth is not None:
+        base = find_frame_base(path, read_register(cpu, "rsp") + state.depth)
+    edit = plan_edit(options.name, value, path, call.moment, base, state, gs_base, bits)
+    if not is_confirmed(f"Set {_describe(edit)} on CPU {cpu.index}{_old(call, options.name)}?"):
+        raise UsageError(f"{options.name} was not set")
+    for address in edit.addresses:
+        session.memory.write(address, edit.value.to_bytes(8, "little"))
+    for register in edit.registers:
+        write_register(cpu, register, edit.value)
+    return make_frame_output(read_call(cpu), f"CPU {cpu.index}")
+
+
+def _describe(edit: Edit) -> str:
+    places = [f"[{address:#x}]" for address in edit.addresses] + list(edit.registers)
+    return f"{edit.name} = {edit.value:#x} in {', '.join(places)}"
+
+
+def _old(call: Call, name: str) -> str:
+    saved = call.frame.find(name)
+    if saved is None or isinstance(saved.value, Unavailable):
+        return ""
+    return f" (now {saved.value.value:#x})"
