@@ -5,6 +5,7 @@ Source: System V ABI, ELF-64 Object File Format (file header, program header).
 
 import struct
 from collections.abc import Iterator
+from mmap import mmap
 
 __all__ = ["find_in_text"]
 
@@ -13,7 +14,7 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _EXECUTABLE, _LOAD = 1, 1
 
 
-def _executable_segments(elf: bytes) -> Iterator[tuple[int, bytes]]:
+def _executable_segments(elf: bytes | mmap) -> Iterator[tuple[int, bytes]]:
     """Virtual address and file contents of every executable PT_LOAD segment."""
     if len(elf) < _HEADER.size or elf[:6] != b"\x7fELF\x02\x01":
         return
@@ -28,7 +29,7 @@ def _executable_segments(elf: bytes) -> Iterator[tuple[int, bytes]]:
             yield address, elf[offset : offset + size]
 
 
-def find_in_text(elf: bytes, pattern: bytes) -> Iterator[int]:
+def find_in_text(elf: bytes | mmap, pattern: bytes) -> Iterator[int]:
     """Virtual addresses of `pattern` in the code of a little-endian ELF64 image, as linked; none for other
     files.
     """

@@ -9,6 +9,9 @@ verified.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import gdb
@@ -34,6 +37,7 @@ __all__ = ["read_msrs_in_guest", "write_msr_in_guest"]
 RDMSR, WRMSR = b"\x0f\x32", b"\x0f\x30"
 RFLAGS_IF = 1 << 9
 CR4_SMEP = 1 << 20
+MOST_PLACES = 16
 EFER_LMA = 1 << 10
 # Registers of the stub that show an MSR: after WRMSR they are not restored.
 WRITTEN_BY_WRMSR = {
@@ -183,11 +187,18 @@ def _find_existing(memory: VirtualMemory, code: bytes) -> Iterator[int]:
     """Upper-half addresses where the loaded images and the guest's memory both have `code`."""
     for objfile in gdb.objfiles():
         path = Path(objfile.filename or "")
-        if not path.is_file():
-            continue
-        for address in find_in_text(path.read_bytes(), code):
-            if is_upper_half(address) and _holds(memory, address, code):
-                yield address
+        if path.is_file():
+            for address in _find_in_image(path, path.stat().st_mtime_ns, code):
+                if _holds(memory, address, code):
+                    yield address
+
+
+@lru_cache(maxsize=64)
+def _find_in_image(path: Path, _changed_ns: int, code: bytes) -> tuple[int, ...]:
+    """The first upper-half places in an image; remembered as long as the file does not change."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as image:
+        found = (address for address in find_in_text(image, code) if is_upper_half(address))
+        return tuple(islice(found, MOST_PLACES))
 
 
 def _holds(memory: VirtualMemory, address: int, code: bytes) -> bool:
