@@ -44,13 +44,15 @@ class GsPath:
 
     `swaps` has, for the address of every instruction, how many `swapgs` ran since SYSCALL before it (more than
     one count if paths with different counts meet there). `calls` has the counts at which the path calls other
-    kernel code. `before_call` has the (address, count) pairs from which a call can still be reached.
+    kernel code. `before_call` has the (address, count) pairs from which a call can still be reached, `after_call`
+    those that can be reached from a call's return.
     """
 
     entry: int
     swaps: dict[int, frozenset[int]]
     calls: frozenset[int]
     before_call: frozenset[tuple[int, int]]
+    after_call: frozenset[tuple[int, int]]
 
     def find_count(self, rip: int) -> int | None:
         """How many `swapgs` ran when RIP is at `rip`; None off the path and where paths with other counts meet."""
@@ -73,19 +75,23 @@ def _successors(instruction: Instruction, count: int) -> list[Node]:
     return following + target if instruction.is_conditional else following
 
 
-def _reaching(targets: set[Node], edges: dict[Node, list[Node]]) -> frozenset[Node]:
-    """Every node from which one of `targets` can be reached, the targets included."""
+def _reachable(starts: set[Node], edges: dict[Node, list[Node]]) -> frozenset[Node]:
+    """Every node that can be reached from one of `starts`, those included."""
+    reached, waiting = set(starts), list(starts)
+    while waiting:
+        for node in edges.get(waiting.pop(), []):
+            if node not in reached:
+                reached.add(node)
+                waiting.append(node)
+    return frozenset(reached)
+
+
+def _reversed(edges: dict[Node, list[Node]]) -> dict[Node, list[Node]]:
     sources: dict[Node, list[Node]] = {}
     for node, following in edges.items():
         for successor in following:
             sources.setdefault(successor, []).append(node)
-    reached, waiting = set(targets), list(targets)
-    while waiting:
-        for source in sources.get(waiting.pop(), []):
-            if source not in reached:
-                reached.add(source)
-                waiting.append(source)
-    return frozenset(reached)
+    return sources
 
 
 def find_gs_path(code: Disassembler, entry: int) -> GsPath:
@@ -116,7 +122,14 @@ def find_gs_path(code: Disassembler, entry: int) -> GsPath:
     swaps: dict[int, frozenset[int]] = {}
     for address, count in edges:
         swaps[address] = swaps.get(address, frozenset()) | {count}
-    return GsPath(entry, swaps, frozenset(count for _, count in calls), _reaching(calls, edges))
+    returns = {node for call in calls for node in edges[call]}
+    return GsPath(
+        entry,
+        swaps,
+        frozenset(count for _, count in calls),
+        _reachable(calls, _reversed(edges)),
+        _reachable(returns, edges),
+    )
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,8 @@ def _expectation(cpl: int, rip: int, path: GsPath | None) -> tuple[GsState, str]
     where = f"RIP is at {rip:#x} on the system-call path, {times} after SYSCALL"
     if count % 2:
         return GsState.KERNEL, where
+    if count == 0 and (rip, count) in path.after_call:
+        return GsState.KERNEL, f"{where}, and kernel code was called already"
     if count == 0:
         return GsState.ENTRY_WINDOW, where
     if (rip, count) in path.before_call:

@@ -3,7 +3,10 @@
 from tests.harness.gdb import Gdb
 from tests.harness.session import Guest
 
-__all__ = ["attach_running", "stop_at"]
+__all__ = ["attach_running", "stop_at", "stop_in_ring_3"]
+
+SYSRETQ = b"\x48\x0f\x07"
+STUB_BYTES = 512
 
 
 def attach_running(guest: Guest, after: str = "demo: pid") -> None:
@@ -17,3 +20,13 @@ def stop_at(gdb: Gdb, symbol: str) -> None:
     """Run to the first instruction of `symbol`, on whatever CPU gets there first."""
     gdb.run(f"tbreak *{gdb.address(symbol):#x}")
     gdb.reply("continue")
+
+
+def stop_in_ring_3(gdb: Gdb) -> None:
+    """Stop right behind the next SYSRET: the call that it ends is done, so it is sure to come."""
+    entry = gdb.address("syscall_entry")
+    sysret = entry + gdb.memory(entry, STUB_BYTES).index(SYSRETQ)
+    gdb.run(f"tbreak *{sysret:#x}")
+    gdb.reply("continue")
+    gdb.reply("stepi")
+    assert gdb.integer("$cs") & 3 == 3

@@ -6,7 +6,7 @@ import pytest
 
 from tests.harness.gdb import Gdb
 from tests.harness.session import open_guest
-from tests.harness.truth import read_cpu_truths
+from tests.harness.truth import CpuTruth, read_cpu_truths
 from tests.integration.stops import attach_running, stop_at
 
 ENTRY_WINDOW = "entry window (swapgs not yet executed)"
@@ -18,9 +18,9 @@ def selected(gdb: Gdb) -> Any:
     return row
 
 
-def check_owners(gdb: Gdb, row: Any) -> None:
+def check_owners(row: Any, truths: list[CpuTruth]) -> None:
     """The kernel wrote down its own base; the other one is the user's."""
-    kernel = read_cpu_truths(gdb)[row["cpu"]].gs_base
+    kernel = truths[row["cpu"]].gs_base
     assert int(row["kernel"], 16) == kernel
     both = {int(row["gs_base"], 16), int(row["kernel_gs_base"], 16)}
     assert int(row["user"], 16) in both - {kernel}
@@ -32,26 +32,27 @@ def test_every_state_in_order_from_syscall_to_ring_3() -> None:
         attach_running(guest)
         gdb = guest.gdb
         stop_at(gdb, "syscall_entry")
+        truths = read_cpu_truths(gdb)
         row = selected(gdb)
         assert row["state"] == ENTRY_WINDOW
-        check_owners(gdb, row)
+        check_owners(row, truths)
         gdb.reply("stepi")
         row = selected(gdb)
         assert row["state"] == "kernel"
-        check_owners(gdb, row)
+        check_owners(row, truths)
         assert int(row["percpu"]["self_address"], 16) == int(row["kernel"], 16)
         assert int(row["percpu"]["cpu_id"], 16) == row["cpu"]
-        states = walk_out(gdb)
+        states = walk_out(gdb, truths)
         assert states == ["kernel", "exit window", "user"]
 
 
-def walk_out(gdb: Gdb) -> list[str]:
+def walk_out(gdb: Gdb, truths: list[CpuTruth]) -> list[str]:
     """Step from the entry stub's call of the dispatcher to ring 3; the states met on the way."""
     states = ["kernel"]
     for _ in range(MOST_STEPS):
         gdb.reply("nexti")
         row = selected(gdb)
-        check_owners(gdb, row)
+        check_owners(row, truths)
         if row["state"] != states[-1]:
             states.append(row["state"])
         if row["cpl"] == 3:
@@ -66,8 +67,9 @@ def test_every_cpu() -> None:
         stop_at(gdb, "syscall_entry")
         rows = gdb.json("exo-gs --all-cpus")["cpus"]
         assert [row["cpu"] for row in rows] == [0, 1, 2, 3]
+        truths = read_cpu_truths(gdb)
         for row in rows:
-            check_owners(gdb, row)
+            check_owners(row, truths)
             assert row["state"] in ("kernel", "user", ENTRY_WINDOW)
         text = gdb.run("exo-gs --all-cpus")
         assert text.count("per-CPU block at") == 4
@@ -136,17 +138,14 @@ def test_functions_in_a_condition() -> None:
 
 
 def test_a_kernel_whose_stub_forgets_swapgs() -> None:
-    """The kernel of this variant faults in its first system call; its entry is where the mistake shows."""
+    """The kernel of this variant loads rsp from the user's memory, and its first push faults."""
     with open_guest(variant="no-swapgs-entry", stopped=True) as guest:
         gdb = guest.gdb
         stop_at(gdb, "syscall_entry")
         row = selected(gdb)
         assert row["state"] == ENTRY_WINDOW
-        for _ in range(MOST_STEPS):
-            gdb.reply("stepi")
-            if gdb.integer("$rip") in (gdb.address("syscall_dispatch"), gdb.address("trap_stubs")):
-                break
+        gdb.run(f"tbreak *{gdb.address('trap_stubs') + 14 * 16:#x}")
+        stop_at(gdb, "syscall_dispatch")
         row = selected(gdb)
-        assert row["active"] == "user"
-        assert row["state"] in ("missing", ENTRY_WINDOW)
+        assert (row["active"], row["state"]) == ("user", "missing")
         assert int(row["kernel"], 16) == read_cpu_truths(gdb)[row["cpu"]].gs_base

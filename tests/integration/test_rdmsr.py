@@ -6,7 +6,7 @@ from tests.harness.gdb import Gdb
 from tests.harness.session import open_guest
 from tests.harness.truth import read_cpu_truths
 from tests.harness.witness import differences, same_hardware, watched_guest
-from tests.integration.stops import attach_running, stop_at
+from tests.integration.stops import attach_running, stop_at, stop_in_ring_3
 
 UNMAPPED = 0xFFFFA00000001000
 
@@ -102,10 +102,10 @@ def test_an_exception_is_noticed_and_undone(ring: int) -> None:
     with watched_guest(1) as (guest, witness):
         attach_running(guest)
         gdb = guest.gdb
-        stop_at(gdb, "syscall_entry")
         if ring == 3:
-            gdb.run(f"tbreak *{gdb.integer('$rcx'):#x}")
-            gdb.reply("continue")
+            stop_in_ring_3(gdb)
+        else:
+            stop_at(gdb, "syscall_entry")
         before, ram = witness.look(device_state=False), witness.ram.read_bytes()
         error = gdb.fails(EXECUTE_NOTHING)
         assert "raised an exception: the CPU went to" in error

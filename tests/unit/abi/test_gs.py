@@ -85,6 +85,9 @@ def test_a_stub_that_never_swaps() -> None:
     report = diagnose(stub, 0x5000, USER_BASE, KERNEL_BASE)
     assert report.state is GsState.MISSING
     assert "the entry code calls the kernel without swapgs" in report.why
+    behind_the_call = diagnose(stub, 6, USER_BASE, KERNEL_BASE)
+    assert behind_the_call.state is GsState.MISSING
+    assert diagnose(stub, 0, USER_BASE, KERNEL_BASE).state is GsState.ENTRY_WINDOW
 
 
 def test_a_stub_that_swaps_twice() -> None:
