@@ -12,7 +12,7 @@ import gdb
 from exogdb.commands.registry import explain
 from exogdb.errors import ExoError, UnavailableError, UsageError
 from exogdb.target.gs import find_entries, read_gs
-from exogdb.target.msrs import read_msr
+from exogdb.target.msrs import Via, read_msr
 from exogdb.target.registers import read_cpl
 from exogdb.target.session import require_guest
 
@@ -21,7 +21,7 @@ __all__ = ["register_functions"]
 
 def _msr(name: gdb.Value) -> int:
     wanted = hex(int(name)) if name.type.code == gdb.TYPE_CODE_INT else _text(name)
-    return read_msr(require_guest().cpu, wanted)
+    return read_msr(require_guest().cpu, wanted, Via.BEST)
 
 
 def _text(value: gdb.Value) -> str:
@@ -73,6 +73,7 @@ class _Function(gdb.Function):
 
 _MSR_HELP = """An MSR of the selected CPU.
 Usage: $exo_msr("lstar"), in Rust $exo_msr(b"lstar"); a number works too.
+Read as by exo-msr: without QMP, RDMSR is executed in the guest.
 Example: break *$exo_msr(0xc0000082)"""
 _GS_HELP = """The kernel's or the user's GS base of the selected CPU.
 Usage: $exo_gs("kernel"), $exo_gs("user"); in Rust $exo_gs(b"kernel")."""

@@ -51,11 +51,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def exo_msr(session: Session, options: Namespace) -> Output:
     """Show the MSRs that decide about SYSCALL, SYSRET and SWAPGS: value, source, meaning.
 
-    Usage: exo-msr [NAME ...] [--all-cpus] [--via best|gdb|qmp|rdmsr] [--json]
+    Usage: exo-msr [NAME ...] [--all-cpus] [--via best|quiet|gdb|qmp|rdmsr] [--json]
 
     Without NAME: EFER, STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE of the selected CPU.
     Values come from the GDB stub, else from QEMU's device state (QMP); neither touches the guest. Without a
     QMP socket RDMSR is executed in the guest, which is then restored and compared; the output says so.
+    `--via quiet` never does that.
 
     Example: exo-msr
     Example: exo-msr pat apic_base --all-cpus

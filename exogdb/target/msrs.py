@@ -26,9 +26,13 @@ _CROSS_CHECKED = (("efer", "IA32_EFER"), ("k_gs_base", "IA32_KERNEL_GS_BASE"))
 
 
 class Via(Enum):
-    """Where to read from. `BEST` is the stub, then the device state, then RDMSR in the guest."""
+    """Where to read from. `BEST` is the stub, then the device state, then RDMSR in the guest.
+
+    `QUIET` is the same without RDMSR: for everything that looks on behalf of another question.
+    """
 
     BEST = "best"
+    QUIET = "quiet"
     GDB = "gdb"
     QMP = "qmp"
     RDMSR = "rdmsr"
@@ -46,7 +50,7 @@ def read_msrs(cpus: Iterable[Cpu], specs: Iterable[MsrSpec], via: Via = Via.BEST
         return {cpu.index: _by_rdmsr(cpu, specs) for cpu in cpus}
     if via is Via.GDB:
         return {cpu.index: {spec.name: _by_stub(cpu, spec) for spec in specs} for cpu in cpus}
-    from_stub = [spec for spec in specs if spec.stub and via is Via.BEST]
+    from_stub = [spec for spec in specs if spec.stub and via is not Via.QMP]
     rest = [spec for spec in specs if spec not in from_stub]
     states = _states_or_reason() if rest else {}
     values = {}
@@ -61,13 +65,14 @@ def read_msrs(cpus: Iterable[Cpu], specs: Iterable[MsrSpec], via: Via = Via.BEST
     return values
 
 
-def read_msr(cpu: Cpu, name: str) -> int:
+def read_msr(cpu: Cpu, name: str, via: Via = Via.QUIET) -> int:
     """The value of one MSR by any of its names, for callers that cannot go on without it. See `read_msrs`.
 
-    :raise UnavailableError: no source has it.
+    Nothing in the guest changes unless `via` says so.
+    :raise UnavailableError: no such source has it.
     """
     spec = parse_msr(name)
-    value = read_msrs([cpu], [spec])[cpu.index][spec.name]
+    value = read_msrs([cpu], [spec], via)[cpu.index][spec.name]
     if isinstance(value, Unavailable):
         raise UnavailableError(f"{spec.name} of CPU {cpu.index} is unavailable ({value.reason})")
     return value.value
@@ -107,7 +112,7 @@ def _checked(cpu: Cpu, states: Mapping[int, CpuState] | Unavailable) -> CpuState
         if stub != saved:
             return Unavailable(
                 f"QEMU's device state contradicts the GDB stub: {msr} of CPU {cpu.index} "
-                f"is {saved:#x} there and {stub:#x} here"
+                f"is {saved:#x} there and {stub:#x} here; `--via rdmsr` asks the CPU itself"
             )
     return state
 

@@ -147,3 +147,47 @@ def test_write_changes_the_msr_and_nothing_else() -> None:
         (msrs,) = values(guest.gdb, "exo-msr --via qmp").values()
         assert msrs["IA32_FMASK"]["value"] == "0x47700"
         stop_at(guest.gdb, "syscall_dispatch")
+
+
+def test_all_msrs_of_all_cpus_take_one_round_trip(stopped: Guest) -> None:
+    gdb = stopped.gdb
+    gdb.run("python import exogdb.target.msrs as m; real = m.read_device_state; asked = []")
+    gdb.run("python m.read_device_state = lambda: asked.append(1) or real()")
+    try:
+        gdb.run("exo-msr --all-cpus star lstar cstar fmask pat apic_base sysenter_cs sysenter_esp tsc_aux")
+        assert gdb.run("python print(len(asked))").strip() == "1"
+    finally:
+        gdb.run("python m.read_device_state = real")
+
+
+def test_a_device_state_that_contradicts_the_stub_is_refused() -> None:
+    with open_guest(attach=False) as guest:
+        stop_in_dispatcher(guest)
+        gdb = guest.gdb
+        gdb.run("python import exogdb.target.msrs as m; old = m.read_device_state()")
+        gdb.run("python m.read_device_state = lambda: old")
+        gdb.run("set $k_gs_base = 0x1234")
+        (msrs,) = values(gdb, "exo-msr").values()
+        assert "contradicts the GDB stub: IA32_KERNEL_GS_BASE" in msrs["IA32_STAR"]["unavailable"]
+        (msrs,) = values(gdb, "exo-msr --via rdmsr").values()
+        check_fixed(msrs, read_cpu_truths(gdb)[0], "rdmsr")
+
+
+@pytest.mark.parametrize("machine", [("-machine", "q35"), ("-cpu", "max"), ("-machine", "q35", "-cpu", "EPYC")])
+def test_other_machines_and_cpu_models(machine: tuple[str, ...]) -> None:
+    with open_guest(smp=2, attach=False, qemu=machine) as guest:
+        stop_in_dispatcher(guest)
+        for via in ("qmp", "rdmsr"):
+            found = values(guest.gdb, f"exo-msr --all-cpus --via {via}")
+            for truth in read_cpu_truths(guest.gdb):
+                check_fixed(found[truth.cpu_id], truth, via)
+
+
+def test_looking_on_behalf_of_another_command_never_executes_rdmsr() -> None:
+    with open_guest(attach=False) as guest:
+        stop_in_dispatcher(guest)
+        gdb = guest.gdb
+        gdb.run("set exo qmp-socket /nonexistent/qmp.sock")
+        gdb.run("python import exogdb.target.msrs as m; m.read_msrs_in_guest = None")
+        for command in ("exo-gs", "exo-gdt", "exo-idt", "exo-tss", "exo-syscall frame", "exo-msr --via quiet"):
+            assert "NoneType" not in gdb.reply(command).err, command
