@@ -27,6 +27,7 @@ The guest is stopped inside the system call. Try next:
   exo-syscall list          every system call of this kernel
   exo-syscall break %file   stop at a group of calls; `help exo-syscall break` has the grammar
   exo-syscall finish        go to where the call returns
+  exo-syscall trace         one line for each call, until Ctrl-C; nothing stops
   exo-syscall check         what is wrong with this kernel's system-call path
   continue                  to the next stop; Ctrl-C stops the guest wherever it is
   quit                      ends GDB and QEMU"""
