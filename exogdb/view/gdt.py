@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.view.style import Style
+from exogdb.view.table import Cell, render_table
 from exogdb.view.value import hex64
 from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor, Descriptor, NullDescriptor, SystemDescriptor
 from exogdb.x86.gdt import Gdt, GdtEntry
@@ -51,23 +52,20 @@ def _extent(descriptor: Descriptor) -> tuple[str, str]:
     return f"{descriptor.base:#x}", f"{descriptor.limit:#x}"
 
 
-def _row(report: GdtReport, entry: GdtEntry, style: Style) -> tuple[str, ...]:
+def _row(report: GdtReport, entry: GdtEntry) -> list[Cell]:
     uses = [*report.loaded.get(entry.selector.offset, ()), *report.star.get(entry.selector.offset, ())]
-    selector = style.paint("name", f"{entry.selector.value:#04x}")
-    return (selector, describe_descriptor(entry.descriptor), *_extent(entry.descriptor), ", ".join(uses))
+    words = (describe_descriptor(entry.descriptor), *_extent(entry.descriptor), ", ".join(uses))
+    return [Cell(f"{entry.selector.value:#04x}", "name"), *map(Cell, words)]
 
 
 def render_gdt(report: GdtReport, style: Style) -> str:
     """One line for each descriptor. In 64-bit mode the CPU ignores base and limit, except of FS, GS, TSS and
     LDT.
     """
-    from tabulate import tabulate
-
-    rows = [_row(report, entry, style) for entry in report.gdt.entries]
+    rows = [_row(report, entry) for entry in report.gdt.entries]
     head = f"CPU {report.cpu}  GDT at {report.gdt.base:#x}, limit {report.gdt.limit:#x}"
-    table = tabulate(
-        rows, ("selector", "descriptor", "base", "limit", "used by"), tablefmt="plain", disable_numparse=True
-    )
+    headings = ("selector", "descriptor", "base", "limit", "used by")
+    table = render_table(headings, rows, style, {1: 20, 4: 12})
     damage = f"\n{style.paint('warning', report.gdt.damage)}" if report.gdt.damage else ""
     return f"{style.paint('heading', head)}\n{table}{damage}"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.view.style import Style
+from exogdb.view.table import Cell, render_sentence, render_table
 from exogdb.view.value import hex64
 from exogdb.x86.idt import Gate
 
@@ -24,32 +25,27 @@ class IdtReport:
     findings: Mapping[int, tuple[str, ...]]
 
 
-def _rows(report: IdtReport, style: Style) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for gate in report.gates:
-        handler = report.symbols.get(gate.handler, "")
-        stack = f"IST{gate.ist}" if gate.ist else "-"
-        kind = gate.kind if gate.present else "not present"
-        fields = (f"{gate.vector:#04x}", style.paint("name", gate.name), kind, str(gate.dpl), stack)
-        rows.append(
-            (*fields, f"{gate.selector.value:#04x}", f"{gate.handler:#018x}", style.paint("symbol", handler))
-        )
-        rows += [
-            ("", "", style.paint("warning", f"! {text}"), "", "", "", "", "")
-            for text in report.findings.get(gate.vector, ())
-        ]
-    return rows
+def _row(report: IdtReport, gate: Gate) -> list[Cell]:
+    stack = f"IST{gate.ist}" if gate.ist else "-"
+    kind = gate.kind if gate.present else "not present"
+    place = (f"{gate.selector.value:#04x}", f"{gate.handler:#018x}")
+    plain = [Cell(text) for text in (kind, str(gate.dpl), stack, *place)]
+    symbol = Cell(report.symbols.get(gate.handler, ""), "symbol")
+    return [Cell(f"{gate.vector:#04x}"), Cell(gate.name, "name"), *plain, symbol]
 
 
 def render_idt(report: IdtReport, style: Style) -> str:
-    """One line for each gate; an interrupt gate clears IF, a trap gate does not."""
-    from tabulate import tabulate
-
-    headers = ("vector", "name", "gate", "DPL", "stack", "CS", "handler", "symbol")
+    """One line for each gate; an interrupt gate clears IF, a trap gate does not. Then what is wrong with them."""
+    headings = ("", "vector", "gate", "DPL", "stack", "CS", "handler", "symbol")
     head = f"CPU {report.cpu}  IDT at {report.base:#x}, limit {report.limit:#x}"
-    table = tabulate(_rows(report, style), headers, tablefmt="plain", disable_numparse=True)
-    rest = f"\n{report.absent} more gates are not present" if report.absent else ""
-    return f"{style.paint('heading', head)}\n{table}{rest}"
+    rows = [_row(report, gate) for gate in report.gates]
+    lines = [style.paint("heading", head), render_table(headings, rows, style, {7: 12})]
+    if report.absent:
+        lines.append(f"{report.absent} more gates are not present")
+    for gate in report.gates:
+        for text in report.findings.get(gate.vector, ()):
+            lines.append(render_sentence(f"! {gate.vector:#04x} {gate.name}: {text}", style, "warning"))
+    return "\n".join(lines)
 
 
 def _gate_to_json(report: IdtReport, gate: Gate) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.view.style import Style
+from exogdb.view.table import Cell, render_sentence, render_table
 from exogdb.view.value import hex64, render_value, value_to_json
 from exogdb.x86.address import is_canonical
 from exogdb.x86.apic_base import ApicBase
@@ -22,6 +23,8 @@ TOUCHED = (
     "A CPU that was halted is awake now."
 )
 LEAST_MEANING_WIDTH = 30
+_CPU_COLUMN = 20  # an address and the gap behind it
+_BESIDE_CPUS = 33  # the longest name, the mark, the sources and their gaps
 
 
 @dataclass(frozen=True)
@@ -111,38 +114,44 @@ def _render_one(report: MsrReport, cpu: int, style: Style) -> str:
     return f"{style.paint('heading', f'CPU {cpu}')}\n{table}"
 
 
-def _cell(value: Value, differs: bool, style: Style) -> str:
+def _cell(value: Value, differs: bool) -> Cell:
     text = "unavailable" if isinstance(value, Unavailable) else f"{value.value:#018x}"
-    return style.paint("warning", text) if differs else text
+    return Cell(text, "warning" if differs else "")
+
+
+def _row(report: MsrReport, spec: MsrSpec, cpus: Sequence[int]) -> list[Cell]:
+    """`cpus` of one MSR; the mark and the sources are those of all CPUs."""
+    values = {cpu: row[spec.name] for cpu, row in report.values.items()}
+    differs = len({value.value if isinstance(value, Reading) else None for value in values.values()}) > 1
+    sources = sorted({value.source if isinstance(value, Reading) else "-" for value in values.values()})
+    cells = [_cell(values[cpu], differs) for cpu in cpus]
+    mark = Cell("!=" if differs else "", "warning")
+    return [Cell(spec.short, "name"), mark, *cells, Cell("/".join(sources))]
 
 
 def _render_side_by_side(report: MsrReport, style: Style) -> str:
-    from tabulate import tabulate
-
+    """As many CPUs beside each other as fit the terminal, the others below."""
     cpus = sorted(report.values)
-    rows = []
-    for spec in report.specs:
-        values = [report.values[cpu][spec.name] for cpu in cpus]
-        numbers = {value.value if isinstance(value, Reading) else None for value in values}
-        sources = sorted({value.source if isinstance(value, Reading) else "-" for value in values})
-        mark = "!=" if len(numbers) > 1 else ""
-        cells = [_cell(value, bool(mark), style) for value in values]
-        rows.append((style.paint("name", spec.short), style.paint("warning", mark), *cells, "/".join(sources)))
-    headers = ("MSR", "", *(f"CPU {cpu}" for cpu in cpus), "source")
-    lines = [tabulate(rows, headers, tablefmt="plain", disable_numparse=True)]
-    if any(row[1] for row in rows):
-        lines.append("!= differs between CPUs")
-    return "\n".join([*lines, *_reasons(report)])
+    beside = max((style.width - _BESIDE_CPUS) // _CPU_COLUMN, 1) if style.width else len(cpus)
+    tables, differs = [], False
+    for start in range(0, len(cpus), beside):
+        shown = cpus[start : start + beside]
+        rows = [_row(report, spec, shown) for spec in report.specs]
+        differs = differs or any(row[1].text for row in rows)
+        tables.append(render_table(("MSR", "", *(f"CPU {cpu}" for cpu in shown), "source"), rows, style))
+    marks = ["!= differs between CPUs"] if differs else []
+    return "\n".join(["\n\n".join(tables), *marks, *_reasons(report, style)])
 
 
-def _reasons(report: MsrReport) -> list[str]:
+def _reasons(report: MsrReport, style: Style) -> list[str]:
     """Why values are unavailable, each reason once."""
     reasons: dict[str, list[str]] = {}
     for cpu, values in sorted(report.values.items()):
         for name, value in values.items():
             if isinstance(value, Unavailable):
                 reasons.setdefault(value.reason, []).append(f"CPU {cpu} {name}")
-    return [f"unavailable ({reason}): {', '.join(where)}" for reason, where in reasons.items()]
+    sentences = (f"unavailable ({reason}): {', '.join(where)}" for reason, where in reasons.items())
+    return [render_sentence(sentence, style) for sentence in sentences]
 
 
 def render_msrs(report: MsrReport, style: Style) -> str:
@@ -151,7 +160,7 @@ def render_msrs(report: MsrReport, style: Style) -> str:
         text = _render_one(report, next(iter(report.values)), style)
     else:
         text = _render_side_by_side(report, style)
-    return f"{text}\n{style.paint('warning', TOUCHED)}" if report.is_touched else text
+    return f"{text}\n{render_sentence(TOUCHED, style, 'warning')}" if report.is_touched else text
 
 
 def _decoded_to_json(spec: MsrSpec, value: int, symbols: Mapping[int, str]) -> dict[str, Any]:

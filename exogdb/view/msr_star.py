@@ -6,6 +6,7 @@ from typing import Any
 
 from exogdb.view.gdt import describe_descriptor
 from exogdb.view.style import Style
+from exogdb.view.table import Cell, render_sentence, render_table
 from exogdb.view.value import hex64
 from exogdb.x86.gdt import Gdt
 from exogdb.x86.star import Star, StarLoad
@@ -46,15 +47,13 @@ def _hit(report: StarReport, load: StarLoad) -> str:
 
 def render_star(report: StarReport, style: Style) -> str:
     """The bit fields, one line for each selector that SYSCALL and SYSRET load, and the findings."""
-    from tabulate import tabulate
-
     head = f"CPU {report.cpu}  IA32_STAR {report.star.value:#018x}  ({report.source})"
     rows = [
-        (load.instruction, load.register, style.paint("name", str(load.selector)), _hit(report, load))
+        [Cell(load.instruction), Cell(load.register), Cell(str(load.selector), "name"), Cell(_hit(report, load))]
         for load in report.star.loads
     ]
-    table = tabulate(rows, ("", "", "selector", "GDT entry"), tablefmt="plain", disable_numparse=True)
-    findings = [style.paint("warning", f"! {text}") for text in report.findings] or [
+    table = render_table(("", "", "selector", "GDT entry"), rows, style, {3: 20})
+    findings = [render_sentence(f"! {text}", style, "warning") for text in report.findings] or [
         "Every selector hits what it needs."
     ]
     return "\n".join([style.paint("heading", head), *_drawing(report.star), table, *findings])

@@ -14,8 +14,8 @@ __all__ = [
     "BreakpointReport",
     "PlaceLine",
     "breakpoint_to_json",
+    "cost_role",
     "describe_place",
-    "paint_cost",
     "place_to_json",
     "render_breakpoint",
 ]
@@ -98,14 +98,17 @@ def describe_place(line: PlaceLine, style: Style) -> str:
             return f"{where}{symbol}"
 
 
-def paint_cost(cost: Cost, style: Style) -> str:
-    """The cost's words, in the colour of how much it is."""
-    role = {Cost.FREE: "good", Cost.STOP_PER_CALL: "bad"}.get(cost, "warning")
-    return style.paint(role, cost.value)
+def cost_role(cost: Cost) -> str:
+    """The colour that says how much it is."""
+    return {Cost.FREE: "good", Cost.STOP_PER_CALL: "bad"}.get(cost, "warning")
 
 
 def _describe(line: PlaceLine, style: Style) -> str:
-    return f"{_title(line)} at {describe_place(line, style)}: {paint_cost(line.place.cost, style)}"
+    return f"{_title(line)} at {describe_place(line, style)}: {_paint_cost(line.place.cost, style)}"
+
+
+def _paint_cost(cost: Cost, style: Style) -> str:
+    return style.paint(cost_role(cost), cost.value)
 
 
 def _title(line: PlaceLine) -> str:

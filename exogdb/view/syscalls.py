@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.abi.numbers import SyscallNumber
-from exogdb.view.plan import PlaceLine, describe_place, paint_cost, place_to_json
-from exogdb.view.style import Style
+from exogdb.view.plan import PlaceLine, cost_role, describe_place, place_to_json
+from exogdb.view.style import PLAIN, Style
+from exogdb.view.table import Cell, render_sentence, render_table, table_width
 
 __all__ = ["SyscallList", "SyscallRow", "list_to_json", "render_list"]
+
+_HEADINGS = ("number", "name", "handler", "group", "breakpoint", "cost", "place")
+_HANDLER, _COST, _PLACE = 2, 5, 6
+_NO_ROOM = "Where each would stop: `exo-syscall list --json`, or a wider terminal."
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,19 @@ class SyscallList:
 
 
 def render_list(listing: SyscallList, style: Style) -> str:
-    """A table of all rows, and a line about where it comes from."""
-    from tabulate import tabulate
-
-    headings = ["number", "name", "handler", "group", "breakpoint", "cost", "place"]
-    rows = [_to_cells(row, style) for row in listing.rows]
+    """A table of all rows, and a line about where it comes from. A narrow terminal gets no places."""
+    headings = _HEADINGS[:_COST] if listing.no_plan else _HEADINGS
+    rows = [_to_cells(row)[: len(headings)] for row in listing.rows]
+    is_wide = not style.width or table_width(headings, rows) <= style.width
+    if not is_wide:
+        headings, rows = headings[:_PLACE], [row[:_PLACE] for row in rows]
+    lines = [render_table(headings, rows, style, {_COST: 16, _HANDLER: 14}, numbers=[0]), ""]
+    lines.append(render_sentence(f"Numbers from {listing.source}.", style))
     if listing.no_plan:
-        headings, rows = headings[:5], [cells[:5] for cells in rows]
-    table = tabulate(rows, [style.paint("heading", text) for text in headings], tablefmt="plain")
-    lines = [table, "", f"Numbers from {listing.source}."]
-    if listing.no_plan:
-        lines.append(f"Places unavailable ({listing.no_plan}).")
-    return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines())
+        lines.append(render_sentence(f"Places unavailable ({listing.no_plan}).", style))
+    elif not is_wide:
+        lines.append(render_sentence(_NO_ROOM, style))
+    return "\n".join(lines)
 
 
 def list_to_json(listing: SyscallList) -> dict[str, Any]:
@@ -63,10 +69,11 @@ def list_to_json(listing: SyscallList) -> dict[str, Any]:
     }
 
 
-def _to_cells(row: SyscallRow, style: Style) -> list[str]:
+def _to_cells(row: SyscallRow) -> list[Cell]:
     entry = row.entry
-    cells = [str(entry.number), style.paint("name", entry.name), entry.handler, entry.group]
-    cells.append(", ".join(map(str, row.breakpoints)))
+    cells = [Cell(str(entry.number)), Cell(entry.name, "name"), Cell(entry.handler), Cell(entry.group)]
+    cells.append(Cell(", ".join(map(str, row.breakpoints))))
     if row.line is None:
-        return [*cells, "", ""]
-    return [*cells, paint_cost(row.line.place.cost, style), describe_place(row.line, style)]
+        return [*cells, Cell(""), Cell("")]
+    cost = row.line.place.cost
+    return [*cells, Cell(cost.value, cost_role(cost)), Cell(describe_place(row.line, PLAIN))]

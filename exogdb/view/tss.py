@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.view.style import Style
+from exogdb.view.table import Cell, render_table
 from exogdb.view.value import hex64
 
 __all__ = ["StackRow", "TssReport", "render_tss", "tss_to_json"]
@@ -47,29 +48,19 @@ def _users(stack: StackRow) -> str:
     return " ".join([*named, f"(and {reserved} reserved)"] if reserved else named)
 
 
-def _row(stack: StackRow, style: Style) -> tuple[str, ...]:
+def _row(stack: StackRow) -> list[Cell]:
     unused = not stack.used_by and not stack.address
     state = "not set" if not stack.address else "mapped, writable" if not stack.problem else stack.problem
     role = "faint" if unused else "bad" if stack.problem else "good"
-    address = f"{stack.address:#018x}"
-    return (
-        style.paint("name", stack.name),
-        address,
-        style.paint(role, state),
-        _users(stack),
-        stack.symbol,
-    )
+    address = Cell(f"{stack.address:#018x}")
+    return [Cell(stack.name, "name"), address, Cell(state, role), Cell(_users(stack)), Cell(stack.symbol)]
 
 
 def render_tss(report: TssReport, style: Style) -> str:
     """Every stack with its state and the vectors that switch to it; to RSP0 only if they arrive at CPL 3."""
-    from tabulate import tabulate
-
     head = f"CPU {report.cpu}  TSS {report.selector:#04x} at {report.base:#x}, limit {report.limit:#x}"
-    rows = [_row(stack, style) for stack in report.stacks]
-    table = tabulate(
-        rows, ("stack", "address", "state", "used by", "symbol"), tablefmt="plain", disable_numparse=True
-    )
+    rows = [_row(stack) for stack in report.stacks]
+    table = render_table(("stack", "address", "state", "used by", "symbol"), rows, style, {3: 24, 2: 16, 4: 12})
     inside = (
         f"at offset {report.iomap_base:#x}" if report.has_iomap else "none: CPL 3 may use no port unless IOPL is 3"
     )

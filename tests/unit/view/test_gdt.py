@@ -1,7 +1,7 @@
 """The GDT as text and JSON."""
 
 from exogdb.view.gdt import GdtReport, gdt_to_json, render_gdt
-from exogdb.view.style import PLAIN
+from exogdb.view.style import PLAIN, Style
 from exogdb.x86.gdt import decode_gdt
 
 WORDS = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x0000_8B00_1000_0067, 0xFFFF8000)
@@ -10,12 +10,16 @@ REPORT = GdtReport(0, GDT, {8: ("CS",), 24: ("TR",)}, {8: ("SYSCALL CS",)})
 
 
 def test_text() -> None:
-    lines = render_gdt(REPORT, PLAIN).splitlines()
+    lines = render_gdt(REPORT, Style(width=0)).splitlines()
     assert lines[0] == "CPU 0  GDT at 0x1000, limit 0x27"
     assert lines[3].split("  ")[0] == "0x08"
     assert "64-bit code, DPL 0, readable, accessed" in lines[3]
     assert lines[3].endswith("CS, SYSCALL CS")
     assert "0xffff800000001000" in lines[5]
+
+
+def test_lines_fit_the_terminal() -> None:
+    assert max(len(line) for line in render_gdt(REPORT, Style(width=80)).splitlines()) <= 80
 
 
 def test_json_has_bases_only_where_there_are_any() -> None:

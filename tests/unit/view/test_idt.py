@@ -12,7 +12,7 @@ def test_text() -> None:
     text = render_idt(REPORT, PLAIN)
     (gate,) = [line for line in text.splitlines() if line.startswith("0x0e")]
     assert gate.split() == ["0x0e", "#PF", "interrupt", "0", "IST2", "0x08", "0xffffffff80123456", "page_fault"]
-    assert "! IST2 of the TSS is 0" in text
+    assert "! 0x0e #PF: IST2 of the TSS is 0" in text
     assert "255 more gates are not present" in text
 
 

@@ -62,6 +62,13 @@ def test_cpus_side_by_side_with_differences_marked() -> None:
     assert any("QEMU went away" in line and "CPU 0 IA32_GS_BASE" in line for line in lines.values())
 
 
+def test_many_cpus_fit_the_terminal_and_all_are_shown() -> None:
+    report = MsrReport(SYSCALL_MSRS, dict.fromkeys(range(8), VALUES), {})
+    text = render_msrs(report, Style(width=80))
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"CPU {cpu}" in text for cpu in range(8))
+
+
 def test_touching_the_guest_is_said_exactly_when_it_happened() -> None:
     touched = MsrReport([parse_msr("pat")], {0: {"IA32_PAT": Reading(0x7040600070406, "rdmsr")}}, {})
     assert "The guest was touched" in render_msrs(touched, PLAIN)

@@ -1,6 +1,6 @@
 """The TSS as text and JSON."""
 
-from exogdb.view.style import PLAIN
+from exogdb.view.style import PLAIN, Style
 from exogdb.view.tss import StackRow, TssReport, render_tss, tss_to_json
 
 STACKS = [
@@ -13,13 +13,20 @@ STACKS = [
 def test_text() -> None:
     lines = {
         line.split()[0]: line
-        for line in render_tss(TssReport(0, 0x30, 0x5000, 0x67, STACKS, 104), PLAIN).splitlines()
+        for line in render_tss(TssReport(0, 0x30, 0x5000, 0x67, STACKS, 104), Style(width=0)).splitlines()
     }
     assert "mapped, writable" in lines["RSP0"]
     assert "not mapped (PTE not present)" in lines["IST1"]
     assert "#DF (and 2 reserved)" in lines["IST1"]
     assert "not set" in lines["IST2"]
     assert "none" in lines["I/O"]
+
+
+def test_lines_fit_the_terminal() -> None:
+    busy = [StackRow("IST1", 0x1000, "", "", tuple(f"#{vector:02d}" for vector in range(32)))]
+    text = render_tss(TssReport(0, 0x30, 0x5000, 0x67, busy, 104), Style(width=80))
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"#{vector:02d}" in text for vector in range(32))
 
 
 def test_an_io_map_inside_the_limit() -> None:
