@@ -11,7 +11,7 @@ in the next round. What only one number's run contains is private to that number
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from exogdb.abi.emulation import Block, DispatcherEntry, Emulator, Ending, Snapshot, TableRead, Trace
@@ -89,6 +89,11 @@ class Routes(Mapping[int, Route]):
         starts = dict.fromkeys(block.start for block in first.blocks)
         return [start for start in starts if all(start in other for other in others)]
 
+    def counters(self) -> list[int]:
+        """Addresses of words that every run added 1 to before it was told from the others."""
+        every = [trace.counters for traces in self._traces.values() for trace in traces]
+        return sorted(set.intersection(*every)) if every else []
+
     def code(self) -> dict[Block, bytes]:
         """Every block of code that the routes depend on, with the bytes it had."""
         every = [trace for traces in self._traces.values() for trace in traces]
@@ -146,7 +151,8 @@ class _Walk:
                 target = trace.call.target if trace.call is not None else None
                 if target in changed or trace.stuck_in in changed:
                     traces[number] = self._run(number)
-        return {number: self._run_on(number) for number in traces}
+        arms = {block.start for trace in traces.values() for block in trace.blocks}
+        return {number: self._run_on(number, arms) for number in traces}
 
     def _settle_prelude(self) -> None:
         """Decide about the calls that come before any comparison with two numbers, so that not all need to run."""
@@ -158,9 +164,11 @@ class _Walk:
     def _run(self, number: int) -> Trace:
         return self._emulator.run(number, self.follow - self.skip, self.skip)
 
-    def _run_on(self, number: int) -> Trace:
+    def _run_on(self, number: int, arms: Set[int]) -> Trace:
         trace = self._run(number)
-        self._emulator.run_on(trace)
+        # Behind a call that never returns (exit) lies whatever the compiler put there: another number's arm.
+        if trace.call is not None and trace.call.returns_to not in arms:
+            self._emulator.run_on(trace)
         return trace
 
     def _widen(self, traces: Mapping[int, Trace]) -> set[int]:

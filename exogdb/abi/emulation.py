@@ -89,7 +89,7 @@ class Trace:
     """One run. `reads[i]` holds the position in `blocks` of the block that made the read, and the read.
 
     `after` is what runs once the call that was not followed has returned, `passed` the targets of calls that were
-    passed over.
+    passed over. `counters` are the addresses of 8-byte words that the code added 1 to.
     """
 
     number: int
@@ -99,6 +99,7 @@ class Trace:
     call: Call | None = None
     after: list[Block] = field(default_factory=list)
     passed: set[int] = field(default_factory=set)
+    counters: set[int] = field(default_factory=set)
     stuck_in: int | None = None
     """The outermost followed call that a fault or the budget happened in."""
 
@@ -331,8 +332,13 @@ class Emulator:
         if not _STACK <= address < _STACK + _STACK_SIZE:
             self._trace.reads.append((len(self._trace.blocks) - 1, TableRead(_canonical(address), size)))
 
-    def _on_write(self, _uc: object, _access: int, address: int, size: int, _value: int, _data: object) -> None:
+    def _on_write(self, _uc: object, _access: int, address: int, size: int, value: int, _data: object) -> None:
         if not _STACK <= address < _STACK + _STACK_SIZE:
+            page = address & _MASK_52 & -_PAGE
+            if size == 8 and page in self._pristine and address % 8 == 0:
+                old = int.from_bytes(self._uc.mem_read(address & _MASK_52, 8), "little")
+                if value & (1 << 64) - 1 == old + 1:
+                    self._trace.counters.add(_canonical(address & _MASK_52))
             self._dirty.update(page & _MASK_52 for page in range(address & -_PAGE, address + size, _PAGE))
 
     def _on_unmapped(self, _uc: object, access: int, address: int, size: int, _value: int, _data: object) -> bool:

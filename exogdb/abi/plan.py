@@ -73,11 +73,17 @@ class Place:
 
 
 class Plan(Mapping[int, Place]):
-    """The place of every number and of `UNKNOWN`; `code` is what the plan was made from."""
+    """The place of every number and of `UNKNOWN`; `code` is what the plan was made from.
 
-    def __init__(self, places: Mapping[int, Place], code: Mapping[Block, bytes]) -> None:
+    `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call.
+    """
+
+    def __init__(
+        self, places: Mapping[int, Place], code: Mapping[Block, bytes], counters: Iterable[int] = ()
+    ) -> None:
         self._places = dict(places)
         self.code = dict(code)
+        self.counters = tuple(counters)
 
     def __getitem__(self, number: int) -> Place:
         return self._places[number]
@@ -113,7 +119,8 @@ def plan_places(
     instruction.
     """
     planner = _Planner(routes, entry, {address & -_PAGE for address in hot}, first_line)
-    return Plan({number: planner.choose(route) for number, route in routes.items()}, routes.code())
+    places = {number: planner.choose(route) for number, route in routes.items()}
+    return Plan(places, routes.code(), routes.counters())
 
 
 @dataclass(frozen=True)
@@ -254,7 +261,8 @@ class _Planner:
         reasons: list[str],
         entry: TableRead | None = None,
     ) -> Place:
-        here = [run for number in numbers for run in self._routes.snapshots(number, candidate.address)]
+        by_number = {number: self._routes.snapshots(number, candidate.address) for number in numbers}
+        here = [run for runs in by_number.values() for run in runs]
         snapshots = [snapshot for _number, snapshot in here]
         caller_slot, callers = self._callers(route, candidate)
         return Place(
@@ -263,7 +271,7 @@ class _Planner:
             candidate.address,
             candidate.cost,
             numbers,
-            self._locate_number(here) if len(numbers) > 1 or UNKNOWN in numbers else None,
+            self._locate_number(here) if _needs_number(numbers) and all(by_number.values()) else None,
             tuple(self._locate_argument(snapshots, index) for index in range(6)),
             return_slot=snapshots[0].return_slot if snapshots else 0,
             caller_slot=caller_slot,
@@ -299,6 +307,11 @@ class _Planner:
 
     def _in_frame(self, snapshot: Snapshot, original: Location) -> set[Location]:
         return set(snapshot.locate_frame(original.offset)) if isinstance(original, InFrame) else set()
+
+
+def _needs_number(numbers: frozenset[int]) -> bool:
+    """Whether a stop alone does not tell the number. (One run cannot show where it is: 0 and 1 are everywhere.)"""
+    return len(numbers) > 1 or UNKNOWN in numbers
 
 
 def _first_common(held: list[set[Location]]) -> Location | None:

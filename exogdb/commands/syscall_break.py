@@ -10,11 +10,11 @@ from exogdb.abi.dispatch import UNKNOWN
 from exogdb.abi.request import Request
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError
-from exogdb.target.breakpoints import Catch
+from exogdb.target.breakpoints import STOP_FUNCTION, Catch
 from exogdb.target.cpus import all_cpus
 from exogdb.target.hit import Hit
 from exogdb.target.hit_arguments import read_arguments
-from exogdb.target.placement import PLACEMENT, STOP_FUNCTION
+from exogdb.target.placement import PLACEMENT
 from exogdb.target.symbols import find_symbol
 from exogdb.view.hit import HitReport, render_hit
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
@@ -79,7 +79,8 @@ def exo_syscall_break(options: Namespace) -> Output:
     catch = PLACEMENT.add(request, temporary=options.temporary)
     row = catch.row
     assert row is not None
-    row.ignore_count = options.ignore
+    if options.ignore:
+        row.ignore_count = options.ignore
     if options.commands:
         gdb.execute(f"commands {row.number}")
     report = BreakpointReport(row.number, row.temporary, catch.request.choice, find_place_lines(catch))
@@ -108,7 +109,7 @@ def _check_cpu(index: int | None) -> None:
 
 
 class _StopFunction(gdb.Function):
-    """Whether a breakpoint with a location `-probe syscall:CALLS` stops here. For conditions that exogdb sets."""
+    """Whether breakpoint N on system calls stops here: the condition of every such breakpoint."""
 
     def __init__(self) -> None:
         super().__init__(STOP_FUNCTION)

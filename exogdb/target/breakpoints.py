@@ -13,6 +13,7 @@ What happens at a stop must not resume the guest, nor delete a breakpoint: both 
 GDB, which is in the middle of deciding about that stop. Breakpoints are disabled there, and deleted later.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -31,16 +32,24 @@ from exogdb.target.registers import read_register
 
 __all__ = ["Catch", "Provisional", "ReturnWatch", "Setting", "SyscallBreakpoint", "TableWatch", "delete_retired"]
 
+STOP_FUNCTION = "_exo_syscall_stop"
+"""The GDB function that a row's condition calls with the row's number."""
+
+_OWN_CONDITION = re.compile(rf"^\${STOP_FUNCTION}\(\d+\)(?: && )?")
 _MASK_64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the plan gave to one breakpoint: its numbers, its places, and the address that calls return to."""
+    """What the plan gave to one breakpoint: its numbers, its places, and the address that calls return to.
+
+    `counters` are words in memory that grow with every call.
+    """
 
     choice: Choice
     places: tuple[Place, ...]
     return_address: int
+    counters: tuple[int, ...] = ()
 
 
 class Catch:
@@ -56,6 +65,7 @@ class Catch:
         self._told: dict[int, int] = {}
         self._watches: dict[int, ReturnWatch] = {}
         self._returned: dict[int, Hit] = {}
+        self._last_seen: dict[int, tuple[object, ...]] = {}
 
     @property
     def is_enabled(self) -> bool:
@@ -63,14 +73,17 @@ class Catch:
         return self.row is not None and self.row.is_valid() and self.row.enabled
 
     def stop(self) -> bool:
-        """GDB asks whether this is a stop. Reads the guest, never resumes it."""
+        """GDB asks whether this is a stop. Reads the guest, never resumes it.
+
+        :raise gdb.GdbError: the guest or the user's condition cannot be read.
+        """
         try:
             return self._decide(selected_cpu())
         except TargetLostError:
             return True
         except ExoError as error:
-            gdb.write(f"exo-syscall break: {error}\n", gdb.STDERR)
-            return True
+            # GDB stops at a condition that fails, and says why.
+            raise gdb.GdbError(f"exo-syscall break: {error}") from None
 
     def expect(self, cpu: int, number: int) -> None:
         """A table entry of `number` was read on `cpu`: its place comes next on that CPU."""
@@ -120,7 +133,7 @@ class Catch:
             self.show_places()
             return self._accept(hit) if hit is not None else False
         hit = self._find_hit(cpu, address)
-        if hit is None or not self._is_wanted(hit):
+        if hit is None or self._is_repeated(hit, address) or not self._is_wanted(hit):
             return False
         hit = replace(hit, process=find_process_id(cpu))
         if self.request.process is not None and hit.process != self.request.process:
@@ -141,6 +154,23 @@ class Catch:
         if told is not None:
             self.show_places()
         return hit
+
+    def _is_repeated(self, hit: Hit, address: int) -> bool:
+        """Whether this is the same call at the same instruction again.
+
+        QEMU sometimes reports a single step over a breakpoint as done when the instruction has not run (a timer
+        came in between), and GDB then meets its breakpoint again. Only a word that the kernel counts its calls in
+        can tell that from the next call of a loop.
+        """
+        assert self.setting is not None
+        if not self.setting.counters:
+            return False
+        memory = VirtualMemory(hit.cpu)
+        state = (address, hit.return_slot, *(memory.read(counter, 8) for counter in self.setting.counters))
+        if self._last_seen.get(hit.cpu.index) == state:
+            return True
+        self._last_seen[hit.cpu.index] = state
+        return False
 
     def _may_be(self, place: Place, told: int | None) -> bool:
         return place.kind is not PlaceKind.TABLE_ENTRY or place.number == told
@@ -171,16 +201,21 @@ class Catch:
 
 
 class SyscallBreakpoint(gdb.Breakpoint):
-    """One `exo-syscall break`: stops at its calls and no others. See the module."""
+    """The row of one `exo-syscall break`. Its condition asks `Catch`, see `make_condition`."""
 
     def __init__(self, catch: Catch, *, temporary: bool = False) -> None:
         self.catch = catch
         super().__init__(encode_location(catch.request), temporary=temporary)
-        catch.row = self
 
-    def stop(self) -> bool:
-        """As `Catch.stop`."""
-        return self.catch.stop()
+
+def make_condition(number: int, users: str | None) -> str:
+    """The condition of row `number` that asks its `Catch` first, then what the user wants on top.
+
+    A condition, not a `stop` method: GDB counts a hit and takes one off `ignore` even if `stop` says no.
+    """
+    own = f"${STOP_FUNCTION}({number})"
+    rest = _OWN_CONDITION.sub("", users or "", count=1)
+    return f"{own} && ({rest})" if rest and not rest.startswith("(") else own + (f" && {rest}" if rest else "")
 
 
 _retired: list[gdb.Breakpoint] = []

@@ -18,20 +18,26 @@ from exogdb.abi.numbers import NumberTable
 from exogdb.abi.plan import Place, PlaceKind
 from exogdb.abi.request import PROVIDER, Request, decode_location
 from exogdb.errors import ExoError, UnavailableError
-from exogdb.target.breakpoints import Catch, Provisional, Setting, SyscallBreakpoint, TableWatch, delete_retired
+from exogdb.target.breakpoints import (
+    Catch,
+    Provisional,
+    Setting,
+    SyscallBreakpoint,
+    TableWatch,
+    delete_retired,
+    make_condition,
+)
 from exogdb.target.cpus import Cpu, all_cpus
+from exogdb.target.current_process import forget_layouts
 from exogdb.target.numbers import read_number_table
 from exogdb.target.planning import SyscallPlan, read_plan
 from exogdb.target.probe_file import Probe, make_probe_file
 from exogdb.target.session import require_guest
 from exogdb.target.symbols import find_address
 
-__all__ = ["PLACEMENT", "STOP_FUNCTION", "Placement"]
+__all__ = ["PLACEMENT", "Placement"]
 
 _USUAL = ""
-STOP_FUNCTION = "_exo_syscall_stop"
-"""The GDB function that decides for rows which `break -probe syscall:...` made."""
-
 _DISPATCHERS = ("syscall_dispatch", "syscall_rust_handler", "do_syscall_64")
 
 
@@ -81,9 +87,7 @@ class Placement:
         request = self._spell(request)
         self._load_probes([*self._requests(), request])
         catch = Catch(request)
-        _quietly(lambda: SyscallBreakpoint(catch, temporary=temporary))
-        assert catch.row is not None
-        self._catches[catch.row.number] = catch
+        _quietly(lambda: self._take_in(SyscallBreakpoint(catch, temporary=temporary), catch))
         self._give_settings()
         return catch
 
@@ -105,6 +109,7 @@ class Placement:
     def forget(self) -> None:
         """The kernel is gone: its plan, its watchpoints and the calls in progress are, too."""
         self.plan = None
+        forget_layouts()
         for watch in self._watches.values():
             if watch.is_valid():
                 watch.retire()
@@ -209,7 +214,8 @@ class Placement:
                 continue
             choice = self.choice_of(each.request)
             places = tuple(self.places_of(choice))
-            each.setting = Setting(choice, places, self.plan.dispatcher.return_address)
+            return_address = self.plan.dispatcher.return_address
+            each.setting = Setting(choice, places, return_address, self.plan.places.counters)
             each.show_places()
         self.sync()
 
@@ -308,11 +314,13 @@ class Placement:
         except ExoError as error:
             gdb.write(f"exo-syscall break: {error}\n", gdb.STDERR)
             return
-        catch = Catch(request)
+        self._take_in(row, Catch(request))
+        self.replan()
+
+    def _take_in(self, row: gdb.Breakpoint, catch: Catch) -> None:
         catch.row = row
         self._catches[row.number] = catch
-        row.condition = f"${STOP_FUNCTION}({row.number})"
-        self.replan()
+        row.condition = make_condition(row.number, row.condition)
 
     def _on_deleted(self, row: gdb.Breakpoint) -> None:
         catch = self._catches.pop(row.number, None)
@@ -321,7 +329,13 @@ class Placement:
             self.sync()
 
     def _on_modified(self, row: gdb.Breakpoint) -> None:
-        if row.number in self._catches and not self._is_placing:
+        if row.number not in self._catches:
+            return
+        condition = make_condition(row.number, row.condition)
+        if row.condition != condition:
+            # `condition N EXPR` is meant on top of what this breakpoint is for; this calls us again.
+            row.condition = condition
+        elif not self._is_placing:
             self.sync()
 
     def should_stop(self, number: int) -> bool:

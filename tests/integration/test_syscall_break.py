@@ -1,14 +1,15 @@
 """A breakpoint on a system call stops as often as the kernel itself says that the call was made."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+from collections import Counter
 
 import pytest
 
 from tests.harness.gdb import Gdb
 from tests.integration.conftest import OpenGuest
 
+RETURNED = 2  # CallTruth::state
 VARIANTS = ["", "debug", "today"]
 STOP = re.compile(r"^System call (?P<number>\d+) (?P<name>\w+)\(", re.MULTILINE)
 
@@ -19,8 +20,14 @@ def stopped_at(output: str) -> int:
     return int(found[0][0])
 
 
+NUMBERS = (0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 300, 301, 302, 303)
+NEVER = 1_000_000
+CALLS = 120
+ENTRY = {"": "syscall_dispatch", "debug": "syscall_dispatch", "today": "syscall_rust_handler"}
+
+
 class Truth:
-    """The last call that the kernel wrote down for a CPU, read with GDB's own words."""
+    """What the kernel wrote down about its calls, read with GDB's own words."""
 
     def __init__(self, gdb: Gdb) -> None:
         self._gdb = gdb
@@ -28,21 +35,34 @@ class Truth:
     def last_call(self, cpu: int = 0) -> tuple[int, int, int]:
         """(number, process, first argument) of the last call that started on `cpu`."""
         base = self._gdb.address("EXO_TRUTH")
-        cpu_size, call_size = (self._gdb.integer(f"*(unsigned long long *){base + at}") for at in (16, 24))
+        cpu_size, call_size = self._word(base + 16), self._word(base + 24)
         sequence = self._word(base + 48 + cpu * cpu_size + 15 * 8)
         calls = base + 48 + 8 * cpu_size
         record = calls + sequence % 256 * call_size
         return self._word(record + 32), self._word(record + 24), self._word(record + 40)
 
+    def counts(self) -> tuple[Counter[int], int]:
+        """Calls by number since boot, at most 256 of them, and how many of these have returned."""
+        base = self._gdb.address("EXO_TRUTH")
+        cpu_size, call_size = self._word(base + 16), self._word(base + 24)
+        numbers: Counter[int] = Counter()
+        returned = 0
+        for at in range(256):
+            record = self._gdb.memory(base + 48 + 8 * cpu_size + at * call_size, 40)
+            sequence, state, _cpu, _process, number = struct.unpack("<5Q", record)
+            if sequence:
+                numbers[number] += 1
+                returned += state == RETURNED
+        return numbers, returned
+
     def _word(self, address: int) -> int:
         return int.from_bytes(self._gdb.memory(address, 8), "little")
 
 
-@contextmanager
-def c_language(gdb: Gdb) -> Iterator[None]:
-    gdb.run("set language c")
-    yield
-    gdb.run("set language auto")
+def hits(gdb: Gdb, number: int) -> int:
+    rows = gdb.run(f"info breakpoints {number}")
+    found = re.search(r"already hit (\d+) time", rows)
+    return int(found[1]) if found else 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -53,9 +73,28 @@ def test_stops_at_101_and_at_nothing_else(guest: OpenGuest, variant: str) -> Non
     for _ in range(5):
         output = gdb.run("continue")
         assert stopped_at(output) == 101
-        with c_language(gdb):
-            number, process, channel = Truth(gdb).last_call()
+        number, process, channel = Truth(gdb).last_call()
         assert number == 101
         assert f"by process {process} on CPU 0" in output
         assert f"channel={channel}," in output
     assert "breakpoint already hit 5 times" in gdb.run("info breakpoints")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_number_stops_exactly_as_often_as_the_kernel_says(guest: OpenGuest, variant: str) -> None:
+    gdb = guest("run=demo", variant=variant, stopped=True).gdb
+    for number in NUMBERS:
+        made = gdb.run(f"exo-syscall break {number} --ignore {NEVER}")
+        assert "pending" in made, "the kernel has not run yet"
+    gdb.run(f"exo-syscall break unknown --ignore {NEVER}")
+    gdb.run(f"exo-syscall break all --on-return --ignore {NEVER}")
+    entry = gdb.address(ENTRY[variant])
+    gdb.run(f"break *{entry:#x}")
+    gdb.run(f"ignore $bpnum {CALLS}")
+    gdb.run("continue", 100)
+    gdb.run("disable")
+    numbers, returned = Truth(gdb).counts()
+    assert {n: hits(gdb, row) for row, n in enumerate(NUMBERS, 1)} == {n: numbers[n] for n in NUMBERS}
+    assert hits(gdb, 17) == sum(count for number, count in numbers.items() if number not in NUMBERS)
+    assert hits(gdb, 18) == returned
+    assert sum(numbers.values()) >= CALLS - 10

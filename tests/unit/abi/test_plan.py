@@ -199,3 +199,63 @@ def test_the_cache_is_good_until_the_code_changes() -> None:
     patched = Image({**image.pages, page: b"\xcc" + image.pages[page][1:]}, image.symbols)
     cache.get(patched, "build 2", entry, make)
     assert len(made) == 3
+
+
+def test_an_arm_behind_a_call_that_never_returns_is_still_its_own() -> None:
+    image = build_assembly(
+        """
+        .globl syscall_dispatch
+        syscall_dispatch:
+            cmp rdi, 0
+            je arm_0
+            cmp rdi, 1
+            je arm_1
+            ret
+        arm_0:
+            call sys_exit
+        arm_1:
+            mov ecx, 1
+            call sys_getpid
+            ret
+        .section .text.sys_exit
+        sys_exit: jmp sys_exit
+        .section .text.sys_getpid
+        sys_getpid: ret
+        """
+    )
+    plan = plan_of(image, (0, 1))
+    assert plan[0].address == image.symbols["sys_exit"]
+    assert plan[1].address == image.symbols["sys_getpid"]
+    assert plan[1].numbers == {1}
+
+
+def test_everybodys_way_out_is_nobodys_place() -> None:
+    image = build_assembly(
+        """
+        .globl syscall_dispatch
+        syscall_dispatch:
+            cmp rdi, 5
+            je arm_5
+            cmp rdi, 6
+            je arm_6
+            mov rax, -1
+            jmp out
+        arm_5:
+            call sys_send
+            jmp out
+        arm_6:
+            mov eax, 6
+        out:
+            call sys_getpid
+            ret
+        .section .text.sys_send
+        sys_send: ret
+        .section .text.sys_getpid
+        sys_getpid: ret
+        """
+    )
+    plan = plan_of(image, (5, 6))
+    # The run of 6 goes on into sys_getpid, those of 5 end at sys_send: all the same everybody comes there.
+    assert plan[6].address == image.symbols["arm_6"]
+    assert plan[6].cost is Cost.SHARED_PAGE
+    assert plan[5].address == image.symbols["sys_send"]
