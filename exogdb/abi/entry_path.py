@@ -131,19 +131,21 @@ class FrameLayout:
     def find_slot(self, register: str) -> FrameSlot | None:
         """The slot that holds the user's `register` while the call is in progress.
 
+        Of several the one that gives back nothing else: rip's own rather than that of rcx, where SYSCALL put it.
+
         >>> twice = [FrameSlot(at, "rip", "user rip", "push", 0, (to,)) for at, to in ((0, "rcx"), (8, "rip"))]
         >>> FrameLayout(tuple(twice), 16, 16).find_slot("rip").offset
         8
         """
         holding = [slot for slot in self.slots if slot.holds == register]
         both = [slot for slot in holding if register in slot.restored_to]
-        return next(iter(both or holding), None)
+        return min(both or holding, key=lambda slot: len(slot.restored_to), default=None)
 
     def find_restored(self, register: str) -> FrameSlot | None:
         """The slot from which the user's `register` comes back: where to write to change it."""
         restored = [slot for slot in self.slots if register in slot.restored_to]
         own = [slot for slot in restored if slot.holds == register]
-        return next(iter(own or restored), None)
+        return min(own or restored, key=lambda slot: len(slot.restored_to), default=None)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from exogdb.abi.symbolic import Gs
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.call_arguments import find_argument_values, find_handler_name, find_parameters
-from exogdb.target.call_number import FoundNumber, find_number, guess_number, read_saved_number
+from exogdb.target.call_number import FoundNumber, FrameRegisters, find_number, guess_number, read_saved_number
 from exogdb.target.cpus import Cpu, cpu_selected
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.numbers import read_number_table
@@ -111,6 +111,9 @@ def read_call(cpu: Cpu) -> Call:
     top = read_stack_top(path, gs_base, memory)
     moment, why = (Moment.USER, "") if cpl == 3 else _find_moment(cpu, path, top, memory)
     if moment is Moment.NO_CALL:
+        interrupted = _read_interrupted_stub(cpu, path, gs_base, memory)
+        if interrupted is not None:
+            return interrupted
         return Call(cpu.index, moment, SavedFrame(None, ()), Unavailable(why), "", "", (), (why,))
     frame = decode_saved_frame(path, top, None, gs_base, memory)
     if moment is Moment.USER:
@@ -214,6 +217,20 @@ def _read_in_stub(cpu: Cpu, path: EntryPath, state: StubState, gs_base: int) -> 
     if state.depth is not None and (state.depth >= path.frame.base_below_top or state.after_dispatch):
         base = find_frame_base(path, registers["rsp"] + state.depth)
     frame = decode_stub_frame(state, base, registers, gs_base, memory)
+    return _name_call(cpu, path, Moment.IN_STUB, frame, memory, state)
+
+
+def _read_interrupted_stub(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) -> Call | None:
+    """The call whose stub an interrupt interrupted, if GDB's frames lead there."""
+    with cpu_selected(cpu):
+        stub, state = _find_stub_frame()
+        if stub is None or state is None or stub.level() == 0:
+            return None
+        registers = FrameRegisters(stub)
+        base = None
+        if state.depth is not None and (state.depth >= path.frame.base_below_top or state.after_dispatch):
+            base = find_frame_base(path, registers["rsp"] + state.depth)
+        frame = decode_stub_frame(state, base, registers, gs_base, memory)
     return _name_call(cpu, path, Moment.IN_STUB, frame, memory, state)
 
 

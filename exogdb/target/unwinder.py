@@ -75,6 +75,14 @@ class StubUnwinder(gdb.unwinder.Unwinder):
 
     def __call__(self, pending_frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
         """Called by GDB for every frame that it meets; None means that this one is not ours."""
+        if not analysed_paths():
+            return None
+        try:
+            return self._unwind(pending_frame)
+        except (gdb.error, ValueError):
+            return None  # a frame without these registers is none of ours: another architecture, or lost values
+
+    def _unwind(self, pending_frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
         pc = _read(pending_frame, "rip")
         if pc == BOUNDARY_PC:
             return self._unwind_boundary(pending_frame)

@@ -110,6 +110,49 @@ def test_another_cpu_is_shown_without_being_selected(guest: OpenGuest) -> None:
     assert one.gdb.integer("$_gthread") - 1 == 1 - stopped
 
 
+def take_nmi(guest: Guest) -> None:
+    """Run to the kernel's handler of an NMI that arrives where the guest stands."""
+    guest.gdb.run("delete")
+    guest.gdb.run("monitor nmi")
+    guest.gdb.run("hbreak trap")
+    guest.gdb.run("continue")
+    guest.gdb.run("delete")
+
+
+def test_in_an_interrupt_on_top_of_a_call_the_call_is_shown(guest: OpenGuest) -> None:
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    take_nmi(one)
+    answer = one.gdb.json("exo-syscall frame")
+    expect_frame(answer, current_call(one))
+    trace = one.gdb.run("bt")
+    names = ("trap_common", "sys_ipc_send", "syscall_entry", "<system call 101 ipc_send>", "program_main")
+    order = [trace.index(name) for name in names]
+    assert order == sorted(order)
+
+
+def test_in_an_interrupt_of_the_stub_the_call_is_shown(guest: OpenGuest) -> None:
+    one = guest()
+    address = stop_at_user_syscall(one)
+    rsp = one.gdb.integer("$rsp")
+    one.gdb.run("stepi 7")
+    take_nmi(one)
+    answer = one.gdb.json("exo-syscall frame")
+    assert (answer["state"], int(answer["saved"]["rip"], 16)) == ("stub", address + 2)
+    assert int(answer["saved"]["rsp"], 16) == rsp
+    assert "exo::calls::getpid" in one.gdb.run("bt")
+
+
+def test_in_an_interrupt_of_the_program_there_is_no_call(guest: OpenGuest) -> None:
+    one = guest()
+    stop_at_user_syscall(one)
+    take_nmi(one)
+    answer = one.gdb.json("exo-syscall frame")
+    assert answer["state"] == "none"
+    assert answer["saved"] == {}
+
+
 def test_in_the_kernel_outside_a_call_there_is_no_frame(guest: OpenGuest) -> None:
     one = guest(stopped=True)
     one.gdb.run("hbreak exo_os::process::scheduler::idle")

@@ -11,23 +11,36 @@
 
     .intel_syntax noprefix
     .text
+    .macro save register
+    push \register
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset \register, 0
+    .endm
+
     .type trap_common, @function
 trap_common:
-    push rax
-    push rbx
-    push rcx
-    push rdx
-    push rbp
-    push rsi
-    push rdi
-    push r8
-    push r9
-    push r10
-    push r11
-    push r12
-    push r13
-    push r14
-    push r15
+    // What the CPU pushed, for a debugger: a backtrace goes on in the code that was interrupted.
+    .cfi_startproc simple
+    .cfi_signal_frame
+    .cfi_def_cfa rsp, 7 * 8             // vector, error code, rip, cs, rflags, rsp, ss
+    .cfi_offset rip, -5 * 8
+    .cfi_offset eflags, -3 * 8
+    .cfi_offset rsp, -2 * 8
+    save rax
+    save rbx
+    save rcx
+    save rdx
+    save rbp
+    save rsi
+    save rdi
+    save r8
+    save r9
+    save r10
+    save r11
+    save r12
+    save r13
+    save r14
+    save r15
     cld
     xor ebx, ebx                        // rbx = 1: swapgs again on the way out
     mov ecx, 0xc0000101                 // IA32_GS_BASE
@@ -45,6 +58,7 @@ trap_common:
 2:
 #endif
     mov r12, rsp
+    .cfi_def_cfa_register r12
     lea rdi, [rsp]
     sub rsp, 512
     and rsp, -16
@@ -52,12 +66,14 @@ trap_common:
     call trap
     fxrstor64 [rsp]
     mov rsp, r12
+    .cfi_def_cfa_register rsp
     test byte ptr [rsp + 18 * 8], 3     // to ring 3: a CPU may have changed, but its GS is the kernel's
     jnz return_to_user
     test ebx, ebx
     jz 3f
     swapgs
 3:  jmp pop_registers
+    .cfi_endproc
     .size trap_common, . - trap_common
 
     // A new process starts here, on its own kernel stack, with a TrapFrame at rsp.

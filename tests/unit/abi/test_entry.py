@@ -116,3 +116,43 @@ def test_the_state_follows_rip_from_rcx_to_the_frame_and_back() -> None:
 def test_no_code_is_a_sentence_not_a_guess() -> None:
     with pytest.raises(AnalysisError, match="no code can be read at LSTAR's target 0x1000"):
         find_entry_path(StubMemory(0x2000, b""), 0x1000)
+
+
+def test_a_trampoline_stack_and_two_exits_are_followed() -> None:
+    stub = assemble_stub("trampoline")
+    path = analyse("trampoline")
+    assert (path.user_rsp_slot, path.kernel_rsp_slot, path.frame.size) == (0x6014, 0x1FB50, 168)
+    assert path.doubts == ()
+    assert {way.kind: way.gs for way in path.exits} == {"sysret": Gs.USER, "iret": Gs.USER}
+    assert [switch.on_exit for switch in path.cr3_switches] == [False, True]
+    rip, ax = path.frame.find_slot("rip"), path.frame.find_restored("rax")
+    assert rip is not None
+    assert ax is not None
+    assert (rip.offset, ax.offset, ax.holds) == (0x80, 0x50, None)
+    at_sysret = path.state_at(stub.labels["by_sysret"])
+    at_iret = path.state_at(stub.labels["at_iret"])
+    assert at_sysret is not None
+    assert at_iret is not None
+    assert (at_sysret.registers["rip"], at_sysret.stack) == (InRegister("rcx"), "user")
+    assert (at_iret.registers["rip"], at_iret.registers["rsp"]) == (InFrame("rsp", 0), InFrame("rsp", 24))
+
+
+def test_a_straight_line_function_on_the_way_is_not_the_dispatcher() -> None:
+    dispatcher = analyse("trampoline").dispatcher
+    assert dispatcher is not None
+    assert dispatcher.address == assemble_stub("trampoline").labels["dispatcher"]
+    assert dispatcher.number == InRegister("rsi")
+    assert dispatcher.arguments == tuple(InFrame("rdi", offset) for offset in (0x70, 0x68, 0x60, 0x38, 0x48, 0x40))
+
+
+def test_flaws_are_facts_in_the_result() -> None:
+    path = analyse("flawed")
+    assert path.user_stack_uses == (path.entry, path.entry + 4)
+    assert [(way.gs, way.after_dispatch) for way in path.exits] == [(Gs.KERNEL, False), (Gs.USER, True)]
+    assert any("jumps to an address that the code does not tell" in doubt for doubt in path.doubts)
+
+
+def test_a_branch_is_kept_with_what_it_compares() -> None:
+    path = analyse("trampoline")
+    compared = [tuple(map(str, each.compared or ())) for each in path.comparisons]
+    assert ("[gs:[0x1fb50]-0x28]", "sar(shl([gs:[0x1fb50]-0x50], 0x10), 0x10)") in compared
