@@ -83,7 +83,7 @@ def _run(
     say(render_start(tracing) + "\n")
     buffer = _Buffer(put)
     record = RecordLines(tracing, words, buffer.write) if options.json else None
-    lines = _make_lines(words, options)
+    lines = _make_lines(tracing, words, options)
 
     def write_line(notice: Notice) -> None:
         buffer.write(lines.render(notice) + "\n")
@@ -97,9 +97,10 @@ def _run(
     say(render_end(outcome) + "\n")
 
 
-def _make_lines(words: CallWords, options: Namespace) -> TraceLines:
+def _make_lines(tracing: Tracing, words: CallWords, options: Namespace) -> TraceLines:
     style = PLAIN if options.output is not None else current_style()
-    return TraceLines(words, style, options.time, time.monotonic_ns())
+    origin = time.monotonic_ns() if tracing.engine == "log" else 0
+    return TraceLines(words, style, options.time, origin)
 
 
 class _Buffer:

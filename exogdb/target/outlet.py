@@ -1,11 +1,12 @@
 """Text for GDB's output that is made while the guest runs, perhaps on another thread.
 
-GDB's output may be written on GDB's own thread only, so that text from another one waits in a queue of limited
-length until GDB's event loop prints it: whoever makes it faster than the terminal takes it has to wait.
+It goes to the terminal directly: a Ctrl-C that comes while GDB runs Python on its own thread ends that Python and
+not the guest's run, so none should run there. GDB's logging and full-screen mode would miss what goes past GDB:
+with these the text waits in a queue of limited length until GDB's event loop prints it. Either way whoever makes
+text faster than the terminal takes it has to wait.
 
 When the guest stops, GDB says where, on its standard output and past everything that could keep it. Whoever reads
-JSON must not see that: an outlet that is `private` writes to the terminal itself, and has GDB's standard output
-lead nowhere while the guest runs.
+JSON must not see that: an outlet that is `private` has GDB's standard output lead nowhere while the guest runs.
 """
 
 import contextlib
@@ -28,16 +29,18 @@ class Outlet:
 
     def __init__(self, *, private: bool = False) -> None:
         self._is_private = private
+        self._is_direct = private or not _is_watched()
         self._descriptor = _STANDARD_OUTPUT
         self._texts: queue.Queue[str] = queue.Queue(_LARGEST_QUEUE)
         self._is_posted = threading.Event()
 
     def write(self, text: str) -> None:
         """Print `text`; waits while too much is waiting already."""
-        if self._is_private:
-            _write_all(self._descriptor, text.encode("utf-8", "replace"))
-        elif threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not self._is_private:
             gdb.write(text)
+            gdb.flush()
+        elif self._is_direct:
+            _write_all(self._descriptor, text.encode("utf-8", "replace"))
         else:
             self._texts.put(text)
             if not self._is_posted.is_set():
@@ -64,10 +67,10 @@ class Outlet:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Around a run of the guest: GDB's own words are lost if the outlet is private."""
+        gdb.flush()
         if not self._is_private:
             yield
             return
-        gdb.flush()
         self._descriptor = os.dup(_STANDARD_OUTPUT)
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         os.dup2(nowhere, _STANDARD_OUTPUT)
@@ -79,6 +82,16 @@ class Outlet:
             os.close(self._descriptor)
             os.close(nowhere)
             self._descriptor = _STANDARD_OUTPUT
+
+
+def _is_watched() -> bool:
+    """Whether something besides the terminal wants GDB's output."""
+    if gdb.parameter("logging enabled"):
+        return True
+    try:
+        return "not active" not in gdb.execute("info win", to_string=True)
+    except gdb.error:
+        return False  # a GDB without the full-screen mode
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -7,7 +7,6 @@ the two bases instead of being stepped over. The guest is then in the very state
 would have left it. Other instructions are stepped over.
 """
 
-import time
 from collections.abc import Iterator
 
 from exogdb.abi.entry_path import EntryPath
@@ -21,7 +20,7 @@ from exogdb.trace.sink import Sink
 __all__ = ["CLOCK", "NAME", "trace_by_stops"]
 
 NAME = "stops at entry and return"
-CLOCK = "host time at the stop, the cost of the stops included"
+CLOCK = "time that the guest ran, seen from the host; what was done while it was stopped is left out"
 
 _ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 _SWAPGS = b"\x0f\x01\xf8"
@@ -92,7 +91,7 @@ class _Engine:
             yield event
 
     def _to_event(self, registers: StubRegisters) -> Entry | Return:
-        cpu, now = self._run.cpu, time.monotonic_ns()
+        cpu, now = self._run.cpu, self._run.ran_ns
         space, fs_base = address_space(registers["cr3"]), registers["fs_base"]
         preserved = tuple(registers[name] for name in self._kept)
         if registers["rip"] != self._points.entry:

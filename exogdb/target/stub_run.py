@@ -42,7 +42,11 @@ class StubRegisters(dict[str, int]):
 
 
 class StubRun:
-    """A series of resumes and stops. Make one with `open_stub_run`."""
+    """A series of resumes and stops. Make one with `open_stub_run`.
+
+    `thread` is the CPU that stopped, in the protocol's words; `ran_ns` how long the guest has run, from resume to
+    stop reply, summed up.
+    """
 
     def __init__(self, connection: gdb.RemoteTargetConnection, descriptor: int, seconds: float | None) -> None:
         self._connection = connection
@@ -52,6 +56,7 @@ class StubRun:
         self._is_over = threading.Event()
         self._breakpoints: list[int] = []
         self.thread = ""
+        self.ran_ns = 0
 
     def insert(self, address: int) -> None:
         """A breakpoint that GDB does not know of. It is removed at the end."""
@@ -124,9 +129,11 @@ class StubRun:
 
     def _resume(self, packet: str) -> bool:
         self._is_waiting.set()
+        start = time.monotonic_ns()
         try:
             answer = self._send(packet).decode("ascii", "replace")
         finally:
+            self.ran_ns += time.monotonic_ns() - start
             self._is_waiting.clear()
         if answer[:1] in ("W", "X"):
             raise TargetLostError("QEMU ended while the guest ran: start it again and use `target remote`")
