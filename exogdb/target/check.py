@@ -15,7 +15,8 @@ from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, Section, Signatu
 from exogdb.abi.check.memory import section_pages
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
-from exogdb.errors import AnalysisError, FormatError, MonitorError, UnavailableError
+from exogdb.abi.vector_use import find_aligned_stack_use
+from exogdb.errors import AnalysisError, FormatError, MemoryFault, MonitorError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.check_cpu import read_cpu_facts
 from exogdb.target.cpu_dump import parse_cpu_dumps
@@ -28,6 +29,7 @@ from exogdb.target.page_tables import AddressSpace, PageTableMemory
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
 from exogdb.target.vmstate_x86 import SegmentRegister
+from exogdb.x86.memory import ReadableMemory
 from exogdb.x86.msr import SYSCALL_MSRS
 from exogdb.x86.paging import PageWalk
 
@@ -35,6 +37,8 @@ __all__ = ["read_facts", "read_signature"]
 
 _FEATURES = ("smep", "smap")
 _MOST_IMAGE_PAGES = 1 << 15
+_PAGE = 4096
+_CODE_SIZE = 1 << 16
 
 
 def read_facts(session: Session) -> Facts:
@@ -59,7 +63,7 @@ def read_facts(session: Session) -> Facts:
         )
         for cpu in cpus
     )
-    sections = _read_sections()
+    sections = _read_sections(entries)
     return Facts(
         cpus=facts,
         entries=entries,
@@ -91,7 +95,8 @@ def _read_entries(
     for lstar_value, users in sorted(sharing.items()):
         path = _read_path(session, users[0], lstar_value, spaces[users[0].index])
         indexes = tuple(cpu.index for cpu in users)
-        entries.append(EntryFacts(lstar_value, indexes, path, read_signature(path)))
+        use = _find_aligned_stack_use(path, session.memory_of(users[0]))
+        entries.append(EntryFacts(lstar_value, indexes, path, read_signature(path), use))
     return tuple(entries)
 
 
@@ -106,6 +111,23 @@ def _read_path(session: Session, cpu: Cpu, lstar: int, space: AddressSpace) -> E
         return find_entry_path(session.memory_of(cpu), lstar)
     except (AnalysisError, UnavailableError) as error:
         return Unavailable(str(error))
+
+
+def _find_aligned_stack_use(path: EntryPath | Unavailable, memory: ReadableMemory) -> int | Unavailable | None:
+    """Looked for only where the answer matters: behind a stub that does not align the stack to 16."""
+    if isinstance(path, Unavailable) or path.dispatcher is None or path.dispatcher.is_aligned:
+        return Unavailable("not looked for")
+    start = path.dispatcher.address
+    if start is None:
+        return Unavailable("the dispatcher's address is not known")
+    code = b""
+    try:
+        while len(code) < _CODE_SIZE:
+            at = start + len(code)
+            code += memory.read(at, _PAGE - at % _PAGE)
+    except MemoryFault:
+        pass  # the end of what is mapped
+    return find_aligned_stack_use(code, start)
 
 
 def read_signature(path: EntryPath | Unavailable) -> tuple[SignatureParameter, ...] | Unavailable:
@@ -134,9 +156,9 @@ def _path_of(cpu: Cpu, entries: Iterable[EntryFacts]) -> EntryPath | Unavailable
     return next(paths, Unavailable("IA32_LSTAR is unavailable"))
 
 
-def _read_sections() -> tuple[Section, ...] | Unavailable:
+def _read_sections(entries: Iterable[EntryFacts]) -> tuple[Section, ...] | Unavailable:
     try:
-        return read_kernel_sections()
+        return read_kernel_sections(next((entry.lstar for entry in entries), None))
     except UnavailableError as error:
         return Unavailable(error.reason)
 
@@ -157,6 +179,7 @@ def _read_names(cpus: Iterable[CpuFacts], entries: Iterable[EntryFacts]) -> Mapp
     for entry in entries:
         if not isinstance(entry.path, Unavailable):
             addresses |= entry.path.states.keys()
+            addresses |= {entry.aligned_stack_use} if isinstance(entry.aligned_stack_use, int) else set()
             if entry.path.dispatcher is not None and entry.path.dispatcher.address is not None:
                 addresses.add(entry.path.dispatcher.address)
     found = {address: find_symbol(address) for address in addresses}

@@ -105,12 +105,17 @@ class SignatureParameter:
 
 @dataclass(frozen=True)
 class EntryFacts:
-    """What one value of IA32_LSTAR leads to, the CPUs that have it, and what debug info says of the dispatcher."""
+    """What one value of IA32_LSTAR leads to, the CPUs that have it, and what debug info says of the dispatcher.
+
+    `aligned_stack_use` is an instruction of the kernel that faults on a misaligned stack; None if there is none in
+    the code behind the dispatcher's first instruction.
+    """
 
     lstar: int
     cpus: tuple[int, ...]
     path: EntryPath | Unavailable
     signature: tuple[SignatureParameter, ...] | Unavailable
+    aligned_stack_use: int | Unavailable | None
 
 
 @dataclass(frozen=True)

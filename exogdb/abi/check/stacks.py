@@ -13,6 +13,8 @@ __all__ = ["STACK_RULES", "stack_addresses"]
 
 # rsp this far below a stack's top, or less, counts as being on that stack. Kernel stacks have 4 to 64 KiB.
 LARGEST_STACK = 0x10000
+# Raised only in a guest whose memory the processor encrypts (SEV-ES, SEV-SNP; AMD APM Vol. 2, Exceptions).
+ENCRYPTED_GUESTS_ONLY = frozenset({"#HV", "#VC"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def _stack_problem(page: PageWalk, top: int) -> str:
     return "not a multiple of 16" if top % 16 else ""
 
 
-def _check_stack(cpu: CpuFacts, top: int, what: str) -> Iterator[Outcome]:
+def _check_stack(cpu: CpuFacts, top: int, what: str, severity: Severity | None = None) -> Iterator[Outcome]:
     if top == 0 and cpu.cpl != 3:
         yield NotChecked(f"{what} is 0 and the CPU runs no user code", cpu.index)
         return
@@ -74,7 +76,7 @@ def _check_stack(cpu: CpuFacts, top: int, what: str) -> Iterator[Outcome]:
             where=what,
             address=top or None,
             cpu=cpu.index,
-            severity=Severity.WARNING if "multiple" in problem else None,
+            severity=Severity.WARNING if "multiple" in problem else severity,
         )
 
 
@@ -91,10 +93,11 @@ def _check_ists(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
     for ist, vectors in sorted(_used_ists(cpu).items()):
         more = f" and {len(vectors) - 3} more" if len(vectors) > 3 else ""
         what = f"TSS.IST{ist} (for {', '.join(vectors[:3])}{more})"
+        severity = Severity.NOTE if ENCRYPTED_GUESTS_ONLY.issuperset(vectors) else None
         if tss.stack_for(ist):
-            yield from _check_stack(cpu, tss.stack_for(ist), what)
+            yield from _check_stack(cpu, tss.stack_for(ist), what, severity)
         else:
-            yield Finding(f"{what} = 0", "the top of a stack: gates use it", what, cpu=cpu.index)
+            yield Finding(f"{what} = 0", "a stack: gates use it", what, cpu=cpu.index, severity=severity)
 
 
 def _check_not_shared(facts: Facts) -> Iterator[Outcome]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_entry
-from exogdb.abi.entry_path import Dispatcher, EntryPath, Exit, GsAccess
-from exogdb.abi.symbolic import Constant, Derived, Gs, Value
+from exogdb.abi.entry_path import Comparison, Dispatcher, EntryPath, Exit, GsAccess
+from exogdb.abi.symbolic import Constant, Derived, Gs, Returned, Value, find_origin
 from exogdb.errors import UnavailableError
-from exogdb.reading import Reading
+from exogdb.reading import Reading, Unavailable
 
 __all__ = ["STUB_RULES", "executes_on_entry", "find_dispatcher", "last_user_page", "returns_to_32_bit"]
 
@@ -119,12 +119,21 @@ def _check_alignment(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
     # Without a live stack: any top that is itself aligned gives the same answer.
     misaligned = {(top - dispatcher.rsp_below_top) % 16 for top in tops or {0}} - {0}
     if misaligned:
+        use = entry.aligned_stack_use
         yield Finding(
-            f"rsp is {max(misaligned)} bytes past a multiple of 16 at the call of {_target(dispatcher, facts)}",
+            f"rsp is {max(misaligned)} bytes past a multiple of 16 at the call of {_target(dispatcher, facts)}; "
+            + _describe_use(use, facts),
             "rsp a multiple of 16 right before the call",
             "entry stub",
             dispatcher.call_address,
+            severity=Severity.NOTE if use is None else None,
         )
+
+
+def _describe_use(use: int | Unavailable | None, facts: Facts) -> str:
+    if isinstance(use, Unavailable):
+        return f"whether code needs that is not known ({use.reason})"
+    return "the code behind it does not need that" if use is None else f"the code at {facts.name(use)} needs that"
 
 
 def _target(dispatcher: Dispatcher, facts: Facts) -> str:
@@ -136,9 +145,11 @@ def _check_canonical_return(entry: EntryFacts, facts: Facts) -> Iterator[Outcome
     for exit_ in _require_exits(path):
         if exit_.kind != "sysret" or not exit_.after_dispatch or _tests_return_address(path, exit_):
             continue
-        undecided = next((each for each in path.comparisons if each.on_exit and each.compared is None), None)
+        undecided = next((each for each in path.comparisons if each.on_exit and _is_undecided(each)), None)
         if undecided is not None:
-            yield NotChecked(f"what the branch at {facts.name(undecided.address)} tests could not be followed")
+            yield NotChecked(
+                f"what the branch at {facts.name(undecided.address)} tests is not told by the stub alone"
+            )
             continue
         mapped = next((cpu for cpu in facts.cpus if _last_page_is_code(cpu)), None)
         detail = f"; CPU {mapped.index} has user code mapped in the last page below the hole" if mapped else ""
@@ -149,6 +160,11 @@ def _check_canonical_return(entry: EntryFacts, facts: Facts) -> Iterator[Outcome
             exit_.address,
             severity=Severity.ERROR if mapped else None,
         )
+
+
+def _is_undecided(branch: Comparison) -> bool:
+    """It depends on what was not followed, or on the dispatcher: that may have looked at the return address."""
+    return branch.compared is None or any(isinstance(find_origin(each), Returned) for each in branch.compared)
 
 
 def _tests_return_address(path: EntryPath, exit_: Exit) -> bool:
@@ -271,7 +287,8 @@ STUB_RULES = (
         "Compiled code may use MOVAPS on its stack, which raises #GP unless rsp was a multiple of 16 at the "
         "call. It shows in one build and not in another.",
         "System V ABI AMD64, The Stack Frame",
-        "Push an even number of eight-byte words below a 16-byte aligned top, or `and rsp, -16` before the call.",
+        "If the kernel is built for 8-byte stacks (-mpreferred-stack-boundary=3), nothing. Push an even "
+        "number of eight-byte words below a 16-byte aligned top, or `and rsp, -16` before the call.",
         each_entry(_check_alignment),
     ),
     Rule(

@@ -72,6 +72,16 @@ def changed_exit(path: EntryPath, gs: Gs, **registers: RegisterReturn) -> Exit:
     return replace(path.exits[0], gs=gs, registers={**path.exits[0].registers, **registers})
 
 
+def misaligned(facts: Facts, use: int | None) -> Facts:
+    changed = with_call(facts, rsp_below_top=72)
+    return replace(changed, entries=(replace(changed.entries[0], aligned_stack_use=use),))
+
+
+def without_vc_stack(facts: Facts) -> Facts:
+    """#VC comes only in guests with encrypted memory; Linux maps its stack only there."""
+    return with_ists(facts, {1: 1, 2: 2, 8: 3, 18: 4, 29: 5})
+
+
 def untested_return(facts: Facts) -> Facts:
     return with_path(facts, lambda path: replace(path, comparisons=()))
 
@@ -198,6 +208,9 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         lambda f: with_path(f, lambda p: replace(p, user_stack_uses=(ENTRY + 3,))),
     ),
     "misaligned call": ("EXO032", ERROR, lambda f: with_call(f, rsp_below_top=72)),
+    "misaligned call, and code that needs better": ("EXO032", ERROR, lambda f: misaligned(f, ENTRY + 0x1000)),
+    "misaligned call, and no code that minds": ("EXO032", NOTE, lambda f: misaligned(f, None)),
+    "IST5 for #VC is 0": ("EXO042", NOTE, without_vc_stack),
     "the seed's stub": ("EXO033", ERROR, as_in_the_seed),
     "SYSRET without a test": ("EXO034", WARNING, untested_return),
     "SYSRET without a test, last page mapped": (

@@ -180,7 +180,7 @@ def sound_facts() -> Facts:
     image |= {address: page(address, writable=True, nx=True) for address in (DATA.start, DATA.start + 0x1000)}
     return Facts(
         cpus=(cpu_facts(0), cpu_facts(1)),
-        entries=(EntryFacts(ENTRY, (0, 1), sound_path(), SIGNATURE),),
+        entries=(EntryFacts(ENTRY, (0, 1), sound_path(), SIGNATURE, Unavailable("not looked for")),),
         model=CpuModel("GenuineIntel", {"smep": True, "smap": True}),
         sections=SECTIONS,
         image_pages=image,

@@ -7,9 +7,11 @@ import pytest
 from exogdb.abi.check import RULES, find_rule
 from exogdb.abi.check.facts import CpuFacts, Facts
 from exogdb.abi.check.rule import Report, Rule, run_rules
+from exogdb.abi.entry_path import Comparison
+from exogdb.abi.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
 from tests.unit.abi.check.flaws import FLAWS, Change
-from tests.unit.abi.check.sound import sound_facts, with_cpu
+from tests.unit.abi.check.sound import CALL, EXIT, sound_facts, with_cpu, with_path
 
 
 def found(report: Report) -> list[str]:
@@ -33,6 +35,13 @@ def test_a_flaw_trips_its_rule_and_no_other(flaw: str) -> None:
 
 def test_every_rule_has_a_flaw_that_trips_it() -> None:
     assert {rule for expected, _, _ in FLAWS.values() for rule in expected.split()} == {rule.id for rule in RULES}
+
+
+def test_a_return_address_that_the_dispatcher_may_have_tested_is_not_checked() -> None:
+    branch = Comparison(EXIT - 20, (Returned("rax", CALL), Constant(0)), EXIT + 0x100, True)
+    facts = with_path(sound_facts(), lambda path: replace(path, comparisons=(branch,)))
+    [result] = [each for each in run_rules(RULES, facts).results if each.status != "sound"]
+    assert (result.rule.id, result.status) == ("EXO034", "not checked")
 
 
 def nothing_readable(facts: Facts) -> Facts:

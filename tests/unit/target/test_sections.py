@@ -1,0 +1,49 @@
+"""GDB's list of sections, and which of its files is the kernel."""
+
+from exogdb.abi.check.facts import Section
+from exogdb.target.sections import find_kernel_sections, parse_sections
+
+KERNEL = "/build/exo-os.elf"
+PROGRAM = "/build/programs/demo.elf"
+# As GDB 13.1 prints it, with a user program as the main file.
+TEXT = f"""\
+Exec file: `{PROGRAM}', file type elf64-x86-64.
+ [0]      0x10001000->0x1000517c at 0x00001000: .text ALLOC LOAD READONLY CODE HAS_CONTENTS
+ [1]      0x00000000->0x00024572 at 0x0007da08: .debug_loc READONLY HAS_CONTENTS
+Object file: `{KERNEL}', file type elf64-x86-64.
+ [0]      0x00100000->0x00105026 at 0x00001000: .boot ALLOC LOAD CODE HAS_CONTENTS
+ [2]      0xffffffff80106000->0xffffffff801109af at 0x00007000: .text ALLOC LOAD READONLY CODE HAS_CONTENTS
+ [5]      0xffffffff8017ca10->0xffffffff80181a40 at 0x0007da08: .bss ALLOC
+ [9]      0xffffffff80181a40->0xffffffff80181a40 at 0x0007da08: .empty ALLOC
+"""
+KERNEL_TEXT = Section(".text", 0xFFFFFFFF80106000, 0xFFFFFFFF801109AF, executable=True, writable=False)
+
+
+def test_only_what_takes_up_memory_is_a_section() -> None:
+    files = parse_sections(TEXT)
+    assert [section.name for section in files[PROGRAM]] == [".text"]
+    assert [section.name for section in files[KERNEL]] == [".boot", ".text", ".bss"]
+    assert files[KERNEL][1] == KERNEL_TEXT
+    assert [(section.executable, section.writable) for section in files[KERNEL]] == [
+        (True, True),
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_the_kernel_is_the_file_that_holds_the_entry() -> None:
+    files = parse_sections(TEXT)
+    assert find_kernel_sections(files, 0xFFFFFFFF80106000) == files[KERNEL]
+    assert find_kernel_sections(files, None) == files[KERNEL]
+
+
+def test_an_entry_in_a_user_program_does_not_make_that_the_kernel() -> None:
+    files = parse_sections(TEXT)
+    assert find_kernel_sections(files, 0x10001000) == files[KERNEL]
+
+
+def test_a_user_program_alone_is_no_kernel() -> None:
+    program = {PROGRAM: parse_sections(TEXT)[PROGRAM]}
+    assert find_kernel_sections(program, 0xFFFFFFFF81C00080) is None
+    # A kernel in the lower half is one by its entry alone.
+    assert find_kernel_sections(program, 0x10001000) == program[PROGRAM]
