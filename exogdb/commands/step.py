@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from exogdb.abi.entry_path import EntryPath
 from exogdb.commands.registry import Output, command
-from exogdb.commands.stepping import describe_handler, describe_return, describe_stop
+from exogdb.commands.stepping import describe_inside, describe_return, describe_stop
 from exogdb.errors import UsageError
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
@@ -13,12 +13,15 @@ from exogdb.target.session import Session
 from exogdb.target.stepping import (
     CallInProgress,
     find_call,
+    find_dispatcher,
     find_handler,
     read_entered,
     run_to_handler,
     run_to_own_entry,
+    run_to_own_stack,
     run_to_return,
 )
+from exogdb.target.waypoint import Arrival
 from exogdb.view.stepping import Step, render_step, step_to_json
 
 __all__: list[str] = []
@@ -64,8 +67,16 @@ def _is_at_entry(call: CallInProgress, path: EntryPath) -> bool:
 def _into_handler(call: CallInProgress) -> Step:
     table = read_number_table()
     entered = read_entered(call.cpu)
-    handler = find_handler(entered.number, table)
-    arrival = run_to_handler(call, handler)
+    settled = run_to_own_stack(call)
+    if isinstance(settled, Arrival):
+        return describe_stop(settled)
+    handler = find_handler(settled.cpu, entered.number)
+    wanted = handler if handler is not None else find_dispatcher(call.path).address
+    if wanted is None:
+        raise UsageError(f"neither the handler of system call {entered.number} nor the dispatcher is known")
+    arrival = run_to_handler(settled, wanted)
     if arrival.place is None:
         return describe_stop(arrival)
-    return describe_handler(arrival.cpu, entered, table, has_handler=arrival.place.address == handler)
+    inside = "handler" if handler is not None else "dispatcher"
+    reached = inside if arrival.place.address == wanted else "dispatcher return"
+    return describe_inside(arrival.cpu, reached, entered, table)

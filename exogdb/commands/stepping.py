@@ -10,7 +10,7 @@ from exogdb.target.stepping import Entered, read_entered
 from exogdb.target.waypoint import Arrival
 from exogdb.view.stepping import Step
 
-__all__ = ["describe_entry", "describe_handler", "describe_return", "describe_stop"]
+__all__ = ["describe_entry", "describe_inside", "describe_return", "describe_stop"]
 
 
 def describe_entry(cpu: Cpu, table: NumberTable) -> Step:
@@ -18,9 +18,9 @@ def describe_entry(cpu: Cpu, table: NumberTable) -> Step:
     return _call_step(cpu, "entry", read_entered(cpu), table)
 
 
-def describe_handler(cpu: Cpu, entered: Entered, table: NumberTable, *, has_handler: bool) -> Step:
-    """The call that `entered` describes has come to its handler, or past the dispatcher without one."""
-    return _call_step(cpu, "handler" if has_handler else "dispatcher return", entered, table)
+def describe_inside(cpu: Cpu, reached: str, entered: Entered, table: NumberTable) -> Step:
+    """The call that `entered` describes has come to `reached`, as `Step` names it."""
+    return _call_step(cpu, reached, entered, table)
 
 
 def describe_return(cpu: Cpu) -> Step:

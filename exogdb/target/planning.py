@@ -13,7 +13,7 @@ from exogdb.abi.dispatch import find_routes
 from exogdb.abi.emulation import DispatcherEntry
 from exogdb.abi.entry_path import Dispatcher, EntryPath
 from exogdb.abi.numbers import NumberTable
-from exogdb.abi.plan import Plan, PlanCache, plan_places
+from exogdb.abi.plan import Place, Plan, PlanCache, plan_places
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
@@ -23,9 +23,10 @@ from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_register
 from exogdb.target.symbols import find_symbol
 
-__all__ = ["SyscallPlan", "find_first_line", "read_plan"]
+__all__ = ["SyscallPlan", "find_first_line", "read_place", "read_plan"]
 
 _PAGE = 4096
+_CONTRAST = 16  # numbers that one is told apart from when only its own way matters
 _KERNEL_HALF = 1 << 63
 _cache = PlanCache()
 
@@ -49,6 +50,22 @@ def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
     dispatcher, entry = _require_dispatcher(path)
     table = read_number_table([entry.address])
     numbers = frozenset(number.number for number in table) | frozenset(more_numbers)
+    return SyscallPlan(_make_plan(cpu, path, entry, numbers), table, dispatcher)
+
+
+def read_place(cpu: Cpu, number: int) -> Place:
+    """Where calls of `number` go, told apart from some other numbers only: a fraction of a whole plan's time.
+
+    For somebody who follows one call anyway. The guest must be stopped; the errors are those of `read_plan`.
+    """
+    path = read_entry_path(cpu)
+    _, entry = _require_dispatcher(path)
+    others = sorted(each.number for each in read_number_table([entry.address]) if each.number != number)
+    contrast = others[:: max(1, len(others) // _CONTRAST)]
+    return _make_plan(cpu, path, entry, frozenset([number, *contrast]))[number]
+
+
+def _make_plan(cpu: Cpu, path: EntryPath, entry: DispatcherEntry, numbers: frozenset[int]) -> Plan:
     memory = _RamOnly(VirtualMemory(cpu))
 
     def make() -> Plan:
@@ -56,7 +73,7 @@ def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
         return plan_places(routes, entry, hot=path.states, first_line=find_first_line)
 
     key = f"{_build_of_kernel()} {sorted(numbers)}"
-    return SyscallPlan(_cache.get(VirtualMemory(cpu), key, entry, make), table, dispatcher)
+    return _cache.get(VirtualMemory(cpu), key, entry, make)
 
 
 def find_first_line(address: int) -> int | None:

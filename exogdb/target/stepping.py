@@ -5,52 +5,54 @@ that sleeps in a call keeps its stack, on whatever CPU it wakes up. A program in
 tables (CR3) and its FS base, which tells threads apart.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from exogdb.abi.choice import Choice
 from exogdb.abi.disassembly import GENERAL_REGISTERS
-from exogdb.abi.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, EntryPath
-from exogdb.abi.frame_base import find_return_slot, find_top_above, read_stack_top
-from exogdb.abi.numbers import NumberTable
+from exogdb.abi.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Dispatcher, EntryPath
+from exogdb.abi.frame_base import find_frame_base, find_return_slot, find_top_above
+from exogdb.abi.plan import PlaceKind
 from exogdb.abi.stub_state import read_held
-from exogdb.errors import AnalysisError, UnavailableError
+from exogdb.errors import AnalysisError
 from exogdb.target.cpus import Cpu
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.path import read_entry_path
+from exogdb.target.planning import read_place
 from exogdb.target.registers import read_cpl, read_register
-from exogdb.target.symbols import find_address
 from exogdb.target.waypoint import Arrival, Place, run_to
 
 __all__ = [
     "CallInProgress",
     "Entered",
     "find_call",
+    "find_dispatcher",
     "find_handler",
     "read_entered",
     "run_to_entry",
     "run_to_handler",
     "run_to_own_entry",
+    "run_to_own_stack",
     "run_to_return",
 ]
 
-# Kernels keep page tables of kernel and user side by side (bit 12), and a context number in bits 0 to 11.
-_SAME_PROCESS = ~0x1FFF
+# The lower bits of CR3 are a context number, which a kernel may give anew (Intel SDM Vol. 3A, PCIDs).
+_PAGE_TABLES = ~0xFFF
 _LARGEST_STACK = 0x10000
 
 
 @dataclass(frozen=True)
 class CallInProgress:
-    """A system call that is in the kernel. `top` is the top of its kernel stack (a virtual address).
+    """A system call that is in the kernel on `cpu`.
 
-    `return_slot` is where the dispatcher's return address is, or will be. `is_leaving`: the dispatcher has
-    returned.
+    `top` is the top of its kernel stack (a virtual address), None in the stub while rsp is not on it.
+    `is_leaving`: the dispatcher has returned.
     """
 
     cpu: Cpu
     path: EntryPath
-    top: int
-    return_slot: int
+    top: int | None
     is_leaving: bool
 
 
@@ -72,41 +74,23 @@ def read_entered(cpu: Cpu) -> Entered:
 def find_call(cpu: Cpu) -> CallInProgress | None:
     """The system call that `cpu` executes; None in user mode and in the kernel outside a call. Changes nothing.
 
-    :raise UnavailableError: the entry path or the stack cannot be read.
-    :raise AnalysisError: the entry path's code does not tell where the dispatcher returns to.
+    :raise UnavailableError: the entry path cannot be read.
     """
     if read_cpl(cpu) == 3:
         return None
     path = read_entry_path(cpu)
-    top = _find_top(cpu, path)
-    return None if top is None else _call_on(cpu, path, top)
-
-
-def _call_on(cpu: Cpu, path: EntryPath, top: int) -> CallInProgress:
-    slot = find_return_slot(path, top)
-    if slot is None:
-        raise AnalysisError(
-            f"where the dispatcher of the stub at {path.entry:#x} returns to is not known", path.entry
-        )
+    rsp = read_register(cpu, "rsp")
     state = path.state_at(read_register(cpu, "rip"))
-    return CallInProgress(cpu, path, top, slot, is_leaving=state is not None and state.after_dispatch)
+    if state is not None:
+        on_stack = state.stack == "kernel" and state.depth is not None
+        top = (rsp + state.depth) % (1 << 64) if on_stack and state.depth is not None else None
+        return CallInProgress(cpu, path, top, state.after_dispatch)
+    top = find_top_above(path, rsp, VirtualMemory(cpu))
+    return None if top is None else CallInProgress(cpu, path, top, is_leaving=False)
 
 
-def _find_top(cpu: Cpu, path: EntryPath) -> int | None:
-    memory, rsp = VirtualMemory(cpu), read_register(cpu, "rsp")
-    state = path.state_at(read_register(cpu, "rip"))
-    if state is None:
-        return find_top_above(path, rsp, memory)
-    if state.stack == "kernel" and state.depth is not None:
-        return (rsp + state.depth) % (1 << 64)
-    return read_stack_top(path, _kernel_gs(cpu), memory)
-
-
-def _kernel_gs(cpu: Cpu) -> int:
-    report = read_gs(cpu, find_entries([cpu]).get(cpu.index)).report
-    if report.kernel is None:
-        raise UnavailableError(f"the kernel's GS base of CPU {cpu.index} is not known: {report.why}")
-    return report.kernel
+def _find_kernel_gs(cpu: Cpu) -> int | None:
+    return read_gs(cpu, find_entries([cpu]).get(cpu.index)).report.kernel
 
 
 def run_to_entry(cpu: Cpu, choice: Choice | None, *, any_cpu: bool) -> Arrival:
@@ -121,54 +105,96 @@ def run_to_entry(cpu: Cpu, choice: Choice | None, *, any_cpu: bool) -> Arrival:
 
 def run_to_own_entry(cpu: Cpu) -> Arrival:
     """Run until the program that `cpu` executes in user mode makes a system call, wherever it is by then."""
-    own_tables, own_fs = read_register(cpu, "cr3"), read_register(cpu, "fs_base")
-
-    def is_own(at: Cpu) -> bool:
-        tables = read_register(at, "cr3")
-        return not (tables ^ own_tables) & _SAME_PROCESS and read_register(at, "fs_base") == own_fs
-
-    return run_to([Place(read_entry_path(cpu).entry, is_own)])
+    return run_to([Place(read_entry_path(cpu).entry, _is_same_program(cpu))])
 
 
-def run_to_handler(call: CallInProgress, handler: int | None) -> Arrival:
-    """Run `call` to `handler` (a virtual address), or to the dispatcher's return if it does not come by there."""
+def _is_same_program(cpu: Cpu) -> Callable[[Cpu], bool]:
+    """Whether a CPU in user mode, or at the stub's entry, runs the program that `cpu` runs in user mode now."""
+
+    def identity(of: Cpu) -> tuple[int, int]:
+        return read_register(of, "cr3") & _PAGE_TABLES, read_register(of, "fs_base")
+
+    program = identity(cpu)
+    return lambda at: identity(at) == program
+
+
+def run_to_handler(call: CallInProgress, handler: int) -> Arrival:
+    """Run `call`, which is on its kernel stack, to `handler` (a virtual address).
+
+    Or to the dispatcher's return, if the call does not come by there.
+    """
+    top = call.top
 
     def is_below(at: Cpu) -> bool:
-        return 0 < call.top - read_register(at, "rsp") <= _LARGEST_STACK
+        return top is not None and 0 < top - read_register(at, "rsp") <= _LARGEST_STACK
 
-    places = [_dispatcher_return(call)]
-    if handler is not None:
-        places.insert(0, Place(handler, is_below))
-    return run_to(places)
-
-
-def _dispatcher_return(call: CallInProgress) -> Place:
-    dispatcher = call.path.dispatcher
-    assert dispatcher is not None, "a call in progress has a return slot, so there is a dispatcher"
-    return Place(dispatcher.return_address, lambda at: read_register(at, "rsp") == call.return_slot + 8)
+    return run_to([Place(handler, is_below), _dispatcher_return(call)])
 
 
 def run_to_return(call: CallInProgress) -> Arrival:
     """Run `call` to the instruction that user code goes on with. A call that does not return runs on."""
     cpu = call.cpu
     if not call.is_leaving:
-        arrival = run_to([_dispatcher_return(call)])
+        settled = run_to_own_stack(call)
+        arrival = settled if isinstance(settled, Arrival) else run_to([_dispatcher_return(settled)])
         if arrival.place is None:
             return arrival
         cpu = arrival.cpu
     return run_to([_user_return(cpu, call.path)])
 
 
+def run_to_own_stack(call: CallInProgress) -> CallInProgress | Arrival:
+    """The same call on its kernel stack, or an `Arrival` if something else stops the guest before.
+
+    With the user's page tables loaded the stub's slots cannot be read, so it runs to the dispatcher's call first.
+    """
+    if call.top is not None:
+        return call
+    dispatcher = find_dispatcher(call.path)
+    user = _read_user_place(call.cpu, call.path)
+    is_own = Place(dispatcher.call_address, lambda at: _read_user_place(at, call.path) == user, call.cpu)
+    arrival = run_to([is_own])
+    if arrival.place is None:
+        return arrival
+    settled = find_call(arrival.cpu)
+    if settled is None or settled.top is None:
+        raise AnalysisError("the kernel stack at the dispatcher's call is not known", dispatcher.call_address)
+    return settled
+
+
+def find_dispatcher(path: EntryPath) -> Dispatcher:
+    """The dispatcher.
+
+    :raise AnalysisError: the stub's code does not tell.
+    """
+    if path.dispatcher is None:
+        raise AnalysisError(f"the stub at {path.entry:#x} calls no dispatcher that its code tells", path.entry)
+    return path.dispatcher
+
+
+def _dispatcher_return(call: CallInProgress) -> Place:
+    """Where the dispatcher has returned on the call's stack, to the program that made the call.
+
+    A call that ends its process never comes here, but the next process may get its stack: the saved rip tells.
+    """
+    slot = find_return_slot(call.path, call.top) if call.top is not None else None
+    if slot is None or call.top is None:
+        raise AnalysisError(f"where the dispatcher of the stub at {call.path.entry:#x} returns to is not known")
+    rsp, rip_slot = (slot + 8) % (1 << 64), call.path.frame.find_slot("rip")
+    if rip_slot is None:
+        raise AnalysisError(f"the stub at {call.path.entry:#x} does not save the user's rip where it can be found")
+    saved_at = find_frame_base(call.path, call.top) + rip_slot.offset
+    saved = VirtualMemory(call.cpu).read(saved_at, 8)
+
+    def is_own(at: Cpu) -> bool:
+        return read_register(at, "rsp") == rsp and VirtualMemory(at).read(saved_at, 8) == saved
+
+    return Place(find_dispatcher(call.path).return_address, is_own)
+
+
 def _user_return(cpu: Cpu, path: EntryPath) -> Place:
-    """Where user space goes on, as the stub will find it: interrupts are off by now, so on the same CPU."""
-    rip = read_register(cpu, "rip")
-    state = path.state_at(rip)
-    if state is None:
-        raise AnalysisError(f"{rip:#x} is not in the entry stub: how the call returns is not known", rip)
-    memory, gs_base = VirtualMemory(cpu), _kernel_gs(cpu)
-    registers = {name: read_register(cpu, name) for name in GENERAL_REGISTERS}
-    user_rip = read_held(state.registers["rip"], registers, gs_base, memory)
-    user_rsp = read_held(state.registers["rsp"], registers, gs_base, memory)
+    """Where user space goes on. Interrupts are off by now, so it is on the same CPU."""
+    user_rip, user_rsp = _read_user_place(cpu, path)
 
     def is_back(at: Cpu) -> bool:
         return read_cpl(at) == 3 and read_register(at, "rsp") == user_rsp
@@ -176,7 +202,26 @@ def _user_return(cpu: Cpu, path: EntryPath) -> Place:
     return Place(user_rip, is_back, cpu)
 
 
-def find_handler(number: int, table: NumberTable) -> int | None:
-    """The address of the function that the number table names for `number`; None if there is no such symbol."""
-    entry = table.find(number)
-    return None if entry is None else find_address(entry.handler)
+def _read_user_place(cpu: Cpu, path: EntryPath) -> tuple[int, int]:
+    """The user's rip and rsp, wherever the stub has them at the instruction where `cpu` stands."""
+    rip = read_register(cpu, "rip")
+    state = path.state_at(rip)
+    if state is None:
+        raise AnalysisError(f"{rip:#x} is not in the entry stub: where user space goes on is not known", rip)
+    registers = {name: read_register(cpu, name) for name in GENERAL_REGISTERS}
+    memory, gs_base = VirtualMemory(cpu), _find_kernel_gs(cpu)
+    user_rip, user_rsp = (read_held(state.registers[name], registers, gs_base, memory) for name in ("rip", "rsp"))
+    return user_rip, user_rsp
+
+
+def find_handler(cpu: Cpu, number: int) -> int | None:
+    """An address that only calls of `number` run through, its handler if there is one; None if it has none.
+
+    Found by emulating the dispatcher on a copy of memory: no symbol is needed, and nothing in the guest changes.
+
+    The kernel's page tables must be loaded, as they are when a call is on its own stack.
+
+    :raise AnalysisError: the dispatcher cannot be followed.
+    """
+    place = read_place(cpu, number)
+    return None if place.kind is PlaceKind.DISPATCHER else place.address

@@ -13,10 +13,10 @@ _ERRNO_LIMIT = 4095
 
 @dataclass(frozen=True)
 class Step:
-    """`reached` is `entry`, `handler`, `dispatcher return`, `user` or None if something else stopped the guest.
+    """`reached` is `entry`, `handler`, `dispatcher`, `dispatcher return` or `user`.
 
-    Then `report` says what it was. `number` and `arguments` are known at the entry, `value` (64 bits)
-    when the call has returned. `location` is GDB's own line about the place.
+    It is None if something else stopped the guest; `report` says what. `number` and `arguments` are known at the
+    entry, `value` (64 bits) when the call has returned. `location` is GDB's own line about the place.
     """
 
     cpu: int
@@ -36,9 +36,11 @@ def render_step(step: Step, style: Style) -> str:
         case "entry":
             head = f"enters {_call(step, style)}"
         case "handler":
-            head = f"is in the handler of {_call(step, style)}" if step.number is not None else "is in the handler"
+            head = f"is in the handler of {_call(step, style)}"
+        case "dispatcher":
+            head = f"is in the dispatcher with {_call(step, style)}, whose handler is not known"
         case "dispatcher return":
-            head = f"has no handler for {_call(step, style)}: the dispatcher has returned"
+            head = f"did not come by the handler of {_call(step, style)}: the dispatcher has returned"
         case "user":
             head = f"is back in user space: {_value(step.value)}"
         case _:
