@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from exogdb.commands.registry import Output, command
 from exogdb.reading import Reading
 from exogdb.target.msrs import Via, read_msrs
+from exogdb.target.registers import read_register
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
 from exogdb.view.msr import MsrReport, msrs_to_json, render_msrs
+from exogdb.x86.address import linear_bits
 from exogdb.x86.msr import MSRS, SYSCALL_MSRS, MsrSpec, parse_msr
 
 __all__ = ["complete_msr", "make_report", "msr_output"]
@@ -24,6 +26,7 @@ def make_report(session: Session, specs: Iterable[MsrSpec], *, every_cpu: bool, 
     """Read `specs` on the selected or on every CPU, and name the addresses among them."""
     specs = list(specs)
     values = read_msrs(session.cpus(every_cpu), specs, via)
+    bits = linear_bits(read_register(session.cpu, "cr4"))
     addresses = {
         value.value
         for row in values.values()
@@ -31,7 +34,7 @@ def make_report(session: Session, specs: Iterable[MsrSpec], *, every_cpu: bool, 
         if spec.holds == "address" and isinstance(value := row[spec.name], Reading) and value.value
     }
     symbols = {address: str(symbol) for address in addresses if (symbol := find_symbol(address))}
-    return MsrReport(specs, values, symbols)
+    return MsrReport(specs, values, symbols, bits)
 
 
 def msr_output(report: MsrReport) -> Output:

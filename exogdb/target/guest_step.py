@@ -22,7 +22,7 @@ from exogdb.target.cpus import Cpu, cpu_selected
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register, write_register
 
-__all__ = ["GuestStep", "interrupts_held", "touching_guest"]
+__all__ = ["GuestStep", "StepStalledError", "interrupts_held", "touching_guest"]
 
 # Everything that the stub can write and that an instruction or an exception could change.
 SAVED_REGISTERS = (
@@ -36,6 +36,10 @@ COMPARED_REGISTERS = ("cr0", "cr3", "cr4", "efer")
 EXCEPTION_FRAME_BYTES = 64
 STEP_HOLDS_INTERRUPTS = 0x6
 RFLAGS_TF = 1 << 8
+
+
+class StepStalledError(UnavailableError):
+    """The CPU executed nothing: it waits in HLT, and trying again would take as long."""
 
 
 @contextmanager
@@ -70,8 +74,11 @@ class GuestStep:
         self.keep_memory((top & ~0xF) - EXCEPTION_FRAME_BYTES, EXCEPTION_FRAME_BYTES)
 
     def write_code(self, address: int, code: bytes) -> None:
-        """Put `code` at `address` for the time of the transaction."""
-        self.keep_memory(address, len(code))
+        """Put `code` at `address` for the time of the transaction.
+
+        :raise MemoryFault: not all of it is mapped; nothing was written.
+        """
+        self.saved_memory[address] = self.memory.read(address, len(code))
         self.memory.write(address, code)
 
     def execute(self, address: int, size: int, registers: Mapping[str, int]) -> None:
@@ -176,6 +183,9 @@ def _step(cpu: Cpu) -> None:
         answer = _send(f"vCont;s:p{process:x}.{lightweight:x}")
     finally:
         _forget_caches()
+    if answer.startswith(b"T02"):
+        # GDB asked again after its `remotetimeout`, and QEMU stops at whatever it receives while it runs.
+        raise StepStalledError(f"CPU {cpu.index} is halted, and no interrupt woke it in time to execute anything")
     if not answer.startswith(b"T05"):
         raise UnavailableError(f"QEMU answered a single step with {answer[:20]!r}")
 

@@ -21,7 +21,7 @@ from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.cpu_dump import CpuDump
 from exogdb.target.cpus import Cpu
 from exogdb.target.elf_text import find_in_text
-from exogdb.target.guest_step import GuestStep, touching_guest
+from exogdb.target.guest_step import GuestStep, StepStalledError, touching_guest
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_register
@@ -98,7 +98,7 @@ def _read_until_exception(
     for position, number in enumerate(numbers):
         try:
             step.execute(place.address, 2, {**place.registers, "rcx": number})
-        except TargetLostError:
+        except (TargetLostError, StepStalledError):
             raise
         except UnavailableError as error:
             values[number] = Unavailable(f"RDMSR of {number:#x}: {error.reason}")

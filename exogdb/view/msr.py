@@ -29,11 +29,15 @@ _BESIDE_CPUS = 33  # the longest name, the mark, the sources and their gaps
 
 @dataclass(frozen=True)
 class MsrReport:
-    """Values by CPU index and MSR name; `symbols` names addresses, `specs` gives the order of the rows."""
+    """Values by CPU index and MSR name; `symbols` names addresses, `specs` gives the order of the rows.
+
+    `address_bits` is how many bits of a linear address the CPUs translate: 48, or 57 with CR4.LA57.
+    """
 
     specs: Sequence[MsrSpec]
     values: Mapping[int, Mapping[str, Value]]
     symbols: Mapping[int, str]
+    address_bits: int = 48
 
     @property
     def is_touched(self) -> bool:
@@ -42,10 +46,10 @@ class MsrReport:
         return any(isinstance(value, Reading) and value.source == "rdmsr" for value in values)
 
 
-def check_value(spec: MsrSpec, value: int) -> tuple[str, ...]:
+def check_value(spec: MsrSpec, value: int, address_bits: int = 48) -> tuple[str, ...]:
     """What is wrong with `value` in this MSR by itself, one sentence each."""
-    if spec.holds == "address" and not is_canonical(value):
-        return ("not a canonical address with 48-bit paging",)
+    if spec.holds == "address" and not is_canonical(value, address_bits):
+        return (f"not a canonical address: bits 63:{address_bits - 1} are not all the same",)
     return check_msr(spec, value)
 
 
@@ -86,13 +90,13 @@ def _explain(spec: MsrSpec, value: int, symbols: Mapping[int, str]) -> list[str]
     return [spec.meaning] if value or spec.holds != "address" else [f"not set: {spec.meaning}"]
 
 
-def _meaning(spec: MsrSpec, value: Value, symbols: Mapping[int, str], style: Style, width: int) -> str:
+def _meaning(spec: MsrSpec, value: Value, report: MsrReport, style: Style, width: int) -> str:
     if isinstance(value, Unavailable):
         return "\n".join(wrap(value.reason, width or 10_000))
-    lines = [line for text in _explain(spec, value.value, symbols) for line in wrap(text, width or 10_000)]
-    if value.value in symbols:
+    lines = [line for text in _explain(spec, value.value, report.symbols) for line in wrap(text, width or 10_000)]
+    if value.value in report.symbols:
         lines[0] = style.paint("symbol", lines[0])
-    for finding in check_value(spec, value.value):
+    for finding in check_value(spec, value.value, report.address_bits):
         lines += [style.paint("warning", line) for line in wrap(f"! {finding}", width or 10_000)]
     return "\n".join(lines)
 
@@ -106,7 +110,7 @@ def _render_one(report: MsrReport, cpu: int, style: Style) -> str:
         value = report.values[cpu][spec.name]
         known = isinstance(value, Reading)
         text, source = (render_value(value), value.source) if isinstance(value, Reading) else ("unavailable", "-")
-        meaning = _meaning(spec, value, report.symbols, style, width)
+        meaning = _meaning(spec, value, report, style, width)
         rows.append(
             (style.paint("name", spec.short), text if known else style.paint("bad", text), source, meaning)
         )
@@ -163,9 +167,9 @@ def render_msrs(report: MsrReport, style: Style) -> str:
     return f"{text}\n{render_sentence(TOUCHED, style, 'warning')}" if report.is_touched else text
 
 
-def _decoded_to_json(spec: MsrSpec, value: int, symbols: Mapping[int, str]) -> dict[str, Any]:
+def _decoded_to_json(spec: MsrSpec, value: int, report: MsrReport) -> dict[str, Any]:
     decoded = decode_msr(spec, value)
-    findings = list(check_value(spec, value))
+    findings = list(check_value(spec, value, report.address_bits))
     if isinstance(decoded, Star | SysenterCs):
         fields = {name: part for name, part in vars(decoded).items() if name != "value"}
         found: dict[str, Any] = {
@@ -179,14 +183,15 @@ def _decoded_to_json(spec: MsrSpec, value: int, symbols: Mapping[int, str]) -> d
     elif isinstance(decoded, tuple):
         found = {"types" if spec.holds == "memory types" else "flags": list(decoded)}
     else:
-        found = {"symbol": symbols[value]} if spec.holds == "address" and value in symbols else {}
+        named = spec.holds == "address" and value in report.symbols
+        found = {"symbol": report.symbols[value]} if named else {}
     return found | {"findings": findings} if findings else found
 
 
-def _entry_to_json(spec: MsrSpec, value: Value, symbols: Mapping[int, str]) -> dict[str, Any]:
+def _entry_to_json(spec: MsrSpec, value: Value, report: MsrReport) -> dict[str, Any]:
     entry: dict[str, Any] = dict(value_to_json(value))
     if isinstance(value, Reading):
-        entry["decoded"] = _decoded_to_json(spec, value.value, symbols)
+        entry["decoded"] = _decoded_to_json(spec, value.value, report)
     return entry
 
 
@@ -196,9 +201,7 @@ def msrs_to_json(report: MsrReport) -> dict[str, Any]:
         "cpus": [
             {
                 "cpu": cpu,
-                "msrs": {
-                    spec.name: _entry_to_json(spec, values[spec.name], report.symbols) for spec in report.specs
-                },
+                "msrs": {spec.name: _entry_to_json(spec, values[spec.name], report) for spec in report.specs},
             }
             for cpu, values in sorted(report.values.items())
         ]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from exogdb.launch.deadline import wait_until
 from tests.harness.gdb import Gdb
 from tests.harness.session import open_guest
 from tests.harness.truth import read_cpu_truths
@@ -30,6 +31,24 @@ def test_halted_with_interrupts_off_is_refused_and_qmp_still_answers() -> None:
         assert "halted with interrupts off" in by_rdmsr(guest.gdb)["unavailable"]
         (cpu,) = guest.gdb.json("exo-msr")["cpus"]
         assert int(cpu["msrs"]["IA32_STAR"]["value"], 16) == read_cpu_truths(guest.gdb)[0].star
+
+
+def test_halted_with_nothing_to_wake_it_takes_one_timeout_and_puts_everything_back() -> None:
+    with watched_guest(1) as (guest, witness):
+        attach_running(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_dispatch")
+        gdb.run("set language c")
+        gdb.run("set {unsigned int}$rip = 0xf490f4fb")  # sti; hlt
+        gdb.run("set $cr8 = 15")  # no interrupt of the local APIC comes through
+        gdb.resume()
+        wait_until(lambda: "HLT=1" in witness.look(device_state=False).registers, 10, "the CPU to halt")
+        gdb.interrupt()
+        gdb.finish()
+        before = witness.look(device_state=False)
+        assert "no interrupt woke it in time" in by_rdmsr(gdb)["unavailable"]
+        after = witness.look(device_state=False)
+        assert (before.ram, before.registers) == (after.ram, after.registers)
 
 
 def test_in_the_shadow_of_sti_is_refused() -> None:

@@ -37,6 +37,8 @@ def test_what_is_wrong_is_said() -> None:
     assert "! TF is not cleared" in text
     assert "! not a canonical address" in text
     assert check_value(parse_msr("lstar"), LSTAR) == ()
+    assert check_value(parse_msr("lstar"), 0xFF11000000000000)
+    assert check_value(parse_msr("lstar"), 0xFF11000000000000, address_bits=57) == ()
 
 
 def test_lines_fit_the_terminal() -> None:
