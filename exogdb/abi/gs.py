@@ -225,8 +225,11 @@ def diagnose_gs(
     if expected is GsState.DOUBLE_SWAPPED:
         active = active if active != "unknown" else "user"
     elif active == "unknown":
-        active = expected_owner
         why += "; the two bases do not tell by themselves which is the kernel's"
+        if cpl != 3 and path is None:
+            state = GsState.UNKNOWN
+        else:
+            active = expected_owner
     elif expected_owner not in ("unknown", active):
         state, problem = _contradiction(expected, cpl, path, path is not None and rip in path.swaps)
         why = f"{why}; but {problem}"

@@ -87,10 +87,12 @@ _remembered: dict[int, _Remembered] = {}
 def read_entry_path(cpu: Cpu) -> EntryPath:
     """What `cpu` will do at SYSCALL. The guest must be stopped; nothing in it changes.
 
-    :raise AnalysisError: there is no code at LSTAR's target.
+    :raise AnalysisError: LSTAR is 0, or there is no code at its target.
     :raise UnavailableError: LSTAR cannot be read, and no symbol with a usual name can stand in for it.
     """
     entry, doubt = _find_entry(cpu)
+    if not entry:
+        raise AnalysisError(f"IA32_LSTAR of CPU {cpu.index} is 0: the kernel has not set a system-call entry yet")
     path = _analyse(entry, VirtualMemory(cpu))
     return replace(path, doubts=(doubt, *path.doubts)) if doubt else path
 
@@ -113,7 +115,7 @@ def observe_entry_path(cpu: Cpu) -> EntryPath | None:
     usual = (address for name in _USUAL_NAMES if (address := find_address(name)) is not None)
     entry = lstar.value if isinstance(lstar, Reading) else next(usual, 0)
     try:
-        return _analyse(entry, memory)
+        return _analyse(entry, memory) if entry else None
     except (AnalysisError, UnavailableError):
         return None
 

@@ -58,16 +58,31 @@ def _row(report: GdtReport, entry: GdtEntry) -> list[Cell]:
     return [Cell(f"{entry.selector.value:#04x}", "name"), *map(Cell, words)]
 
 
+def _shown(report: GdtReport) -> list[GdtEntry]:
+    """The entries that a screen needs: null descriptors only where something uses them, and the first one."""
+    return [
+        entry
+        for index, entry in enumerate(report.gdt.entries)
+        if index == 0
+        or not isinstance(entry.descriptor, NullDescriptor)
+        or entry.selector.offset in report.loaded
+        or entry.selector.offset in report.star
+    ]
+
+
 def render_gdt(report: GdtReport, style: Style) -> str:
-    """One line for each descriptor. In 64-bit mode the CPU ignores base and limit, except of FS, GS, TSS and
-    LDT.
+    """One line for each descriptor that is not null.
+
+    In 64-bit mode the CPU ignores base and limit, except of FS, GS, TSS and LDT.
     """
-    rows = [_row(report, entry) for entry in report.gdt.entries]
+    rows = [_row(report, entry) for entry in _shown(report)]
     head = f"CPU {report.cpu}  GDT at {report.gdt.base:#x}, limit {report.gdt.limit:#x}"
     headings = ("selector", "descriptor", "base", "limit", "used by")
     table = render_table(headings, rows, style, {1: 20, 4: 12})
+    empty = len(report.gdt.entries) - len(rows)
+    rest = f"\n{empty} more descriptors are null" if empty else ""
     damage = f"\n{style.paint('warning', report.gdt.damage)}" if report.gdt.damage else ""
-    return f"{style.paint('heading', head)}\n{table}{damage}"
+    return f"{style.paint('heading', head)}\n{table}{rest}{damage}"
 
 
 def _entry_to_json(report: GdtReport, entry: GdtEntry) -> dict[str, Any]:

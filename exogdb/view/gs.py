@@ -9,6 +9,7 @@ from exogdb.abi.gs import GsReport, GsState
 from exogdb.abi.percpu import PerCpuBlock, PerCpuField
 from exogdb.reading import Reading, Unavailable
 from exogdb.view.style import Style
+from exogdb.view.table import render_sentence
 from exogdb.view.value import hex64
 
 __all__ = ["CpuGs", "gs_to_json", "render_gs"]
@@ -60,7 +61,7 @@ def _field_line(field: PerCpuField, names: dict[int, str], width: int, style: St
 
 def _percpu_lines(row: CpuGs, style: Style) -> list[str]:
     if isinstance(row.percpu, Unavailable):
-        return [f"  per-CPU block: unavailable ({row.percpu.reason})"]
+        return [render_sentence(f"  per-CPU block: unavailable ({row.percpu.reason})", style)]
     width = max((len(field.name) for field in row.percpu.fields), default=0)
     head = f"  per-CPU block at {row.percpu.address:#x}, by {row.percpu.known_by}"
     return [head, *(_field_line(field, row.names, width, style) for field in row.percpu.fields)]

@@ -74,6 +74,10 @@ def test_at_reset_there_is_no_traceback(guest: OpenGuest) -> None:
     gdb = guest(stopped=True).gdb
     for command in LOOKING:
         check_sentence(command, gdb.reply(command))
+    for command in ("exo-syscall abi", "exo-syscall frame"):
+        assert "LSTAR" in gdb.fails(command)
+    assert gdb.json("exo-gs")["cpus"][0]["active"] == "unknown"
+    assert len(gdb.run("exo-gdt").splitlines()) < 10
 
 
 def test_inside_a_system_call_every_command_runs_and_leaves_gdb_usable(guest: OpenGuest) -> None:

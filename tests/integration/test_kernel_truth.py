@@ -105,5 +105,5 @@ def test_the_demo_keeps_every_number_happening_each_second(guest: OpenGuest) -> 
     start = gdb.integer(ticks)
     for _ in CALLS:
         gdb.run("continue", seconds=60)
-    assert gdb.run("info breakpoints").strip() == "No breakpoints or watchpoints."
+    assert gdb.run("info breakpoints").startswith("No breakpoints")
     assert gdb.integer(ticks) - start <= 100

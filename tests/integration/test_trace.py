@@ -211,7 +211,7 @@ def test_ctrl_c_while_a_trace_is_set_up(demo: Guest, engine: str) -> None:
 
 def check_usable(demo: Guest) -> None:
     """GDB takes commands, its breakpoints work, and the next trace does, too."""
-    assert demo.gdb.run("info breakpoints").strip() == "No breakpoints or watchpoints."
+    assert demo.gdb.run("info breakpoints").startswith("No breakpoints")
     stop_at(demo.gdb, "syscall_entry")
     assert demo.gdb.integer("$rip") == demo.gdb.address("syscall_entry")
     assert "ended (as asked for): 5 entries" in demo.gdb.run("exo-syscall trace --count 5 --engine stops")

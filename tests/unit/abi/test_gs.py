@@ -151,3 +151,9 @@ def test_a_loop_of_swapgs_ends() -> None:
 def test_an_unreadable_entry_is_an_analysis_error() -> None:
     with pytest.raises(AnalysisError, match="cannot be read"):
         find_gs_path(Disassembler(Code("")), ENTRY)
+
+
+def test_nothing_is_claimed_where_neither_the_code_nor_the_bases_tell() -> None:
+    """A CPU at reset: both bases 0, LSTAR 0."""
+    report = diagnose_gs(0, 0xFFF0, 0, 0, None, lambda _base: None)
+    assert (report.state, report.active, report.kernel, report.user) == (GsState.UNKNOWN, "unknown", None, None)

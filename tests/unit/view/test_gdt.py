@@ -29,6 +29,13 @@ def test_json_has_bases_only_where_there_are_any() -> None:
     assert (tss["kind"], tss["base"]) == ("64-bit TSS (busy)", "0xffff800000001000")
 
 
+def test_null_descriptors_are_counted_unless_something_uses_them() -> None:
+    """A CPU at reset has a table of 8192."""
+    text = render_gdt(GdtReport(0, decode_gdt(bytes(64), 0), {}, {16: ("SYSRETQ CS",)}), PLAIN)
+    assert [line.split()[0] for line in text.splitlines()[2:]] == ["0x00", "0x10", "6"]
+    assert "6 more descriptors are null" in text
+
+
 def test_damage_is_shown() -> None:
     cut = decode_gdt(bytes(8) + bytes(5), 0)
     assert cut.damage in render_gdt(GdtReport(0, cut, {}, {}), PLAIN)
