@@ -64,7 +64,7 @@ def _read_signature(path: EntryPath) -> tuple[str, tuple[str, ...]]:
         return "", ()
     kinds = (f"{each.name}: {'pointer' if each.is_pointer else f'{each.size} bytes'}" for each in parameters)
     try:
-        problems = tuple(find_disagreements(path.dispatcher, parameters))
+        problems = tuple(find_disagreements(path.dispatcher, parameters, path.frame))
     except UnavailableError as error:
         problems = (error.reason,)
     return f"({', '.join(kinds)})", problems

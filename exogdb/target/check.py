@@ -148,7 +148,16 @@ def _parameter(symbol: gdb.Symbol) -> SignatureParameter:
     if kind is None:
         return SignatureParameter(symbol.name, 0, is_pointer=False)
     is_pointer = kind.code in (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF)
-    return SignatureParameter(symbol.name, kind.sizeof, is_pointer)
+    return SignatureParameter(symbol.name, kind.sizeof, is_pointer, _fields(kind.target()) if is_pointer else ())
+
+
+def _fields(kind: gdb.Type) -> tuple[tuple[str, int], ...]:
+    """Name and offset of the fields of a structure, none for any other type."""
+    structure = kind.strip_typedefs()
+    if structure.code != gdb.TYPE_CODE_STRUCT:
+        return ()
+    placed = ((each.name, each.bitpos) for each in structure.fields())
+    return tuple((name, bits // 8) for name, bits in placed if name and bits is not None)
 
 
 def _path_of(cpu: Cpu, entries: Iterable[EntryFacts]) -> EntryPath | Unavailable:

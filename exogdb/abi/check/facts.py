@@ -96,11 +96,15 @@ class CpuFacts:
 
 @dataclass(frozen=True)
 class SignatureParameter:
-    """A parameter of the dispatcher as debug info describes it. `size` in bytes; `is_pointer`: to anything."""
+    """A parameter of the dispatcher as debug info describes it. `size` in bytes; `is_pointer`: to anything.
+
+    `fields` are name and offset in bytes of what it points to, if that is a structure.
+    """
 
     name: str
     size: int
     is_pointer: bool
+    fields: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from exogdb.abi.check.facts import CpuFacts, Facts
+from exogdb.abi.check.facts import CpuFacts, Facts, SignatureParameter
 from exogdb.abi.check.rule import Severity
 from exogdb.abi.entry_path import EntryPath, Exit, GsAccess, Parameter, RegisterReturn
 from exogdb.abi.location import InRegister
@@ -31,7 +31,7 @@ from tests.unit.abi.check.sound import (
     with_register,
 )
 
-__all__ = ["FLAWS", "Change"]
+__all__ = ["FLAWS", "Change", "with_frame_structure"]
 
 Change = Callable[[Facts], Facts]
 FMASK = sound.MSRS["IA32_FMASK"]
@@ -80,6 +80,19 @@ def misaligned(facts: Facts, use: int | None) -> Facts:
 def without_vc_stack(facts: Facts) -> Facts:
     """#VC comes only in guests with encrypted memory; Linux maps its stack only there."""
     return with_ists(facts, {1: 1, 2: 2, 8: 3, 18: 4, 29: 5})
+
+
+def with_frame_structure(facts: Facts, fields: tuple[tuple[str, int], ...]) -> Facts:
+    """A dispatcher that takes a pointer to the frame, and the structure that it sees there."""
+    passed = (Parameter("rdi", "gs:[0x0]-0x40", None, frame_offset=0),)
+    changed = with_call(facts, parameters=passed, number=None, arguments=(None,) * 6)
+    signature = (SignatureParameter("frame", 8, is_pointer=True, fields=fields),)
+    return replace(changed, entries=(replace(changed.entries[0], signature=signature),))
+
+
+def wrong_frame_structure(facts: Facts) -> Facts:
+    """r12 and r13 exchanged."""
+    return with_frame_structure(facts, (("r15", 0), ("r14", 8), ("r12", 16), ("r13", 24), ("rcx", 56)))
 
 
 def untested_return(facts: Facts) -> Facts:
@@ -212,6 +225,7 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
     "misaligned call, and no code that minds": ("EXO032", NOTE, lambda f: misaligned(f, None)),
     "IST5 for #VC is 0": ("EXO042", NOTE, without_vc_stack),
     "the seed's stub": ("EXO033", ERROR, as_in_the_seed),
+    "a frame structure in the wrong order": ("EXO033", ERROR, wrong_frame_structure),
     "SYSRET without a test": ("EXO034", WARNING, untested_return),
     "SYSRET without a test, last page mapped": (
         "EXO034",

@@ -10,7 +10,7 @@ from exogdb.abi.check.rule import Report, Rule, run_rules
 from exogdb.abi.entry_path import Comparison
 from exogdb.abi.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
-from tests.unit.abi.check.flaws import FLAWS, Change
+from tests.unit.abi.check.flaws import FLAWS, Change, with_frame_structure
 from tests.unit.abi.check.sound import CALL, EXIT, sound_facts, with_cpu, with_path
 
 
@@ -42,6 +42,21 @@ def test_a_return_address_that_the_dispatcher_may_have_tested_is_not_checked() -
     facts = with_path(sound_facts(), lambda path: replace(path, comparisons=(branch,)))
     [result] = [each for each in run_rules(RULES, facts).results if each.status != "sound"]
     assert (result.rule.id, result.status) == ("EXO034", "not checked")
+
+
+def test_a_frame_structure_in_the_order_of_the_pushes_is_sound() -> None:
+    fields = (
+        ("r15", 0),
+        ("r14", 8),
+        ("r13", 16),
+        ("r12", 24),
+        ("bx", 32),
+        ("rbp", 40),
+        ("r11", 48),
+        ("user_rip", 56),
+    )
+    assert found(run_rules(RULES, with_frame_structure(sound_facts(), fields))) == []
+    assert found(run_rules(RULES, with_frame_structure(sound_facts(), (("rax", 0),)))) == ["EXO033"]
 
 
 def nothing_readable(facts: Facts) -> Facts:
