@@ -9,6 +9,10 @@ pub const USER_DATA: u16 = 0x20 | 3;
 pub const USER_CODE: u16 = 0x28 | 3;
 const TSS: u16 = 0x30;
 
+/// The 32-bit code segment that STAR's arithmetic leaves a place for. SYSCALL in 32-bit code goes to CSTAR, at CPL 0,
+/// and only `today` has a stub there; without one no program may get into such code.
+const USER_CODE_32: u64 = if cfg!(variant = "today") { 0x00cf_fb00_0000_ffff } else { 0 };
+
 /// The task-state segment of a 64-bit CPU, 104 bytes (Intel SDM volume 3, 8.7).
 #[repr(C, packed(4))]
 #[derive(Clone, Copy)]
@@ -42,7 +46,7 @@ impl Gdt {
                 0,
                 0x00af_9b00_0000_ffff, // 0x08 kernel code
                 0x00cf_9300_0000_ffff, // 0x10 kernel data
-                0x00cf_fb00_0000_ffff, // 0x18 user code, 32-bit
+                USER_CODE_32,          // 0x18 user code, 32-bit, or nothing
                 0x00cf_f300_0000_ffff, // 0x20 user data
                 0x00af_fb00_0000_ffff, // 0x28 user code
                 0,                     // 0x30 TSS
