@@ -47,7 +47,7 @@ impl Descriptor {
 pub enum Node {
     Empty,
     Program(&'static [u8]),
-    /// Bytes in frames that are allocated as the file grows.
+    /// Bytes in frames that are allocated as they are written; 0 stands for a page of zeros.
     Data {
         frames: [u64; FILE_PAGES],
         size: u64,
@@ -176,8 +176,8 @@ impl FileSystem {
                 for (index, byte) in buffer[..length].iter_mut().enumerate() {
                     let place = offset + index as u64;
                     let frame = frames[(place / PAGE_SIZE) as usize];
-                    // SAFETY: every page below `size` has a frame of its own.
-                    *byte = unsafe { *physical_to_virtual(frame + place % PAGE_SIZE) };
+                    // SAFETY: a frame that is there is the file's own.
+                    *byte = if frame == 0 { 0 } else { unsafe { *physical_to_virtual(frame + place % PAGE_SIZE) } };
                 }
                 length
             }

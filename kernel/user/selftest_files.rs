@@ -46,6 +46,24 @@ fn check_contents(checks: &mut Checks) {
     checks.equal("write of a file open for reading", calls::write(file, b"x"), EBADF);
     calls::close(file);
     check_large(checks);
+    check_hole(checks);
+}
+
+/// A file that was emptied while somebody stood far into it, and then went on: what was never written is zero.
+fn check_hole(checks: &mut Checks) {
+    let writer = open(PATH, READ_WRITE | TRUNCATE) as i32;
+    let mut block = [7; 1000];
+    let written: i64 = (0..9).map(|_| calls::write(writer, &block)).sum();
+    checks.equal("write 9,000 bytes", written, 9000);
+    calls::close(open(PATH, READ_WRITE | TRUNCATE) as i32);
+    checks.equal("write far into an empty file", calls::write(writer, b"end"), 3);
+    let reader = open(PATH, READ_ONLY) as i32;
+    let zeros = (0..9).all(|_| calls::read(reader, &mut block) == 1000 && block == [0; 1000]);
+    checks.holds("a hole in a file reads as zeros", zeros);
+    checks.holds("what follows it was written", calls::read(reader, &mut block) == 3 && &block[..3] == b"end");
+    calls::close(reader);
+    calls::close(writer);
+    calls::close(open(PATH, READ_WRITE | TRUNCATE) as i32);
 }
 
 fn check_large(checks: &mut Checks) {
