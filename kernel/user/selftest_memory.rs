@@ -116,18 +116,43 @@ fn check_bad_arguments(checks: &mut Checks) {
 fn check_exhaustion(checks: &mut Checks) {
     checks.equal("mmap of more than there is", calls::mmap(1 << 40, READ), ENOMEM);
     checks.equal("mmap of everything", calls::mmap(u64::MAX, READ), ENOMEM);
-    let take_all = || {
-        let mut taken = 0_u64;
-        let mut size = 1 << 24;
-        while size >= PAGE {
-            if calls::mmap(size, READ | WRITE) < 0 {
-                size /= 2;
-            } else {
-                taken += size;
-            }
-        }
-        calls::exit(if taken > 1 << 20 && calls::fork() == ENOMEM { 5 } else { 6 });
-    };
-    checks.equal("without memory left mmap and fork fail", status_of(take_all), 5);
+    let take_all_and_fork = || calls::exit(if take_all() > 1 << 20 && calls::fork() == ENOMEM { 5 } else { 6 });
+    checks.equal("without memory left mmap and fork fail", status_of(take_all_and_fork), 5);
+    checks.equal("with too little left mmap, fork and exec keep nothing of it", status_of(fail_at_every_page), 17);
     checks.equal("afterwards there is memory again", status_of(|| ()), 0);
+}
+
+/// Takes memory until there is none, and returns how much it was.
+fn take_all() -> u64 {
+    let mut taken = 0_u64;
+    let mut size = 1 << 24;
+    while size >= PAGE {
+        if calls::mmap(size, READ | WRITE) < 0 {
+            size /= 2;
+        } else {
+            taken += size;
+        }
+    }
+    taken
+}
+
+/// With 0, 1, 2 and so on pages left: mmap and fork fail, and exec until there are enough for it.
+fn fail_at_every_page() {
+    const FAR: u64 = 0x5000_0000_0000; // needs page tables of its own
+    const SPARE_PAGES: u64 = 128;
+    let free = || exo::read_device(c"/dev/frames");
+    let spare = calls::mmap(SPARE_PAGES * PAGE, READ | WRITE) as u64;
+    take_all();
+    for page in 0..SPARE_PAGES {
+        let before = free();
+        let map = |pages: u64| syscall(SYS_MMAP, [FAR, pages * PAGE, READ, PRIVATE_ANONYMOUS | FIXED, u64::MAX, 0]);
+        if (before > 0 && map(before) != ENOMEM) || calls::fork() != ENOMEM || free() != before {
+            calls::exit(7);
+        }
+        let arguments = [c"echo", c"status=17"].map(|text| text.as_ptr().cast());
+        if calls::exec(c"/bin/echo".as_ptr().cast(), &arguments) != ENOMEM || free() != before {
+            calls::exit(8);
+        }
+        calls::munmap(spare + page * PAGE, PAGE);
+    }
 }

@@ -93,17 +93,20 @@ pub fn find_entry(root: u64, address: u64) -> Option<*mut u64> {
 /// Frees the tables that translate `address` as far as they have become empty; the top table stays.
 pub fn free_empty_tables(frames: &mut Frames, root: u64, address: u64) {
     let mut path = [core::ptr::null_mut::<u64>(); 3];
+    let mut depth = 0;
     let mut table = root;
-    for (place, level) in path.iter_mut().zip([39, 30, 21]) {
-        *place = table_entry(table, address, level);
+    for level in [39, 30, 21] {
+        let place = table_entry(table, address, level);
         // SAFETY: `table` is a page table's frame, so the entry is a word of it.
-        let entry = unsafe { **place };
+        let entry = unsafe { *place };
         if entry & PRESENT == 0 {
-            return;
+            break;
         }
+        path[depth] = place;
+        depth += 1;
         table = entry & ADDRESS_MASK;
     }
-    for place in path.into_iter().rev() {
+    for &place in path[..depth].iter().rev() {
         // SAFETY: the tables are of an address space that only its own process changes.
         unsafe {
             let table = *place & ADDRESS_MASK;

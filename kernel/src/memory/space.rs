@@ -113,7 +113,7 @@ impl AddressSpace {
     ) -> Result<(), Errno> {
         for page in pages.clone().step_by(PAGE_SIZE as usize) {
             if let Err(error) = self.map_page(frames, page, protection) {
-                self.unmap_range(frames, pages.start..page);
+                self.unmap_range(frames, pages.start..page + PAGE_SIZE); // the last one may have left tables behind
                 return Err(error);
             }
         }

@@ -4,7 +4,7 @@ use crate::arch::gdt::{USER_CODE, USER_DATA};
 use crate::arch::traps::TrapFrame;
 use crate::calls::Errno;
 use crate::memory::frames::Frames;
-use crate::memory::space::{AddressSpace, PROT_EXEC, PROT_READ, USER_END, USER_START, PROT_WRITE};
+use crate::memory::space::{AddressSpace, PROT_EXEC, PROT_READ, PROT_WRITE, USER_END, USER_START};
 use crate::memory::{user, PAGE_SIZE};
 use crate::process::{scheduler, KernelGuard};
 
@@ -108,7 +108,11 @@ fn fill(
     let gs_self = THREAD_BLOCK + THREAD_GS_OFFSET;
     user::copy_out(space, THREAD_BLOCK, &THREAD_BLOCK.to_le_bytes())?;
     user::copy_out(space, gs_self, &gs_self.to_le_bytes())?;
-    Ok((field::<8>(file, 24)?, push_arguments(space, arguments)?))
+    let entry = field::<8>(file, 24)?;
+    if !(USER_START..USER_END).contains(&entry) {
+        return Err(Errno::NotExecutable); // SYSRET faults in ring 0 where the address is not canonical
+    }
+    Ok((entry, push_arguments(space, arguments)?))
 }
 
 fn load_segment(space: &mut AddressSpace, frames: &mut Frames, file: &[u8], header: &[u8]) -> Result<(), Errno> {
