@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod selftest_cpu;
 mod selftest_files;
 mod selftest_ipc;
 mod selftest_memory;
@@ -62,6 +63,7 @@ extern "C" fn program_main(_arguments: &Arguments) -> i32 {
     let mut checks = Checks { passed: 0, failed: 0 };
     let free_before = exo::read_device(c"/dev/frames");
     selftest_process::run(&mut checks);
+    selftest_cpu::run(&mut checks);
     selftest_ipc::run(&mut checks);
     selftest_memory::run(&mut checks);
     selftest_files::run(&mut checks);

@@ -160,12 +160,16 @@ fn check_flags(checks: &mut Checks) {
 }
 
 fn fork_with_odd_flags() {
+    let pid: u64;
     // SAFETY: the flags are put back; the calls change no memory.
     unsafe {
         asm!("pushfq", "or qword ptr [rsp], 0x44400", "popfq", "syscall", "pushfq", "and qword ptr [rsp], ~0x44400", "popfq",
-             inout("rax") exo::numbers::SYS_FORK => _, inout("rdi") 0_u64 => _, inout("rsi") 0_u64 => _,
+             inout("rax") exo::numbers::SYS_FORK => pid, inout("rdi") 0_u64 => _, inout("rsi") 0_u64 => _,
              inout("rdx") 0_u64 => _, inout("r8") 0_u64 => _, inout("r9") 0_u64 => _, inout("r10") 0_u64 => _,
              out("rcx") _, out("r11") _);
+    }
+    if pid != 0 {
+        syscall(SYS_WAIT, [pid, 0, 0, 0, 0, 0]);
     }
 }
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.harness.boot import boot
 
-CHECKS = 200
+CHECKS = 232
 
 
 @pytest.mark.parametrize("smp", [1, 2, 4])
