@@ -76,7 +76,7 @@ def read_path(cpu: Cpu) -> EntryPath:
     if path is None:
         raise AnalysisError(
             f"CPU {cpu.index} has no entry stub that could be analysed: LSTAR is not set yet, or cannot be read"
-            " (see `exo-msr`); `set exo profile FILE` names a profile"
+            " without touching the guest (see `exo-msr`; `exo-syscall abi` reads it by RDMSR if it must)"
         )
     return path
 
