@@ -8,12 +8,16 @@ from exogdb.errors import MemoryFault
 from exogdb.reading import Reading, Value
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["Argument", "Parameter", "decode_arguments", "decode_text"]
+__all__ = ["Argument", "Parameter", "decode_arguments", "decode_integer", "decode_text"]
 
 # GDB has one type for `*const u8` and `*mut u8` and the name that it read last, so both may be text.
 _BYTES = re.compile(r"^\*(const|mut) (u8|i8|(\w+::)*c_char)$|^(const )?(char|u8|unsigned char) *(__user *)?\*$")
 _LENGTH = re.compile(r"^(.*_)?(len|length|size|count|n|nbytes)$")
 _LONGEST_TEXT = 64  # bytes shown
+_INTEGER = re.compile(
+    r"^(?:(?P<letter>[iu])(?P<bits>8|16|32|64|size)|(?:unsigned |signed )?(?:int|long|short|char))$"
+)
+_C_BITS = {"char": 8, "short": 16, "int": 32, "long": 64}
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,29 @@ def _read_text(address: int, length: int | None, memory: ReadableMemory) -> str:
             break
         if length is None and data.endswith(b"\0"):
             return decode_text(data[:-1]) if _is_text(data[:-1]) else ""
-    if not _is_text(data):
+    if length is None and not _is_text(data):
+        return ""
+    if not data:
         return ""
     cut = length is None or length > len(data)
     return decode_text(data) + ("..." if cut else "")
+
+
+def decode_integer(value: int, type_name: str) -> int | None:
+    """`value` as a signed or unsigned integer of the type, None for types that are no integers.
+
+    >>> decode_integer(0xffffffffffffffff, "i32"), decode_integer(0x22, "unsigned int")
+    (-1, 34)
+    >>> decode_integer(0x13004000, "*const u8")
+    """
+    found = _INTEGER.match(type_name)
+    if found is None:
+        return None
+    size = found["bits"]
+    bits = _C_BITS[type_name.split()[-1]] if size is None else 64 if size == "size" else int(size)
+    value &= (1 << bits) - 1
+    is_signed = found["letter"] == "i" or (not found["letter"] and "unsigned" not in type_name)
+    return value - (1 << bits) if is_signed and value >> (bits - 1) else value
 
 
 def _is_text(data: bytes) -> bool:

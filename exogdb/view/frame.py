@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.abi.frame import Moment, SavedFrame, SavedRegister
-from exogdb.abi.signature import Argument
+from exogdb.abi.signature import Argument, decode_integer
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.view.style import Style
 from exogdb.view.value import hex64
@@ -13,6 +13,8 @@ from exogdb.x86.rflags import decode_rflags
 
 __all__ = ["FrameReport", "frame_to_json", "render_frame"]
 
+_LARGEST_DECIMAL = 1 << 31
+_LARGEST_UNTYPED = 1 << 20
 _HEADINGS = {
     Moment.IN_STUB: "in the entry stub",
     Moment.IN_CALL: "in a system call",
@@ -45,6 +47,8 @@ def render_frame(report: FrameReport, style: Style) -> str:
         lines += _render_call(report, style)
     if report.frame.registers:
         base = f" at {report.frame.base:#x}" if report.frame.base is not None else ", not built yet"
+        if report.moment is Moment.USER:
+            base += ": what the last call left, unless an interrupt has overwritten it"
         lines += ["", style.paint("heading", f"saved frame{base}")]
         lines += [_render_register(register, report.symbols, style) for register in report.frame.registers]
     if report.moment is Moment.NO_CALL:
@@ -71,9 +75,15 @@ def _argument_cells(position: int, argument: Argument) -> tuple[str, str]:
     if isinstance(argument.value, Unavailable):
         return label, f"unavailable ({argument.value.reason})"
     value = argument.value.value
-    shown = f"{hex64(value)}" + (f" = {value}" if 9 < value < 1 << 31 else "")
     text = f"  {argument.text}" if argument.text else ""
-    return label, f"{shown}{text}  ({argument.source})"
+    return label, f"{hex64(value)}{_in_decimal(value, argument.type)}{text}  ({argument.source})"
+
+
+def _in_decimal(value: int, type_name: str) -> str:
+    """For integers of few digits, and for small values whose type is not known; one digit says it already."""
+    number = decode_integer(value, type_name) if type_name else value
+    limit = _LARGEST_DECIMAL if type_name else _LARGEST_UNTYPED
+    return f" = {number}" if number is not None and abs(number) < limit and not 0 <= number < 10 else ""
 
 
 def _render_register(register: SavedRegister, symbols: Mapping[int, str], style: Style) -> str:
