@@ -6,6 +6,7 @@ tools want it too. Nothing here stops, resumes or changes the guest.
 
 import contextlib
 import os
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,11 +14,14 @@ from exogdb.errors import MonitorError
 from exogdb.target.monitor import find_qmp_sockets
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from qemu.qmp import QMPClient
 
 __all__ = ["ask_qmp", "read_device_state"]
 
 _DEADLINE_SECONDS = 5.0
+_CANCEL_SECONDS = 1.0
 _T = TypeVar("_T")
 
 
@@ -26,13 +30,15 @@ def ask_qmp(question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
 
     :raise MonitorError: no socket was found, none of them is a free QMP monitor, or the question was refused.
     """
-    paths = find_qmp_sockets()
+    # Each question lets QEMU's main loop run once, in which it notices that the last client is gone.
+    paths = find_qmp_sockets() or find_qmp_sockets()
     if not paths:
         raise MonitorError("QEMU has no free QMP socket: start it with `-qmp unix:PATH,server=on,wait=off`")
     failures = []
     for path in paths:
         try:
-            return _run(_ask(path, question))
+            with _connect(path) as connection:
+                return _run(_ask(connection, question))
         except (OSError, TimeoutError, _QmpFailure) as error:
             failures.append(f"{path}: {error or type(error).__name__}")
     raise MonitorError("no QMP monitor answered: " + "; ".join(failures))
@@ -53,6 +59,19 @@ class _QmpFailure(Exception):
     """The peer is not QMP, or refused a command."""
 
 
+def _connect(path: str) -> socket.socket:
+    """A connection of our own: closing it ends it for QEMU too, in whatever state Ctrl-C has left the client."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_DEADLINE_SECONDS)
+        connection.connect(path)
+        connection.setblocking(False)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _run(answer: Coroutine[Any, Any, _T]) -> _T:
     import asyncio
 
@@ -61,15 +80,32 @@ def _run(answer: Coroutine[Any, Any, _T]) -> _T:
     try:
         return loop.run_until_complete(asyncio.wait_for(answer, _DEADLINE_SECONDS))
     finally:
-        loop.close()
+        try:
+            _cancel_tasks(loop)
+        finally:
+            loop.close()
 
 
-async def _ask(path: str, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
+def _cancel_tasks(loop: "AbstractEventLoop") -> None:
+    """End what Ctrl-C left half done, so that the client closes and asyncio has nothing to complain about."""
+    import asyncio
+
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        done, _ = loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_SECONDS))
+        for task in done:
+            if not task.cancelled():
+                task.exception()
+
+
+async def _ask(connection: socket.socket, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
     from qemu.qmp import QMPClient, QMPError
 
     client = QMPClient("exogdb")
     try:
-        await client.connect(path)
+        await client.connect(connection)
         return await question(client)
     except QMPError as error:
         raise _QmpFailure(str(error)) from error
