@@ -14,7 +14,7 @@ from exogdb.abi.signature import Parameter
 from exogdb.abi.stub_state import StubState
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.call_number import FrameRegisters, frames_inside, handler_in, is_in_prologue
+from exogdb.target.call_number import FrameRegisters, frames_inside, handler_in, is_dispatcher, is_in_prologue
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
 
@@ -101,7 +101,8 @@ def _from_frames(path: EntryPath, inside: list[gdb.Frame], position: int) -> tup
         return _NOT_KEPT, "-"
     place = _parameter_position(path.dispatcher.arguments[position])
     handler = handler_in(inside)
-    tried = [(inside[0], place), (handler, position)] if handler is not None else [(inside[0], place)]
+    tried = [(inside[0], place)] if is_dispatcher(path, inside[0]) else []
+    tried += [(handler, position)] if handler is not None else []
     for frame, index in tried:
         value = _read_parameter(frame, index) if index is not None else None
         if value is not None:

@@ -28,6 +28,7 @@ __all__ = [
     "frames_inside",
     "guess_number",
     "handler_in",
+    "is_dispatcher",
     "is_in_prologue",
     "read_saved_number",
     "read_frame_register",
@@ -103,6 +104,14 @@ def is_in_prologue(frame: gdb.Frame) -> bool:
     return start <= frame.pc() < next(iter(rows), start)
 
 
+def is_dispatcher(path: EntryPath, frame: gdb.Frame) -> bool:
+    """Whether `frame` is the dispatcher's own: it is gone once the dispatcher has jumped into a handler."""
+    function = frame.function()
+    if function is None or path.dispatcher is None:
+        return False
+    return int(function.value().address or 0) % (1 << 64) == path.dispatcher.address
+
+
 def _read_register(state: StubState, stub: gdb.Frame, memory: ReadableMemory) -> FoundNumber | None:
     held = state.registers[NUMBER_REGISTER]
     if isinstance(held, Lost):
@@ -176,6 +185,8 @@ def _read_parameter(path: EntryPath, inside: list[gdb.Frame]) -> FoundNumber | N
     if dispatcher is None or not inside or not isinstance(dispatcher.number, InRegister):
         return None
     function = inside[0].function()
+    if not is_dispatcher(path, inside[0]):
+        return None
     if is_in_prologue(inside[0]):
         return None  # debug info describes parameters from behind the prologue on
     if dispatcher.number.name not in ARGUMENT_PASSING or function is None:
