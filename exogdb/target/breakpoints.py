@@ -257,9 +257,12 @@ class TableWatch(_Internal):
 
     def stop(self) -> bool:
         """Tell every breakpoint that wants this number where it will come by next."""
-        cpu = selected_cpu().index
-        for catch in self._listeners():
-            catch.expect(cpu, self._number)
+        try:
+            cpu = selected_cpu().index
+            for catch in self._listeners():
+                catch.expect(cpu, self._number)
+        except KeyboardInterrupt:
+            return True  # Ctrl-C in the middle of this: GDB would print it and go on
         return False
 
 
@@ -286,17 +289,22 @@ class ReturnWatch(_Internal):
 
     def stop(self) -> bool:
         """Tell the owner that the call returned, or forget it if it never will."""
-        cpu = selected_cpu()
+        try:
+            self._follow_slot(selected_cpu())
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    def _follow_slot(self, cpu: Cpu) -> None:
         hit = self.hit
         if hit is None:
-            return False
+            return
         if self._is_return(cpu):
             self.rest()
             # The process may have moved: the CPU that the call returns on is this one.
             self._owner.expect_return(replace(hit, cpu=cpu, result=read_register(cpu, "rax")))
         elif self._read_slot(cpu) != self._return_address:
             self.rest()
-        return False
 
     def rest(self) -> None:
         """No call is in flight on this stack."""

@@ -1,0 +1,118 @@
+"""What breakpoints on system calls cost the calls that are not wanted.
+
+The guest's program calls getpid as fast as it goes, and number 101 once every 65,536 calls. The kernel counts its
+calls itself (`SYSCALL_COUNT`); the rate is that count over the time that the guest ran.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from bench.figures import Bench
+from tests.harness.gdb import Gdb
+from tests.harness.session import open_guest
+
+__all__ = ["measure"]
+
+SECONDS = 0.5
+ROUNDS = 3
+# A Ctrl-C gets lost in a GDB that decides about one stop after the other: these ways end by themselves.
+SLOW_CALLS = 200
+NEVER = "--if '$nr == 12345'"
+GUESTS = (("release", "", 1), ("release", "", 2), ("debug", "debug", 1))
+
+PYTHON_STOP = f"""python
+class Python101(gdb.Breakpoint):
+    calls = 0
+    def stop(self):
+        Python101.calls += 1
+        return int(gdb.newest_frame().read_register("rdi")) == 999 or Python101.calls > {SLOW_CALLS}
+Python101("*ADDRESS")
+end"""
+
+# Key to the commands that set it up. The first is what the others are compared with.
+FAST = {
+    "none": (),
+    "never": (f"exo-syscall break munmap {NEVER}",),
+    "rare": (f"exo-syscall break 101 {NEVER}",),
+    "rare_on_return": (f"exo-syscall break 101 --on-return {NEVER}",),
+    "fifteen": (f"exo-syscall break all,!getpid,!unknown {NEVER}",),
+}
+SLOW = {
+    "all": (f"exo-syscall break all --ignore {SLOW_CALLS}",),
+    "gdb_condition": ("set $calls = 0", f"break *ADDRESS if $rdi == 999 || $calls++ > {SLOW_CALLS}"),
+    "gdb_python_stop": (PYTHON_STOP,),
+}
+
+
+def measure(bench: Bench) -> None:
+    """Keys `break.BUILD.smpN.WAY`, in system calls/s, taken in turns in one guest each."""
+    for build, variant, cpus in GUESTS:
+        with open_guest("run=spin", variant=variant, smp=cpus, attach=False) as guest:
+            guest.qemu.wait_serial("spin:")
+            gdb = guest.gdb
+            gdb.run(f"target remote {guest.qemu.gdb_socket}")
+            gdb.run("set language c")
+            prefix = f"break.{build}.smp{cpus}"
+            ways: dict[str, Callable[[], float]] = {
+                **{f"{prefix}.{name}": partial(_rate, gdb, commands) for name, commands in FAST.items()},
+                **{f"{prefix}.{name}": partial(_slow_rate, gdb, commands) for name, commands in SLOW.items()},
+            }
+            bench.interleave(ways, "calls/s", ROUNDS)
+
+
+def _set_up(gdb: Gdb, commands: tuple[str, ...]) -> None:
+    address = f"{gdb.address('syscall_dispatch'):#x}"
+    for command in commands:
+        gdb.run(command.replace("ADDRESS", address))
+
+
+def _rate(gdb: Gdb, commands: tuple[str, ...]) -> float:
+    _set_up(gdb, commands)
+    # The first run translates the code anew.
+    _run(gdb, 0.1)
+    before = gdb.word("SYSCALL_COUNT")
+    seconds = _run(gdb, SECONDS)
+    rate = (gdb.word("SYSCALL_COUNT") - before) / seconds
+    gdb.run("delete")
+    return rate
+
+
+def _slow_rate(gdb: Gdb, commands: tuple[str, ...]) -> float:
+    _set_up(gdb, commands)
+    before, start = gdb.word("SYSCALL_COUNT"), time.perf_counter()
+    gdb.run("continue", 60)
+    rate = (gdb.word("SYSCALL_COUNT") - before) / (time.perf_counter() - start)
+    gdb.run("delete")
+    return rate
+
+
+def _run(gdb: Gdb, seconds: float) -> float:
+    gdb.resume()
+    start = time.perf_counter()
+    time.sleep(seconds)
+    ran = time.perf_counter() - start
+    with _pressing_ctrl_c(gdb):
+        gdb.finish()
+    return ran
+
+
+@contextmanager
+def _pressing_ctrl_c(gdb: Gdb) -> Iterator[None]:
+    """Again after a while: one that arrives while GDB is deciding about a stop may get lost."""
+    finished = threading.Event()
+
+    def press() -> None:
+        gdb.interrupt()
+        while not finished.wait(5.0):
+            gdb.interrupt()
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        presser.join()
