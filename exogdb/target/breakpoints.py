@@ -24,7 +24,7 @@ from exogdb.abi.dispatch import UNKNOWN
 from exogdb.abi.plan import Place, PlaceKind
 from exogdb.abi.request import Request, encode_location
 from exogdb.errors import ExoError, TargetLostError, UnavailableError, UsageError
-from exogdb.target.cpus import Cpu, selected_cpu
+from exogdb.target.cpus import Cpu, all_cpus, selected_cpu
 from exogdb.target.current_process import find_process_id
 from exogdb.target.hit import Hit, read_hit, set_convenience
 from exogdb.target.memory import VirtualMemory
@@ -66,6 +66,7 @@ class Catch:
         self._watches: dict[int, ReturnWatch] = {}
         self._returned: dict[int, Hit] = {}
         self._last_seen: dict[int, tuple[object, ...]] = {}
+        self._in_flight: dict[int, Hit] = {}
 
     @property
     def is_enabled(self) -> bool:
@@ -103,7 +104,7 @@ class Catch:
             return
         always = {p.address for p in setting.places if p.kind is not PlaceKind.TABLE_ENTRY}
         now = {p.address for p in setting.places if p.number in self._told.values()}
-        if self._returned:
+        if self._returned or self._in_flight:
             now.add(setting.return_address)
         for location in self.row.locations:
             wanted = location.address & _MASK_64 in always | now
@@ -123,6 +124,7 @@ class Catch:
         for watch in self._watches.values():
             watch.retire()
         self._watches.clear()
+        self._in_flight.clear()
 
     def _decide(self, cpu: Cpu) -> bool:
         if self.setting is None:
@@ -132,6 +134,8 @@ class Catch:
             hit: Hit | None = self._returned.pop(cpu.index)
             self.show_places()
             return self._accept(hit) if hit is not None else False
+        if address == self.setting.return_address and self._in_flight:
+            return self._accept_return(cpu)
         hit = self._find_hit(cpu, address)
         if hit is None or self._is_repeated(hit, address) or not self._is_wanted(hit):
             return False
@@ -191,8 +195,24 @@ class Catch:
         self.hit = hit
         return True
 
+    def _accept_return(self, cpu: Cpu) -> bool:
+        """At the address that every call returns to: is this one of ours? A stack may have a new owner by now."""
+        hit = self._in_flight.pop(read_register(cpu, "rsp") - 8, None)
+        if hit is None:
+            return False
+        self.show_places()
+        if find_process_id(cpu) != hit.process:
+            return False
+        return self._accept(replace(hit, cpu=cpu, result=read_register(cpu, "rax")))
+
     def _watch_return(self, hit: Hit) -> None:
         assert self.setting is not None
+        if len(all_cpus()) > 1:
+            # QEMU 7.2 forgets that a second CPU hit a watchpoint at the same moment, and aborts when that CPU's
+            # next interrupt writes to a watched stack page (`qemu_mutex_lock_iothread_impl: assertion failed`).
+            self._in_flight[hit.return_slot] = hit
+            self.show_places()
+            return
         watch = self._watches.get(hit.return_slot)
         if watch is None or not watch.is_valid():
             watch = ReturnWatch(hit.return_slot, self.setting.return_address, self)

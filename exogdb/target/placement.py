@@ -216,6 +216,8 @@ class Placement:
             places = tuple(self.places_of(choice))
             return_address = self.plan.dispatcher.return_address
             each.setting = Setting(choice, places, return_address, self.plan.places.counters)
+            if each.row is not None and each.row.is_valid():
+                _ask_us(each.row)
             each.show_places()
         self.sync()
 
@@ -225,6 +227,8 @@ class Placement:
         GDB re-sets every breakpoint whenever a file comes or goes, so the names that need no options are all in
         one file that stays as long as the plan, used or not: `break -probe syscall:NAME` knows them.
         """
+        if self.plan is None:
+            return  # a row that loses all its locations would be disabled; what stands there is never a stop
         wanted = {_USUAL: self._usual_probes()}
         known = {probe.name for probe in wanted[_USUAL]}
         for request in requests:
@@ -320,7 +324,7 @@ class Placement:
     def _take_in(self, row: gdb.Breakpoint, catch: Catch) -> None:
         catch.row = row
         self._catches[row.number] = catch
-        row.condition = make_condition(row.number, row.condition)
+        _ask_us(row)
 
     def _on_deleted(self, row: gdb.Breakpoint) -> None:
         catch = self._catches.pop(row.number, None)
@@ -331,11 +335,8 @@ class Placement:
     def _on_modified(self, row: gdb.Breakpoint) -> None:
         if row.number not in self._catches:
             return
-        condition = make_condition(row.number, row.condition)
-        if row.condition != condition:
-            # `condition N EXPR` is meant on top of what this breakpoint is for; this calls us again.
-            row.condition = condition
-        elif not self._is_placing:
+        # `condition N EXPR` is meant on top of what this breakpoint is for.
+        if not _ask_us(row) and not self._is_placing:
             self.sync()
 
     def should_stop(self, number: int) -> bool:
@@ -355,6 +356,18 @@ class Placement:
         if is_kernel and not self._is_ours(event.new_objfile):
             self.forget()
             self.replan()
+
+
+def _ask_us(row: gdb.Breakpoint) -> bool:
+    """Make the row's condition call its `Catch`; says whether it had to be changed (and was reported again).
+
+    Not while it is pending: GDB 13 would take a missing location for an error then, and disable the row.
+    """
+    condition = make_condition(row.number, row.condition)
+    if row.pending or row.condition == condition:
+        return False
+    row.condition = condition
+    return True
 
 
 def _is_poor(plan: SyscallPlan) -> bool:

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,59 @@ def test_every_number_stops_exactly_as_often_as_the_kernel_says(guest: OpenGuest
     assert hits(gdb, 17) == sum(count for number, count in numbers.items() if number not in NUMBERS)
     assert hits(gdb, 18) == returned
     assert sum(numbers.values()) >= CALLS - 10
+
+
+def test_choosing_hits(guest: OpenGuest) -> None:
+    gdb = guest("run=demo").gdb
+    gdb.run("exo-syscall break ipc_send --if '$arg3 > 100000'")
+    gdb.run("exo-syscall break ipc_send,ipc_recv --on-return --if '$ret > 0' --temporary")
+    output = gdb.run("continue")
+    number, process, _ = Truth(gdb).last_call()
+    assert stopped_at(output) == number
+    assert number in (101, 102)
+    result = gdb.integer("$rax")
+    assert f"= {result} by process {process}" in output
+    assert gdb.integer("$ret") == result
+    assert "No breakpoint" in gdb.run("info breakpoints 2"), "it was temporary"
+    gdb.run(f"exo-syscall break write --process {process}")
+    gdb.run(f"exo-syscall break %ipc,write --process {process} --cpu 0")
+    output = gdb.run("continue")
+    assert Truth(gdb).last_call()[:2] == (stopped_at(output), process)
+
+
+def test_it_is_an_ordinary_breakpoint(guest: OpenGuest, tmp_path: Path) -> None:
+    one = guest("run=demo", attach=False)
+    gdb = one.gdb
+    assert "pending" in gdb.run("exo-syscall break SYS_IPC_SEND")
+    gdb.run(f"target remote {one.qemu.gdb_socket}")
+    assert stopped_at(gdb.run("continue")) == 101
+    gdb.run("condition 1 $arg3 == 0")
+    gdb.run("tbreak -probe syscall:read")
+    assert stopped_at(gdb.run("continue")) == 302
+    assert "No breakpoint" in gdb.run("info breakpoints 2")
+    gdb.run("condition 1")
+    saved = tmp_path / "saved"
+    gdb.run(f"save breakpoints {saved}")
+    gdb.run("delete")
+    gdb.run(f"source {saved}")
+    assert stopped_at(gdb.run("continue")) == 101
+    gdb.run("disable")
+    gdb.run("exo-syscall break getpid")
+    assert stopped_at(gdb.run("continue")) == 4
+    before = gdb.word("SYSCALL_COUNT")
+    gdb.run("detach")
+    gdb.run(f"target remote {one.qemu.gdb_socket}")
+    assert gdb.word("SYSCALL_COUNT") > before, "the guest ran on without breakpoints"
+
+
+def test_mistakes_are_one_sentence(guest: OpenGuest) -> None:
+    gdb = guest("run=demo").gdb
+    for words, sentence in {
+        "ipc_sned": "no system call is called 'ipc_sned' in .*; did you mean ipc_send",
+        "999": "no system call has number 999 in .*; `unknown` chooses the numbers that the table lacks",
+        "%net": "there is no group %net; the groups are %process, %ipc, %memory, %file",
+        "101 --cpu 7": "there is no CPU 7: the guest has CPUs 0 to 0",
+        "101 --ignore -1": "--ignore takes how many hits to pass over, 0 or more",
+    }.items():
+        assert re.fullmatch(f"{sentence}.*", gdb.fails(f"exo-syscall break {words}")), words
+    assert gdb.run("info breakpoints") == "No breakpoints or watchpoints.\n"
