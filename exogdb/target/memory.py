@@ -8,6 +8,7 @@ import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.cpus import Cpu, cpu_selected
+from exogdb.target.monitor import run_monitor
 
 __all__ = ["PhysicalMemory", "VirtualMemory"]
 
@@ -81,7 +82,7 @@ class PhysicalMemory:
     def _require_ram(self, page: int) -> None:
         if page in self._ram_pages:
             return
-        answer = gdb.execute(f"monitor gpa2hva {page:#x}", to_string=True)
+        answer = run_monitor(f"gpa2hva {page:#x}")
         if not answer.startswith("Host virtual address"):
             raise MemoryFault(page, _PAGE_SIZE, f"physical address {page:#x} is not RAM")
         self._ram_pages.add(page)

@@ -158,7 +158,8 @@ STACK_RULES = (
         "EXO041",
         Severity.ERROR,
         "TSS.RSP0 is a sound kernel stack",
-        "The CPU pushes the frame of every interrupt and exception in user mode there.",
+        "The CPU pushes the frame of every interrupt and exception in user mode there, except those with an IST "
+        "stack.",
         "Intel SDM Vol. 3A, Stack Switching in IA-32e Mode",
         "Set RSP0 in the TSS of this CPU whenever another process is chosen.",
         each_cpu(_check_rsp0),
