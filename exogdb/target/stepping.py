@@ -18,9 +18,11 @@ from exogdb.errors import AnalysisError
 from exogdb.target.cpus import Cpu
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.memory import VirtualMemory
+from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
 from exogdb.target.planning import read_place
 from exogdb.target.registers import read_cpl, read_register
+from exogdb.target.symbols import find_address, find_symbol
 from exogdb.target.waypoint import Arrival, Place, run_to
 
 __all__ = [
@@ -218,10 +220,19 @@ def find_handler(cpu: Cpu, number: int) -> int | None:
     """An address that only calls of `number` run through, its handler if there is one; None if it has none.
 
     Found by emulating the dispatcher on a copy of memory: no symbol is needed, and nothing in the guest changes.
+    Where the number table's function of that name exists and is behind a wrapper, it is that.
 
     The kernel's page tables must be loaded, as they are when a call is on its own stack.
 
     :raise AnalysisError: the dispatcher cannot be followed.
     """
     place = read_place(cpu, number)
-    return None if place.kind is PlaceKind.DISPATCHER else place.address
+    entry = read_number_table().find(number)
+    named = find_address(entry.handler) if entry is not None else None
+    if place.kind is PlaceKind.DISPATCHER:
+        return named
+    symbol = find_symbol(place.address)
+    is_function = symbol is not None and symbol.offset == 0
+    # A function of its own on the way (a closure, a wrapper) is not the one the table means. Inside the dispatcher
+    # it is different: there the handler was inlined, and a function of its name is a copy that nobody calls.
+    return named if named is not None and is_function else place.address

@@ -3,9 +3,14 @@
 A `Waypoint` is a hardware breakpoint (QEMU writes nothing into the guest for it) that users do not see in
 `info breakpoints`. When a CPU comes by, its condition decides, with that CPU selected, whether the run ends there;
 if not, all CPUs go on. The user's own breakpoints and Ctrl-C end a run as they always do.
+
+Most of a run in a busy guest is such stops. GDB forgets a Ctrl-C that arrives while it handles one, so for the
+time of the run a thread waits for the signal instead.
 """
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +18,7 @@ import gdb
 
 from exogdb.errors import ExoError, TargetLostError
 from exogdb.target.cpus import Cpu, selected_cpu
+from exogdb.target.resume import Stopper, signals_blocked
 
 __all__ = ["Arrival", "Place", "run_to"]
 
@@ -39,10 +45,11 @@ class Arrival:
 
 
 class _Waypoint(gdb.Breakpoint):
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, stopper: Stopper) -> None:
         super().__init__(f"*{place.address:#x}", type=gdb.BP_HARDWARE_BREAKPOINT, internal=True)
         self.silent = True
         self.place = place
+        self.stopper = stopper
         self.reached = False
         self.error: ExoError | None = None
         if place.cpu is not None:
@@ -55,7 +62,7 @@ class _Waypoint(gdb.Breakpoint):
         except ExoError as error:
             self.error = error
             return True
-        return self.reached
+        return self.reached or self.stopper.requested
 
 
 def run_to(places: Sequence[Place]) -> Arrival:
@@ -65,8 +72,9 @@ def run_to(places: Sequence[Place]) -> Arrival:
 
     :raise TargetLostError: QEMU ended, or closed the connection.
     """
-    with _waypoints(places) as waypoints:
-        report = _continue()
+    stopper = Stopper()
+    with _waypoints(places, stopper) as waypoints:
+        report = _continue(stopper)
         for waypoint in waypoints:
             if waypoint.error is not None:
                 raise waypoint.error
@@ -75,11 +83,11 @@ def run_to(places: Sequence[Place]) -> Arrival:
 
 
 @contextlib.contextmanager
-def _waypoints(places: Sequence[Place]) -> Iterator[list[_Waypoint]]:
+def _waypoints(places: Sequence[Place], stopper: Stopper) -> Iterator[list[_Waypoint]]:
     made: list[_Waypoint] = []
     try:
         for place in places:
-            made.append(_Waypoint(place))
+            made.append(_Waypoint(place, stopper))
         yield made
     finally:
         for waypoint in made:
@@ -87,13 +95,36 @@ def _waypoints(places: Sequence[Place]) -> Iterator[list[_Waypoint]]:
                 waypoint.delete()
 
 
-def _continue() -> str:
+@contextlib.contextmanager
+def _ctrl_c_stops(stopper: Stopper) -> Iterator[None]:
+    """Inside the block Ctrl-C makes `stopper` stop the guest, and nothing else notices it."""
+    ended = threading.Event()
+
+    def wait_for_signal() -> None:
+        while signal.sigwait({signal.SIGINT}) and not ended.is_set():
+            stopper.stop()
+
+    waiting = threading.Thread(target=wait_for_signal, daemon=True)
+    with signals_blocked():
+        waiting.start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        ended.set()
+        if waiting.ident is not None:
+            signal.pthread_kill(waiting.ident, signal.SIGINT)
+        waiting.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _continue(stopper: Stopper) -> str:
     """Resume, wait for the stop, and say in a few words what it was."""
     seen: list[gdb.StopEvent] = []
     gdb.events.stop.connect(seen.append)
     try:
         # GDB would show the place of each stop by itself, to a terminal or in the middle of JSON.
-        with gdb.with_parameter("suppress-cli-notifications", True):
+        with gdb.with_parameter("suppress-cli-notifications", True), _ctrl_c_stops(stopper), stopper.running():
             gdb.execute("continue", to_string=True)
     except gdb.error as error:
         if "Remote c" in str(error):
@@ -103,7 +134,7 @@ def _continue() -> str:
         gdb.events.stop.disconnect(seen.append)
     if gdb.selected_inferior().pid == 0:
         raise TargetLostError("QEMU ended while the guest ran: start it again and use `target remote`")
-    return _describe(seen[-1] if seen else None)
+    return "Ctrl-C" if stopper.requested else _describe(seen[-1] if seen else None)
 
 
 def _describe(event: gdb.StopEvent | None) -> str:
@@ -111,8 +142,6 @@ def _describe(event: gdb.StopEvent | None) -> str:
         case gdb.BreakpointEvent():
             numbers = ", ".join(str(each.number) for each in event.breakpoints if each.number > 0)
             return f"breakpoint {numbers}"
-        case gdb.SignalEvent() if event.stop_signal == "SIGINT":
-            return "Ctrl-C (SIGINT)"
         case gdb.SignalEvent():
             return str(event.stop_signal)
     return "for a reason that GDB does not tell"
