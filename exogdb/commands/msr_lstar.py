@@ -65,7 +65,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=12, metavar="N", help="instructions to show")
 
 
-@command("exo-msr lstar", add_arguments=_add_arguments)
+@command("exo-msr lstar", add_arguments=_add_arguments, is_name_too=True)
 def exo_msr_lstar(session: Session, options: Namespace) -> Output:
     """Show the code that the next SYSCALL on the selected CPU runs: the first instructions behind LSTAR.
 

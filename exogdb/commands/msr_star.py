@@ -15,7 +15,7 @@ from exogdb.x86.star import check_star, decode_star
 __all__: list[str] = []
 
 
-@command("exo-msr star")
+@command("exo-msr star", is_name_too=True)
 def exo_msr_star(session: Session, _options: Namespace) -> Output:
     """Draw IA32_STAR of the selected CPU: which descriptor of the live GDT each selector hits, and what is wrong.
 

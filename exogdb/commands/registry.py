@@ -21,6 +21,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import gdb
@@ -59,6 +60,7 @@ class Command:
     is_prefix: bool
     parser: ArgumentParser
     complete: Completer | None
+    is_name_too: bool = False
 
 
 COMMANDS: dict[str, Command] = {}
@@ -72,11 +74,14 @@ def command(
     needs_guest: bool = True,
     shows_data: bool = True,
     is_prefix: bool = False,
+    is_name_too: bool = False,
 ) -> Callable[[Body], Body]:
     """Put the decorated function into the registry as GDB command `name`.
 
     `complete(token)` yields candidates for the word being typed, besides the options. A command that shows data
     gets `--json` by itself. `is_prefix` lets other commands start with this one's name.
+    `is_name_too` says that the last word of `name` is also an argument of the command in front of it, which gets
+    whatever this one does not understand.
     """
 
     def register(body: Body) -> Body:
@@ -86,7 +91,7 @@ def command(
         if shows_data:
             parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
         summary = inspect.cleandoc(body.__doc__ or "")
-        COMMANDS[name] = Command(name, body, summary, needs_guest, is_prefix, parser, complete)
+        COMMANDS[name] = Command(name, body, summary, needs_guest, is_prefix, parser, complete, is_name_too)
         return body
 
     return register
@@ -95,12 +100,22 @@ def command(
 def prefix(name: str, summary: str) -> None:
     """Put a pure prefix into the registry: a word that only other commands follow."""
 
-    def body(_options: Namespace) -> None:
+    def body(options: Namespace) -> None:
+        if options.rest:
+            known = [
+                entry.removeprefix(f"{name} ").split()[0] for entry in COMMANDS if entry.startswith(f"{name} ")
+            ]
+            raise UsageError(f"{name} has no subcommand {options.rest[0]!r}{_suggest(options.rest[0], known)}")
         raise UsageError(f"{name} needs a subcommand: `help {name}` lists them")
 
     parser = _Parser(prog=name, add_help=False)
     parser.add_argument("rest", nargs="*")
     COMMANDS[name] = Command(name, body, summary, False, True, parser, None)
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, sorted(set(known)), n=1)
+    return f": did you mean `{close[0]}`?" if close else f": there are {', '.join(sorted(set(known)))}"
 
 
 def register_commands() -> None:
@@ -138,7 +153,7 @@ def _register(entry: Command) -> None:
 
 def _run(entry: Command, argument: str) -> None:
     try:
-        options = entry.parser.parse_args(gdb.string_to_argv(argument))
+        entry, options = _parse(entry, gdb.string_to_argv(argument))
         inputs = (require_guest(), options) if entry.needs_guest else (options,)
         output = entry.body(*inputs)
         if output is not None:
@@ -149,6 +164,20 @@ def _run(entry: Command, argument: str) -> None:
         raise gdb.GdbError(str(error)) from None
     except gdb.error as error:
         raise gdb.GdbError(explain(entry.name, error)) from None
+
+
+def _parse(entry: Command, words: list[str]) -> tuple[Command, Namespace]:
+    """The options; of the command in front if that takes this one's last word and what follows it.
+
+    `exo-msr star` is a command, and `star lstar` are two MSRs that `exo-msr` shows.
+    """
+    if entry.is_name_too:
+        options, rest = entry.parser.parse_known_args(words)
+        if not rest:
+            return entry, options
+        front, _, last = entry.name.rpartition(" ")
+        entry, words = COMMANDS[front], [last, *words]
+    return entry, entry.parser.parse_args(words)
 
 
 def _write(output: Output, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from exogdb.target.cpus import all_cpus
 from exogdb.target.hit import Hit
 from exogdb.target.hit_arguments import read_arguments
 from exogdb.target.placement import PLACEMENT
+from exogdb.target.returned import remember_returned, watch_resumes
 from exogdb.target.symbols import find_symbol
 from exogdb.view.hit import HitReport, render_hit
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
@@ -125,6 +126,8 @@ def _report_stop(event: gdb.StopEvent) -> None:
     catches = [PLACEMENT.find(row.number) for row in event.breakpoints]
     # Several breakpoints may have stopped at one call.
     for hit in dict.fromkeys(catch.hit for catch in catches if catch is not None and catch.hit is not None):
+        if hit.result is not None:
+            remember_returned(hit.return_slot, hit.number)
         gdb.write(_describe(hit) + "\n")
 
 
@@ -143,4 +146,5 @@ def _describe(hit: Hit) -> str:
 
 _StopFunction()
 PLACEMENT.watch_gdb()
+watch_resumes()
 gdb.events.stop.connect(_report_stop)

@@ -18,6 +18,7 @@ from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
 from exogdb.errors import UnavailableError
+from exogdb.target.returned import find_returned
 from exogdb.target.symbols import find_symbol
 from exogdb.x86.memory import ReadableMemory
 
@@ -79,8 +80,20 @@ def find_number(
     if not inside and not state.after_dispatch:
         return _read_register(state, stub, memory)
     return (
-        _read_slot(path, state, stub, memory) or _read_parameter(path, inside) or _recognise_handler(inside, table)
+        _read_slot(path, state, stub, memory)
+        or _read_parameter(path, inside)
+        or _recognise_handler(inside, table)
+        or (_recall(stub) if not inside else None)
     )
+
+
+def _recall(stub: gdb.Frame) -> FoundNumber | None:
+    """The number that a breakpoint on the call's return knows from its entry."""
+    try:
+        number = find_returned(read_frame_register(stub, "rsp"))
+    except UnavailableError:
+        return None
+    return FoundNumber(number, "the breakpoint that saw its entry") if number is not None else None
 
 
 def frames_inside(stub: gdb.Frame) -> Iterator[gdb.Frame]:

@@ -22,6 +22,7 @@ TOUCHED = (
     "The guest was touched: RDMSR was executed in it, then registers and memory were restored and compared. "
     "A CPU that was halted is awake now."
 )
+ZERO = "Where 0 was read there may be no such MSR: QEMU without KVM answers 0 for those that it does not know."
 LEAST_MEANING_WIDTH = 30
 _CPU_COLUMN = 20  # an address and the gap behind it
 _BESIDE_CPUS = 33  # the longest name, the mark, the sources and their gaps
@@ -164,7 +165,16 @@ def render_msrs(report: MsrReport, style: Style) -> str:
         text = _render_one(report, next(iter(report.values)), style)
     else:
         text = _render_side_by_side(report, style)
-    return f"{text}\n{render_sentence(TOUCHED, style, 'warning')}" if report.is_touched else text
+    return f"{text}\n{render_sentence(_remark(report), style, 'warning')}" if report.is_touched else text
+
+
+def _remark(report: MsrReport) -> str:
+    """What executing RDMSR did to the guest, and what its answers do not prove."""
+    values = (value for row in report.values.values() for value in row.values())
+    zeros = [
+        value for value in values if isinstance(value, Reading) and (value.source, value.value) == ("rdmsr", 0)
+    ]
+    return f"{TOUCHED} {ZERO}" if zeros else TOUCHED
 
 
 def _decoded_to_json(spec: MsrSpec, value: int, report: MsrReport) -> dict[str, Any]:

@@ -50,6 +50,11 @@ def test_an_unknown_option_is_one_sentence(idle_gdb: Gdb, command: str) -> None:
     check_sentence(command, reply)
 
 
+def test_a_subcommand_that_does_not_exist_is_named(idle_gdb: Gdb) -> None:
+    assert "no subcommand 'brek': did you mean `break`?" in idle_gdb.fails("exo-syscall brek 101")
+    assert "needs a subcommand" in idle_gdb.fails("exo-syscall")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_complete(idle_gdb: Gdb, command: str) -> None:
     for line in idle_gdb.run(f"complete {command} --").splitlines():

@@ -191,3 +191,11 @@ def test_looking_on_behalf_of_another_command_never_executes_rdmsr() -> None:
         gdb.run("python import exogdb.target.msrs as m; m.read_msrs_in_guest = None")
         for command in ("exo-gs", "exo-gdt", "exo-idt", "exo-tss", "exo-syscall frame", "exo-msr --via quiet"):
             assert "NoneType" not in gdb.reply(command).err, command
+
+
+def test_names_that_are_subcommands_too(stopped: Guest) -> None:
+    """`exo-msr star` draws STAR; with more names behind it, it is a name among names."""
+    gdb = stopped.gdb
+    assert list(gdb.json("exo-msr star lstar")["cpus"][0]["msrs"]) == ["IA32_STAR", "IA32_LSTAR"]
+    assert list(gdb.json("exo-msr lstar fmask --all-cpus")["cpus"][0]["msrs"]) == ["IA32_LSTAR", "IA32_FMASK"]
+    assert "loads" in gdb.json("exo-msr star")

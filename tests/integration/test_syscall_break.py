@@ -154,4 +154,17 @@ def test_mistakes_are_one_sentence(guest: OpenGuest) -> None:
         "101 --ignore -1": "--ignore takes how many hits to pass over, 0 or more",
     }.items():
         assert re.fullmatch(f"{sentence}.*", gdb.fails(f"exo-syscall break {words}")), words
-    assert gdb.run("info breakpoints") == "No breakpoints or watchpoints.\n"
+    assert gdb.run("info breakpoints").startswith("No breakpoints")
+
+
+@pytest.mark.parametrize("variant", ["", "stripped"])
+def test_a_backtrace_at_the_return_names_the_call(guest: OpenGuest, variant: str) -> None:
+    """Nothing in the guest keeps the number by then; the breakpoint knows it, for as long as the guest stands."""
+    gdb = guest("run=demo", variant=variant).gdb
+    gdb.run("exo-syscall break 101 --on-return")
+    gdb.run("continue")
+    assert "<system call 101" in gdb.run("bt")
+    assert gdb.json("exo-syscall frame")["number"] == 101
+    gdb.run("delete")
+    gdb.run("stepi")
+    assert "<system call>" in gdb.run("bt")

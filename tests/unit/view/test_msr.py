@@ -78,6 +78,13 @@ def test_touching_the_guest_is_said_exactly_when_it_happened() -> None:
     assert "touched" not in render_msrs(ONE, PLAIN)
 
 
+def test_a_zero_from_rdmsr_is_not_shown_as_proof_of_an_msr() -> None:
+    zero = MsrReport([parse_msr("0x1234567")], {0: {"MSR_0x1234567": Reading(0, "rdmsr")}}, {})
+    assert "may be no such MSR" in render_msrs(zero, Style(width=0))
+    quiet = MsrReport([parse_msr("cstar")], {0: {"IA32_CSTAR": Reading(0, "qmp")}}, {})
+    assert "may be no such MSR" not in render_msrs(quiet, Style(width=0))
+
+
 def test_colour_only_when_asked_for() -> None:
     assert "\x1b[" not in render_msrs(ONE, PLAIN)
     assert "\x1b[" in render_msrs(ONE, Style(colour=True, width=80))
