@@ -11,6 +11,7 @@ KERNEL_VARIANTS := debug today seed-literal stripped truth-less \
     fmask-without-if fmask-leaves-df-tf-ac no-sce lstar-noncanonical lstar-unmapped lstar-user-page \
     star-off-by-one no-swapgs-entry no-swapgs-exit misaligned-call shared-gs-block lstar-differs \
     user-rsp-before-switch
+KERNEL_ENTRY_VARIANTS := stripped no-swapgs-entry no-swapgs-exit misaligned-call user-rsp-before-switch
 KERNEL_PROGRAMS := demo sender receiver worker echo selftest bench spin
 
 ifneq ($(filter-out $(KERNEL_VARIANTS),$(VARIANT)),)
@@ -28,6 +29,10 @@ KERNEL_USER_LIBRARY := kernel/user/exo.rs kernel/user/calls.rs kernel/src/syscal
 KERNEL_PROGRAM_ELFS := $(KERNEL_PROGRAMS:%=$(KERNEL_OUT)/programs/%.elf)
 KERNEL_PROGRAM_IMAGES := $(KERNEL_PROGRAMS:%=$(KERNEL_PROGRAMS_OUT)/objects/%.stripped)
 
+# What the compiler makes of the kernel. The mistakes that are in the entry stub alone are linked to the default build's.
+KERNEL_RUST_OBJECTS := $(if $(filter $(KERNEL_ENTRY_VARIANTS),$(VARIANT)),build/kernel/objects,$(KERNEL_OBJECTS))
+KERNEL_RUST_OBJECT := $(KERNEL_RUST_OBJECTS)/exo_os.o
+
 KERNEL_ENTRY := $(if $(filter today seed-literal,$(VARIANT)),entry_$(subst -,_,$(VARIANT)),entry)
 KERNEL_ASM_OBJECTS := $(KERNEL_OBJECTS)/boot.o $(KERNEL_OBJECTS)/traps.o $(KERNEL_OBJECTS)/$(KERNEL_ENTRY).o
 
@@ -39,14 +44,14 @@ KERNEL_OPT := $(if $(filter debug,$(VARIANT)),0,2)
 KERNEL_RUST_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \
     -C code-model=kernel -C no-redzone=yes -C force-frame-pointers=yes -C codegen-units=1 -C force-unwind-tables=yes \
     --check-cfg 'cfg(variant, values(any()))' \
-    $(if $(VARIANT),--cfg 'variant="$(VARIANT)"')
+    $(if $(filter-out $(KERNEL_ENTRY_VARIANTS),$(VARIANT)),--cfg 'variant="$(VARIANT)"')
 KERNEL_USER_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort -C relocation-model=static \
     -C force-frame-pointers=yes -C codegen-units=1
 # GNU ld, also where rustc would bring its own linker: the same script and the same layout everywhere.
 KERNEL_LINK := -fuse-ld=bfd -nostartfiles -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,norelro \
     -Wl,-z,max-page-size=4096
 KERNEL_USER_LINK := $(KERNEL_LINK) -Wl,-z,separate-code
-KERNEL_IMAGE_LINK := $(KERNEL_LINK) -Wl,-T,kernel/src/linker.ld $(KERNEL_ASM_OBJECTS)
+KERNEL_IMAGE_LINK := $(KERNEL_LINK) -Wl,--gc-sections,-O1,--no-warn-rwx-segments,-T,kernel/src/linker.ld
 link-args = $(foreach argument,$($(1)),-C link-arg=$(argument))
 
 # Every program at its own address, so that a debugger can have the symbols of all of them at once.
@@ -93,9 +98,14 @@ $(KERNEL_OUT)/programs/%.elf: $(KERNEL_PROGRAMS_OUT)/programs/%.elf
 	cp -p $< $@
 endif
 
-$(KERNEL_ELF): $(KERNEL_RUST_SOURCES) $(KERNEL_ASM_OBJECTS) $(KERNEL_PROGRAM_IMAGES) kernel/src/linker.ld kernel/kernel.mk
+$(KERNEL_RUST_OBJECT): $(KERNEL_RUST_SOURCES) $(KERNEL_PROGRAM_IMAGES) kernel/kernel.mk
+	@mkdir -p $(@D)
 	EXO_PROGRAMS=$(CURDIR)/$(KERNEL_PROGRAMS_OUT)/objects $(RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
-	    $(call link-args,KERNEL_IMAGE_LINK) -o $@ kernel/src/main.rs
+	    --emit obj=$@ kernel/src/main.rs
+
+$(KERNEL_ELF): $(KERNEL_RUST_OBJECT) $(KERNEL_ASM_OBJECTS) kernel/src/linker.ld
+	libraries=$$($(RUSTC) --print target-libdir) && $(KERNEL_CC) $(KERNEL_IMAGE_LINK) -o $@ $(KERNEL_ASM_OBJECTS) \
+	    $(KERNEL_RUST_OBJECT) $$libraries/libcore-*.rlib $$libraries/libcompiler_builtins-*.rlib
 	$(if $(filter stripped,$(VARIANT)),objcopy --strip-all $@)
 
 .PHONY: kernel-variants
