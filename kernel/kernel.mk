@@ -122,11 +122,13 @@ kernel-bench: kernel
 	@$(MAKE) -f kernel/kernel.mk --no-print-directory -s kernel VARIANT=today
 	@kernel/measure build/kernel/exo-os.elf build/kernel/truth-less/exo-os.elf build/kernel/today/exo-os.elf
 
-# Ten million calls on two CPUs as fast as they go; fails if anything stops or a frame of memory is lost.
+# Ten million calls on some CPUs as fast as they go; fails if anything stops or a frame of memory is lost.
 KERNEL_SOAK_CALLS ?= 10000000
+KERNEL_SOAK_CPUS ?= 2
 .PHONY: kernel-soak
 kernel-soak: kernel
-	timeout 600 qemu-system-x86_64 -kernel $(KERNEL_ELF) -smp 2 -append 'run=demo pace=none calls=$(KERNEL_SOAK_CALLS)' \
+	timeout 600 qemu-system-x86_64 -kernel $(KERNEL_ELF) -smp $(KERNEL_SOAK_CPUS) \
+	    -append 'run=demo pace=none calls=$(KERNEL_SOAK_CALLS)' \
 	    -display none -monitor none -serial stdio -no-reboot -device isa-debug-exit,iobase=0xf4 </dev/null
 
 # `cargo fmt` and `cargo clippy` where they are installed; every shape of the code that a variant compiles is seen.

@@ -32,13 +32,15 @@ pub fn run(checks: &mut Checks) {
 
 /// SYSCALL in compatibility mode goes to CSTAR, at CPL 0.
 fn call_from_32_bit_code() {
-    // SAFETY: the process dies of it, one way or the other. The bytes are: mov eax, 4; syscall; ud2.
+    // SAFETY: the process dies of it, one way or the other. The bytes are `jmp far [rsp]` (a far return would not do: QEMU
+    // takes its reads for the kernel's, which SMAP forbids), then `mov eax, 4; syscall; ud2`.
     unsafe {
         asm!(
-            "push 0x1b",
+            "sub rsp, 16",
             "lea rax, [rip + 2f]",
-            "push rax",
-            "retfq",
+            "mov [rsp], eax",
+            "mov word ptr [rsp + 4], 0x1b",
+            ".byte 0xff, 0x2c, 0x24",
             "2:",
             ".byte 0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b",
             options(noreturn)
