@@ -15,6 +15,7 @@ from exogdb.launch.logfilter import log_filter
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.record import Record, read_record
 from tests.harness.kernel import Kernel, build_kernel
+from tests.harness.linux import open_linux
 from tests.harness.session import Guest, open_guest
 from tests.harness.truth import IN_PROGRESS, NEVER_RETURNS, RETURNED, CallTruth, read_call_truths
 from tests.integration.stops import attach_running, stop_at
@@ -252,3 +253,13 @@ def test_bad_words_are_refused_before_the_guest_runs(demo: Guest) -> None:
     for words in ("nosuch", "--count 0", "--for soon", "--output /nonexistent/file", "--engine best"):
         assert demo.gdb.fails(f"exo-syscall trace {words}")
     assert demo.gdb.integer("$rip") == before
+
+
+def test_a_kernel_that_nobody_here_wrote() -> None:
+    """Linux returns results through pt_regs: with stops they are read from there."""
+    with open_linux() as (guest, _):
+        text = guest.gdb.run("exo-syscall trace getpid,getppid --count 20 --engine stops")
+    results = re.findall(r" (getp?pid)\(arg1=0x.*\) = (\S+)$", text, re.MULTILINE)
+    assert len(results) >= 18
+    assert all(int(value) >= 0 for _, value in results)
+    assert "guess" not in text
