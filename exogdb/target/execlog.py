@@ -24,7 +24,9 @@ from exogdb.errors import MonitorError, TargetLostError
 from exogdb.target.cpus import all_cpus
 from exogdb.target.monitor import run_monitor
 from exogdb.target.outlet import Outlet
+from exogdb.target.registers import read_register
 from exogdb.target.resume import Stopper, run_guest, signals_blocked
+from exogdb.trace.event import address_space
 from exogdb.trace.execlog import LogDamage, LogParser, decode_task_registers
 from exogdb.trace.points import TracePoints
 from exogdb.trace.sink import Sink
@@ -62,7 +64,18 @@ def trace_by_log(points: TracePoints, sink: Sink, seconds: float | None, outlet:
             reader.finish(outlet.pump)
     for entry in parser.take_held():
         sink.feed(entry)
+    _retract_unbegun(points, sink)
     return ending, parser.finish()
+
+
+def _retract_unbegun(points: TracePoints, sink: Sink) -> None:
+    """QEMU logs a block before it runs it: a CPU that stands at the entry has logged what it has not begun.
+
+    It will log it again when it goes on, and the next trace would show the call a second time.
+    """
+    for cpu in all_cpus():
+        if read_register(cpu, "rip") == points.entry:
+            sink.retract(cpu.index, address_space(read_register(cpu, "cr3")), read_register(cpu, "rsp"))
 
 
 class _Reader(threading.Thread):

@@ -35,7 +35,10 @@ def trace_by_stops(points: TracePoints, path: EntryPath, sink: Sink, seconds: fl
     """
     with open_stub_run(seconds) as run:
         engine = _Engine(run, points, path, sink)
-        return engine.run()
+        try:
+            return engine.run()
+        finally:
+            engine.release()
 
 
 class _Engine:
@@ -74,6 +77,12 @@ class _Engine:
             if self._sink.is_full:
                 return "as asked for"
         return ending
+
+    def release(self) -> None:
+        """At the end: entries whose CPU did not get as far as the kernel's page tables."""
+        self._sink.cpu = None
+        for entry in self._held.values():
+            self._sink.feed(entry)
 
     def _to_events(self, registers: StubRegisters) -> Iterator[Entry | Return]:
         """An entry waits until its CPU shows the kernel's page tables, if the stub changes them."""

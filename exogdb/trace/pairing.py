@@ -98,6 +98,15 @@ class Pairing:
             each.is_announced = True
             yield Notice(NoticeKind.UNFINISHED, each.call)
 
+    def retract(self, cpu: int, space: int, user_rsp: int) -> Call | None:
+        """Forget the call that `cpu` entered last: it has not begun. None if that was another call."""
+        opened = self._on_cpu.get(cpu)
+        if opened is None or opened.is_announced or (opened.call.space, opened.call.user_rsp) != (space, user_rsp):
+            return None
+        self._forget(opened)
+        self.entries -= 1
+        return opened.call
+
     def still_open(self) -> list[Call]:
         """Calls that have not returned, oldest first."""
         calls = [each.call for calls in self._open.values() for each in calls]

@@ -86,6 +86,13 @@ class Sink:
             self._pass_on(notice)
         self.flush()
 
+    def retract(self, cpu: int, space: int, user_rsp: int) -> None:
+        """The call that `cpu` entered last has not begun: the CPU still stands in front of it."""
+        call = self.pairing.retract(cpu, space, user_rsp)
+        if call is not None and call.sequence in self._admitted:
+            self._admitted.remove(call.sequence)
+            self.shown -= 1
+
     def still_open(self) -> list[Call]:
         """The admitted calls that have not returned, oldest first."""
         return [call for call in self.pairing.still_open() if call.sequence in self._admitted]

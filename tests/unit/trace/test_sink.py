@@ -53,3 +53,14 @@ def test_without_a_choice_returns_from_before_the_trace_are_told() -> None:
     notices: list[Notice] = []
     _run(Sink(notices.append), _leave(0x9000))
     assert [notice.kind for notice in notices] == [NoticeKind.RESUMED]
+
+
+def test_a_call_that_has_not_begun_is_taken_back() -> None:
+    notices: list[Notice] = []
+    sink = Sink(notices.append)
+    sink.feed(_enter(0x1000, 4))
+    sink.retract(0, 0x1000, 0x6000)
+    assert sink.pairing.entries == 1, "another stack: that is not the call"
+    sink.retract(0, 0x1000, 0x7000)
+    sink.finish()
+    assert (sink.pairing.entries, sink.shown, notices) == (0, 0, [])
