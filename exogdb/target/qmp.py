@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["ask_qmp", "read_device_state"]
 
 _DEADLINE_SECONDS = 5.0
-_CANCEL_SECONDS = 1.0
+_CANCEL_SECONDS = 0.5
+_CANCEL_ROUNDS = 8
 _T = TypeVar("_T")
 
 
@@ -77,6 +78,8 @@ def _run(answer: Coroutine[Any, Any, _T]) -> _T:
 
     # asyncio.run() would take SIGINT over, which belongs to GDB; a private loop does not.
     loop = asyncio.new_event_loop()
+    # It would print, when garbage is collected, the traceback of every task that Ctrl-C ended.
+    loop.set_exception_handler(lambda _loop, _context: None)
     try:
         return loop.run_until_complete(asyncio.wait_for(answer, _DEADLINE_SECONDS))
     finally:
@@ -87,17 +90,18 @@ def _run(answer: Coroutine[Any, Any, _T]) -> _T:
 
 
 def _cancel_tasks(loop: "AbstractEventLoop") -> None:
-    """End what Ctrl-C left half done, so that the client closes and asyncio has nothing to complain about."""
+    """End what Ctrl-C left half done, so that the client closes and nothing is left to complain about later."""
     import asyncio
 
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        done, _ = loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_SECONDS))
-        for task in done:
-            if not task.cancelled():
-                task.exception()
+    for _ in range(_CANCEL_ROUNDS):
+        tasks = asyncio.all_tasks(loop)
+        if not tasks:
+            break
+        for task in tasks:
+            task.cancel()
+        # A Ctrl-C that struck one task comes out of the loop again through each task that waits for that one.
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_SECONDS))
 
 
 async def _ask(connection: socket.socket, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
