@@ -66,5 +66,6 @@ extern "C" fn program_main(_arguments: &Arguments) -> i32 {
         ticks!("syscall", SYS_IPC_RECV, receive)
     });
     report("ipc_recv, 8 bytes", receiving);
+    println!("bench: the design says: a call ~50 cycles, IPC ~100; of Linux: a call ~100, IPC ~1200");
     i32::from(buffer != message)
 }
