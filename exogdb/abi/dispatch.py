@@ -52,6 +52,7 @@ class Routes(Mapping[int, Route]):
         self._emulator = emulator
         self._traces = traces
         self._walk = walk
+        self._wrapped: dict[int, set[int]] = {}
         self._coverage = coverage = _Coverage(traces)
         self._routes = {key: _to_route(key, traces[key], coverage) for key in traces}
 
@@ -66,17 +67,32 @@ class Routes(Mapping[int, Route]):
 
     def snapshots(self, number: int, address: int) -> list[tuple[int, Snapshot]]:
         """The CPU at `address`, with the number that was emulated: several for `UNKNOWN`, none that miss it."""
-        follow = self._walk.follow | {run.call.target for run in self._traces[number] if run.call is not None}
+        follow = self._follow(number)
         runs = (trace.number for trace in self._traces[number])
         found = ((run, self._emulator.snapshot(run, address, follow, self._walk.skip)) for run in runs)
         return [(run, snapshot) for run, snapshot in found if snapshot is not None]
 
     def is_straight(self, number: int, start: int, address: int) -> bool:
         """Whether code that begins at `start` gets to `address` without a jump, so that no call can miss it."""
-        calls = {trace.call.target for trace in self._traces[number] if trace.call is not None}
         run = self._traces[number][0].number
-        trace = self._emulator.run(run, self._walk.follow | calls, self._walk.skip, until=address)
+        trace = self._emulator.run(run, self._follow(number), self._walk.skip, until=address)
         return trace.ending is Ending.REACHED and bool(trace.blocks) and trace.blocks[-1].start == start
+
+    def leads_straight(self, number: int, function: int) -> bool:
+        """Whether what `number` calls at its end is a wrapper: its first block calls or jumps to `function`."""
+        callee = self._routes[number].callee
+        follow = self._follow(number) | {function}
+        trace = self._emulator.run(self._traces[number][0].number, follow, self._walk.skip, until=function)
+        starts = [block.start for block in trace.blocks[-2:]]
+        if trace.ending is not Ending.REACHED or starts != [callee, function]:
+            return False
+        self._wrapped.setdefault(number, set()).add(function)
+        return True
+
+    def _follow(self, number: int) -> Set[int]:
+        """The calls to enter so that a run gets everywhere in `number`'s route."""
+        calls = {run.call.target for run in self._traces[number] if run.call is not None}
+        return self._walk.follow | calls | self._wrapped.get(number, set())
 
     def keys_at(self, address: int) -> frozenset[int]:
         """The numbers that execute the instruction at `address`, or call the function that begins there."""

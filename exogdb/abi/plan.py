@@ -110,15 +110,21 @@ class PlanCache:
 
 
 def plan_places(
-    routes: Routes, entry: DispatcherEntry, *, hot: Iterable[int] = (), first_line: FirstLine = lambda _: None
+    routes: Routes,
+    entry: DispatcherEntry,
+    *,
+    hot: Iterable[int] = (),
+    first_line: FirstLine = lambda _: None,
+    handlers: Mapping[int, int] | None = None,
 ) -> Plan:
     """The cheapest place for every number in `routes`.
 
     `hot` are addresses that every call runs through beside the dispatcher: the entry stub. `first_line` tells
     where a function's body begins, so that its parameters can be read; without it a stop is at its first
-    instruction.
+    instruction. `handlers` are the addresses of the functions that are named after a number's call, for
+    dispatchers that reach them through a wrapper.
     """
-    planner = _Planner(routes, entry, {address & -_PAGE for address in hot}, first_line)
+    planner = _Planner(routes, entry, {address & -_PAGE for address in hot}, first_line, handlers or {})
     places = {number: planner.choose(route) for number, route in routes.items()}
     return Plan(places, routes.code(), routes.counters())
 
@@ -133,10 +139,18 @@ class _Candidate:
 
 
 class _Planner:
-    def __init__(self, routes: Routes, entry: DispatcherEntry, hot_pages: set[int], first_line: FirstLine) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        entry: DispatcherEntry,
+        hot_pages: set[int],
+        first_line: FirstLine,
+        handlers: Mapping[int, int],
+    ) -> None:
         self._routes = routes
         self._entry = entry
         self._first_line = first_line
+        self._handlers = handlers
         self._dispatcher_pages = hot_pages | {entry.address & -_PAGE}
         self._users: dict[int, set[int]] = {}
         for number, route in routes.items():
@@ -171,7 +185,7 @@ class _Planner:
         if not starts:
             reasons.append(_why_not_private(route))
             return None
-        candidates = [self._candidate(route, start) for start in starts]
+        candidates = [self._candidate(route, start) for start in (*self._wrapped_handler(route), *starts)]
         # min() keeps the first of equals: the earliest on the number's path.
         ranking = list(Cost)
         best = min(candidates, key=lambda c: (ranking.index(c.cost), c.start is None))
@@ -179,9 +193,16 @@ class _Planner:
         reasons.append(f"{best.address & -_PAGE:#x}: {self._describe_page(route, best)}")
         return best
 
+    def _wrapped_handler(self, route: Route) -> list[int]:
+        """The handler, if this number's own callee does nothing but go there."""
+        handler = self._handlers.get(route.number)
+        if handler is None or not route.is_callee_private or self._routes.keys_at(handler):
+            return []
+        return [handler] if self._routes.leads_straight(route.number, handler) else []
+
     def _candidate(self, route: Route, start: int) -> _Candidate:
         body = self._first_line(start)
-        is_function = body is not None or start == route.callee
+        is_function = body is not None or start in (route.callee, self._handlers.get(route.number))
         if body is None or not self._routes.is_straight(route.number, start, body):
             body = start
         return _Candidate(body, start if is_function else None, self._cost_of(route, body))

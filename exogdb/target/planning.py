@@ -21,7 +21,7 @@ from exogdb.target.monitor import run_monitor
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_register
-from exogdb.target.symbols import find_symbol
+from exogdb.target.symbols import find_address, find_symbol
 
 __all__ = ["SyscallPlan", "find_first_line", "read_place", "read_plan"]
 
@@ -70,7 +70,9 @@ def _make_plan(cpu: Cpu, path: EntryPath, entry: DispatcherEntry, numbers: froze
 
     def make() -> Plan:
         routes = find_routes(memory, entry, numbers, _kernel_gs_base(cpu))
-        return plan_places(routes, entry, hot=path.states, first_line=find_first_line)
+        named = {each.number: find_address(each.handler) for each in read_number_table([entry.address])}
+        handlers = {number: address for number, address in named.items() if address is not None}
+        return plan_places(routes, entry, hot=path.states, first_line=find_first_line, handlers=handlers)
 
     key = f"{_build_of_kernel()} {sorted(numbers)}"
     return _cache.get(VirtualMemory(cpu), key, entry, make)

@@ -259,3 +259,30 @@ def test_everybodys_way_out_is_nobodys_place() -> None:
     assert plan[6].address == image.symbols["arm_6"]
     assert plan[6].cost is Cost.SHARED_PAGE
     assert plan[5].address == image.symbols["sys_send"]
+
+
+@pytest.mark.parametrize("way", ["call", "jmp"])
+def test_a_wrapper_leads_to_the_handler_that_is_named_after_the_call(way: str) -> None:
+    image = build_assembly(
+        f"""
+        .globl syscall_dispatch
+        syscall_dispatch:
+            cmp rdi, 5
+            jne other
+            call closure
+        other: ret
+        closure:
+            mov edi, esi
+            {way} sys_send
+            ret
+        .section .text.sys_send
+        sys_send: ret
+        """
+    )
+    entry = DispatcherEntry(image.symbols["syscall_dispatch"], InRegister("rdi"), C_ARGUMENTS)
+    routes = find_routes(image, entry, (5,))
+    place = plan_places(routes, entry, handlers={5: image.symbols["sys_send"]})[5]
+    assert place.address == image.symbols["sys_send"]
+    assert place.cost is Cost.FREE
+    assert place.caller_slot == 0
+    assert place.return_slot == (16 if way == "call" else 8)
