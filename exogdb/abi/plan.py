@@ -160,8 +160,9 @@ class _Planner:
                     self._dispatcher_pages |= pages
                 for page in pages:
                     self._users.setdefault(page, set()).add(number)
-            if route.callee is not None:
-                self._users.setdefault(route.callee & -_PAGE, set()).add(number)
+            for function in (route.callee, handlers.get(number)):
+                if function is not None:
+                    self._users.setdefault(function & -_PAGE, set()).add(number)
 
     def choose(self, route: Route) -> Place:
         """The place for one number, by the order in this module's description."""
