@@ -5,9 +5,10 @@ tools want it too. Nothing here stops, resumes or changes the guest.
 """
 
 import contextlib
+import functools
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exogdb.errors import MonitorError
@@ -49,7 +50,7 @@ def read_device_state() -> bytes:
     """The state of all devices and vCPUs as QEMU's migration stream, without RAM (about 210 KB).
 
     Uses `xen-save-devices-state` with `live: false`, which neither resumes the guest nor inactivates its block
-    devices, and hands QEMU a memfd, so that no file appears anywhere.
+    devices, and hands QEMU a memfd, so that no file appears anywhere. QEMU keeps that one descriptor.
 
     :raise MonitorError: as `ask_qmp`.
     """
@@ -118,32 +119,50 @@ async def _ask(connection: socket.socket, question: Callable[["QMPClient"], Awai
             await client.disconnect()
 
 
-async def _save_devices_state(client: "QMPClient") -> bytes:
-    with _memory_file() as (read_fd, write_fd):
-        client.send_fd_scm(write_fd)
-        answer = await client.execute("add-fd", {"opaque": "exogdb"})
-        assert isinstance(answer, dict)
-        fdset = answer["fdset-id"]
-        try:
-            arguments = {"filename": f"/dev/fdset/{fdset}", "live": False}
-            await client.execute("xen-save-devices-state", arguments)
-        finally:
-            await client.execute("remove-fd", {"fdset-id": fdset})
-        return os.pread(read_fd, os.fstat(read_fd).st_size, 0)
+class _StateFile:
+    """An anonymous file for device states, and what QEMU calls the descriptor of it that it was given.
 
-
-@contextlib.contextmanager
-def _memory_file() -> Iterator[tuple[int, int]]:
-    """An anonymous file, open for reading and, separately, for writing.
-
-    QEMU takes a descriptor out of a set only if its access mode is the one it wants, which is write-only.
+    It is kept and given to QEMU once: QEMU closes a descriptor that is taken back only while the guest runs
+    (`monitor_fdset_cleanup`), so that one given with every question would use them up while the guest is stopped.
     """
-    read_fd = os.memfd_create("exogdb-device-state", os.MFD_CLOEXEC)
-    try:
-        write_fd = os.open(f"/proc/self/fd/{read_fd}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            yield read_fd, write_fd
-        finally:
-            os.close(write_fd)
-    finally:
-        os.close(read_fd)
+
+    def __init__(self) -> None:
+        self._read_fd = os.memfd_create("exogdb-device-state", os.MFD_CLOEXEC)
+        # QEMU takes a descriptor out of a set only if its access mode is the one it wants, which is write-only.
+        self._write_fd = os.open(f"/proc/self/fd/{self._read_fd}", os.O_WRONLY | os.O_CLOEXEC)
+        self._label = f"exogdb device state, process {os.getpid()}"
+
+    async def give(self, client: "QMPClient") -> str:
+        """The name of the file for QEMU, empty and written from its start. Given anew if QEMU does not have it."""
+        os.ftruncate(self._write_fd, 0)
+        os.lseek(self._write_fd, 0, os.SEEK_SET)  # QEMU's descriptor shares this position
+        fdset = await self._find(client)
+        if fdset is None:
+            client.send_fd_scm(self._write_fd)
+            answer = await client.execute("add-fd", {"opaque": self._label})
+            assert isinstance(answer, dict)
+            fdset = answer["fdset-id"]
+        return f"/dev/fdset/{fdset}"
+
+    async def _find(self, client: "QMPClient") -> int | None:
+        fdsets: Any = await client.execute("query-fdsets")
+        for fdset in fdsets:
+            if any(fd.get("opaque") == self._label for fd in fdset["fds"]):
+                return int(fdset["fdset-id"])
+        return None
+
+    def read(self) -> bytes:
+        """All that was written since it was given."""
+        return os.pread(self._read_fd, os.fstat(self._read_fd).st_size, 0)
+
+
+@functools.cache
+def _state_file() -> _StateFile:
+    return _StateFile()
+
+
+async def _save_devices_state(client: "QMPClient") -> bytes:
+    file = _state_file()
+    arguments = {"filename": await file.give(client), "live": False}
+    await client.execute("xen-save-devices-state", arguments)
+    return file.read()
