@@ -137,14 +137,18 @@ def _by_instance(sections: list[Section], name: str) -> dict[int, Section]:
 
 
 def _apic_bases(sections: list[Section], cpus: list[int]) -> dict[int, int]:
-    """IA32_APIC_BASE by CPU index, empty where QEMU has not one `apic` section for each CPU.
+    """IA32_APIC_BASE by CPU index, empty where the machine has no local APIC.
+
+    :raise FormatError: some CPUs have an `apic` section and some have not, as when a damaged header swallowed one.
 
     An `apic` section's instance is the initial APIC ID. QEMU numbers CPUs in ascending order of it
     (hw/i386/x86.c, x86_cpu_pre_plug: the index is the position in the sorted list of possible CPUs).
     """
     apics = _by_instance(sections, "apic")
-    if len(apics) != len(cpus):
+    if not apics:
         return {}
+    if len(apics) != len(cpus):
+        raise FormatError(f"QEMU's device state has {len(cpus)} 'cpu' sections and {len(apics)} 'apic' sections")
     return {
         cpu: decode_apic_base(section.body, section.version_id, section.offset)
         for cpu, (_, section) in zip(cpus, sorted(apics.items()), strict=True)

@@ -143,6 +143,13 @@ def test_a_damaged_byte_is_refused_or_changes_only_the_value_it_is_in(data: st.D
     assert not wrong or at in cpu_bytes(original)
 
 
+def test_a_header_that_swallows_a_cpu_is_refused() -> None:
+    damaged = bytearray(stream("qemu7.2-max-2-reset"))
+    damaged[12] ^= 5  # the length of the machine's name: the sections behind it are skipped
+    with pytest.raises(FormatError):
+        decode_device_state(bytes(damaged))
+
+
 @given(st.binary(max_size=400), st.integers(8, 15000))
 @settings(max_examples=200, deadline=None)
 def test_inserted_bytes_never_shift_a_value(extra: bytes, at: int) -> None:
