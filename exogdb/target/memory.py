@@ -4,17 +4,23 @@ Reads go through QEMU's GDB stub, which translates them itself: no access bit is
 entry made. The guest must be stopped. Breakpoints that GDB set are not visible in what is read.
 """
 
+from collections.abc import Callable
+
 import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.cpus import Cpu, cpu_selected
 from exogdb.target.monitor import run_monitor
 
-__all__ = ["PhysicalMemory", "VirtualMemory"]
+__all__ = ["PhysicalMemory", "VirtualMemory", "read_selected"]
 
 _PAGE_SIZE = 4096
 # QEMU's stub takes packets of 4,096 characters; a byte takes two.
 _BYTES_PER_PACKET = 1024
+# From GDB 14 on, `Inferior.read_memory` and `write_memory` ask for the memory of any thread of the process, for
+# which QEMU's stub takes the first CPU. Values are still read and written as the selected thread sees them.
+_ANY_THREAD_SINCE = 14
+_BYTES_PER_VALUE = 1 << 15  # GDB refuses values above `max-value-size`, 64 KiB
 
 
 class VirtualMemory:
@@ -31,7 +37,7 @@ class VirtualMemory:
         """
         with cpu_selected(self._cpu):
             try:
-                return bytes(gdb.selected_inferior().read_memory(address, size))
+                return read_selected(address, size)
             except gdb.MemoryError as error:
                 raise MemoryFault(address, size) from error
             except (gdb.error, OverflowError) as error:
@@ -44,7 +50,7 @@ class VirtualMemory:
         """
         with cpu_selected(self._cpu):
             try:
-                gdb.selected_inferior().write_memory(address, data)
+                _write_selected(address, data)
             except gdb.MemoryError as error:
                 raise MemoryFault(address, len(data), f"cannot write at {address:#x}") from error
             except (gdb.error, OverflowError) as error:
@@ -86,6 +92,41 @@ class PhysicalMemory:
         if not answer.startswith("Host virtual address"):
             raise MemoryFault(page, _PAGE_SIZE, f"physical address {page:#x} is not RAM")
         self._ram_pages.add(page)
+
+
+def read_selected(address: int, size: int) -> bytes:
+    """Exactly `size` bytes at virtual `address` as the CPU that GDB has selected sees them.
+
+    :raise gdb.MemoryError: the range is not mapped, whole or in part.
+    """
+    if int(gdb.VERSION.split(".")[0]) < _ANY_THREAD_SINCE:
+        return bytes(gdb.selected_inferior().read_memory(address, size))
+    parts = [
+        _read_value(at, min(_BYTES_PER_VALUE, address + size - at))
+        for at in range(address, address + size, _BYTES_PER_VALUE)
+    ]
+    return b"".join(parts)
+
+
+def _read_value(address: int, size: int) -> bytes:
+    value = gdb.Value(address).cast(_array_type(size).pointer()).dereference()
+    value.fetch_lazy()
+    if hasattr(value, "bytes"):  # GDB 15 and newer
+        return value.bytes
+    return bytes(int(value[index]) & 0xFF for index in range(size))
+
+
+def _write_selected(address: int, data: bytes) -> None:
+    if int(gdb.VERSION.split(".")[0]) < _ANY_THREAD_SINCE:
+        gdb.selected_inferior().write_memory(address, data)
+    elif data:
+        kind = _array_type(len(data))
+        assign: Callable[[gdb.Value], None] = gdb.Value(address).cast(kind.pointer()).dereference().assign
+        assign(gdb.Value(data, kind))
+
+
+def _array_type(size: int) -> gdb.Type:
+    return gdb.selected_inferior().architecture().integer_type(8, False).array(size - 1)
 
 
 def _remote_connection() -> gdb.RemoteTargetConnection:

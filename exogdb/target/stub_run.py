@@ -230,9 +230,14 @@ def _name_thread(thread: gdb.InferiorThread) -> str:
 
 
 def _check_layout(run: StubRun) -> None:
-    """GDB's own reading of the selected CPU, which also makes it tell the stub which CPU it means."""
+    """GDB's own reading of the selected CPU, which also makes it tell the stub which CPU it means.
+
+    Not from its cache: then the stub would still be at the CPU that GDB looked at last.
+    """
+    gdb.execute("maintenance flush register-cache", to_string=True)
     cpu = selected_cpu()
     theirs = {name: read_register(cpu, name) for name in ("rip", "rsp", "rax", "r15", *_BASES)}
+    run._expect_ok(f"Hg{run.thread}")
     ours = run.registers()
     for name, value in theirs.items():
         if ours[name] != value:

@@ -22,6 +22,7 @@ from exogdb.abi.location import InRegister
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
 from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
 
 __all__ = ["StubUnwinder", "find_stub_state"]
@@ -45,7 +46,7 @@ class _SelectedMemory:
 
     def read(self, address: int, size: int) -> bytes:
         try:
-            return bytes(gdb.selected_inferior().read_memory(address, size))
+            return read_selected(address, size)
         except (gdb.error, OverflowError) as error:
             raise MemoryFault(address, size) from error
 

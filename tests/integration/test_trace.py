@@ -265,3 +265,23 @@ def test_a_kernel_that_nobody_here_wrote() -> None:
     assert len(results) >= 18
     assert all(int(value) >= 0 for _, value in results)
     assert "guess" not in text
+
+
+LOOK_AT_THE_OTHER_CPU_LAST = """
+from exogdb.target.stub_run import open_stub_run
+here = gdb.selected_thread()
+(other,) = (each for each in gdb.selected_inferior().threads() if each.num != here.num)
+for thread in (here, other):
+    thread.switch()
+    gdb.newest_frame().read_register("rsp")
+here.switch()
+with open_stub_run(1) as run:
+    print(run.registers()["rsp"])
+"""
+
+
+def test_stops_begin_at_the_selected_cpu_whichever_gdb_looked_at_last() -> None:
+    """GDB keeps what it has read, and the stub stays at the CPU that it was asked for last."""
+    with open_guest(smp=2) as one:
+        stop_at(one.gdb, "syscall_entry")
+        assert int(one.gdb.run(f"python exec({LOOK_AT_THE_OTHER_CPU_LAST!r})")) == one.gdb.integer("$rsp")
