@@ -131,7 +131,10 @@ def _report(options: Namespace, _qemu: tuple[str, ...]) -> int:
         with options.file.open(encoding="utf-8") as lines:
             record = read_record(lines)
         output.write_text(render_report(record), encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{options.file}: {error}") from error
+    except OSError as error:
+        where = error.filename or options.file
+        raise UsageError(f"{where}: {error.strerror}; `exo-syscall record FILE` in GDB writes a trace") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{options.file} is no trace; `exo-syscall record FILE` in GDB writes one") from error
     print(f"{output}: {len(record.calls):,} calls; open it in any browser, it needs no network")
     return 0

@@ -25,3 +25,20 @@ def test_an_unknown_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit, match="2"):
         main(["dance"])
     assert "invalid choice: 'dance'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "none.trace: No such file or directory; "), (b"\xff\xfe", "none.trace is no trace; ")],
+)
+def test_a_report_of_what_is_no_trace_is_one_sentence(
+    content: bytes | None, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "none.trace"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["report", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert sentence in said
+    assert "`exo-syscall record FILE`" in said
