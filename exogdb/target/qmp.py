@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["ask_qmp", "read_device_state"]
 
 _DEADLINE_SECONDS = 5.0
+# How long QEMU may take to notice that a client is gone; a busy machine schedules it late.
+_NOTICE_SECONDS = 1.0
+_last_closed = float("-inf")
 _CANCEL_SECONDS = 0.5
 _CANCEL_ROUNDS = 8
 _T = TypeVar("_T")
@@ -32,15 +36,13 @@ def ask_qmp(question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
 
     :raise MonitorError: no socket was found, none of them is a free QMP monitor, or the question was refused.
     """
-    # Each question lets QEMU's main loop run once, in which it notices that the last client is gone.
-    paths = find_qmp_sockets() or find_qmp_sockets()
+    paths = _find_free_sockets()
     if not paths:
         raise MonitorError("QEMU has no free QMP socket: start it with `-qmp unix:PATH,server=on,wait=off`")
     failures = []
     for path in paths:
         try:
-            with _connect(path) as connection:
-                return _run(_ask(connection, question))
+            return _ask_at(path, question)
         except (OSError, TimeoutError, _QmpFailure) as error:
             failures.append(f"{path}: {error or type(error).__name__}")
     raise MonitorError("no QMP monitor answered: " + "; ".join(failures))
@@ -57,8 +59,26 @@ def read_device_state() -> bytes:
     return ask_qmp(_save_devices_state)
 
 
+def _find_free_sockets() -> list[str]:
+    """As `find_qmp_sockets`, past the moment in which QEMU has not noticed that our last connection is closed."""
+    paths = find_qmp_sockets()
+    while not paths and time.monotonic() - _last_closed < _NOTICE_SECONDS:
+        # Each question lets QEMU's main loop run once.
+        paths = find_qmp_sockets()
+    return paths
+
+
 class _QmpFailure(Exception):
     """The peer is not QMP, or refused a command."""
+
+
+def _ask_at(path: str, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
+    global _last_closed
+    try:
+        with _connect(path) as connection:
+            return _run(_ask(connection, question))
+    finally:
+        _last_closed = time.monotonic()
 
 
 def _connect(path: str) -> socket.socket:
