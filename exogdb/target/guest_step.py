@@ -10,10 +10,12 @@ The step is QEMU's own (`vCont;s` for one thread), not GDB's `stepi`: no other C
 no stop is announced to scripts, and QEMU holds back interrupts and timers (`sstepbits`, checked before).
 """
 
+import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import gdb
 
@@ -36,6 +38,8 @@ COMPARED_REGISTERS = ("cr0", "cr3", "cr4", "efer")
 EXCEPTION_FRAME_BYTES = 64
 STEP_HOLDS_INTERRUPTS = 0x6
 RFLAGS_TF = 1 << 8
+_RECEIVED = re.compile(r'received: "(.*)"')
+_STALL_SECONDS = 1  # an instruction takes microseconds
 
 
 class StepStalledError(UnavailableError):
@@ -180,26 +184,43 @@ def _step(cpu: Cpu) -> None:
     assert thread.global_num == cpu.thread
     process, lightweight, _ = thread.ptid
     try:
-        answer = _send(f"vCont;s:p{process:x}.{lightweight:x}")
+        with gdb.with_parameter("remotetimeout", _STALL_SECONDS):
+            answer = _send(f"vCont;s:p{process:x}.{lightweight:x}", _exchange_quietly)
     finally:
         _forget_caches()
-    if answer.startswith(b"T02"):
-        # GDB asked again after its `remotetimeout`, and QEMU stops at whatever it receives while it runs.
+    if not answer or answer.startswith(b"T02"):
+        # GDB asked again after its `remotetimeout`, and QEMU stops at whatever it receives while it runs. QEMU 7
+        # says so; newer ones keep quiet, until GDB gives up at the third time.
         raise StepStalledError(f"CPU {cpu.index} is halted, and no interrupt woke it in time to execute anything")
     if not answer.startswith(b"T05"):
         raise UnavailableError(f"QEMU answered a single step with {answer[:20]!r}")
 
 
-def _send(packet: str) -> bytes:
+_Exchange: TypeAlias = Callable[[gdb.RemoteTargetConnection, str], bytes]
+
+
+def _exchange(connection: gdb.RemoteTargetConnection, packet: str) -> bytes:
+    return connection.send_packet(packet) or b""
+
+
+def _exchange_quietly(_connection: gdb.RemoteTargetConnection, packet: str) -> bytes:
+    """The same for a packet whose answer may not come: what GDB prints about that is not for the user."""
+    found = _RECEIVED.search(gdb.execute(f"maintenance packet {packet}", to_string=True))
+    return found[1].encode() if found is not None else b""
+
+
+def _send(packet: str, exchange: _Exchange = _exchange) -> bytes:
     connection = gdb.selected_inferior().connection
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UnavailableError("executing an instruction needs a connection made by `target remote`")
     try:
-        return connection.send_packet(packet) or b""
+        return exchange(connection, packet)
     except gdb.error as error:
         text = str(error)
         if "onnection closed" in text or "communication error" in text:
             raise TargetLostError("the connection to QEMU broke while an instruction was executed") from error
+        if "fetching packet" in text:
+            return b""  # GDB gave up waiting
         raise UnavailableError(f"QEMU did not answer {packet}: {text}") from error
 
 
