@@ -17,7 +17,9 @@ def _show_path(guest: Guest) -> list[str]:
 
 
 def test_the_reference_kernel(guest: Callable[..., Guest]) -> None:
-    one = guest(append="run=demo")
+    one = guest(append="run=demo", stopped=True)
+    one.gdb.run("tbreak syscall_entry")
+    one.gdb.run("continue")  # LSTAR is written by then
     entry, dispatcher, size, doubts = _show_path(one)
     symbols = [
         one.gdb.run(f"with language c -- print/x (long)&{name}") for name in ("syscall_entry", "syscall_dispatch")
