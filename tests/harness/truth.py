@@ -16,6 +16,7 @@ __all__ = [
     "RETURNED",
     "CallTruth",
     "CpuTruth",
+    "call_truth_address",
     "read_call_truths",
     "read_cpu_truths",
 ]
@@ -83,6 +84,17 @@ class CallTruth:
     r15: int
     frame: int
     kernel_rsp: int
+
+
+def call_truth_address(gdb: Gdb, ahead: int) -> int:
+    """Where the call that is `ahead` calls later than the last one will be recorded; the guest must be stopped.
+
+    The first word there is its sequence number, which is written once for each call.
+    """
+    address = gdb.address("EXO_TRUTH")
+    last_sequence: int = _HEADER.unpack(gdb.memory(address, _HEADER.size))[5]
+    place = (last_sequence + ahead) % _CALLS
+    return address + _HEADER.size + _MAX_CPUS * _CPU.size + place * _CALL.size
 
 
 def read_call_truths(gdb: Gdb) -> list[CallTruth]:

@@ -13,7 +13,7 @@ CHECKS = 232
 @pytest.mark.parametrize("variant", ["", "debug", "today"])
 def test_every_call_does_what_it_should(variant: str, smp: int) -> None:
     # The less memory there is, the sooner it is used up, which is one of the checks.
-    with boot("run=selftest", smp, variant, qemu=("-m", "64")) as qemu:
+    with boot("run=selftest", smp, variant, qemu=("-m", "32")) as qemu:
         status = qemu.wait_exit(60)
         serial = qemu.serial()
     assert f"exo-os: {smp} CPUs" in serial
