@@ -7,16 +7,17 @@ tools want it too. Nothing here stops, resumes or changes the guest.
 import contextlib
 import functools
 import os
+import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exogdb.errors import MonitorError
 from exogdb.target.monitor import find_qmp_sockets
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Task
 
     from qemu.qmp import QMPClient
 
@@ -27,7 +28,7 @@ _DEADLINE_SECONDS = 5.0
 _NOTICE_SECONDS = 1.0
 _last_closed = float("-inf")
 _CANCEL_SECONDS = 0.5
-_CANCEL_ROUNDS = 8
+_LOOK_SECONDS = 0.05
 _T = TypeVar("_T")
 
 
@@ -76,7 +77,7 @@ def _ask_at(path: str, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
     global _last_closed
     try:
         with _connect(path) as connection:
-            return _run(_ask(connection, question))
+            return _run(functools.partial(_ask, connection, question))
     finally:
         _last_closed = time.monotonic()
 
@@ -94,35 +95,57 @@ def _connect(path: str) -> socket.socket:
     return connection
 
 
-def _run(answer: Coroutine[Any, Any, _T]) -> _T:
+def _run(answer: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Drive a private event loop: asyncio.run() would take SIGINT over, which belongs to GDB.
+
+    A KeyboardInterrupt in the middle of asyncio would leave coroutines and tasks in any state; so Ctrl-C is held
+    back meanwhile, looked for, and strikes when everything is closed.
+    """
     import asyncio
 
-    # asyncio.run() would take SIGINT over, which belongs to GDB; a private loop does not.
-    loop = asyncio.new_event_loop()
-    # It would print, when garbage is collected, the traceback of every task that Ctrl-C ended.
-    loop.set_exception_handler(lambda _loop, _context: None)
-    try:
-        return loop.run_until_complete(asyncio.wait_for(answer, _DEADLINE_SECONDS))
-    finally:
+    with _interrupt_held():
+        loop = asyncio.new_event_loop()
+        # It would print, when garbage is collected, the traceback of every task that ended with the connection.
+        loop.set_exception_handler(lambda _loop, _context: None)
         try:
-            _cancel_tasks(loop)
+            task = loop.create_task(asyncio.wait_for(answer(), _DEADLINE_SECONDS))
+            _cancel_at_interrupt(loop, task)
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError as error:
+            raise KeyboardInterrupt from error
         finally:
+            _cancel_tasks(loop)
             loop.close()
 
 
+@contextlib.contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Ctrl-C pressed inside the block raises KeyboardInterrupt at its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        # One that came just before this is raised by this very call, inside `try`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cancel_at_interrupt(loop: "AbstractEventLoop", task: "Task[Any]") -> None:
+    if signal.SIGINT in signal.sigpending():
+        task.cancel()
+    else:
+        loop.call_later(_LOOK_SECONDS, _cancel_at_interrupt, loop, task)
+
+
 def _cancel_tasks(loop: "AbstractEventLoop") -> None:
-    """End what Ctrl-C left half done, so that the client closes and nothing is left to complain about later."""
+    """End what the client has left running, so that nothing complains later."""
     import asyncio
 
-    for _ in range(_CANCEL_ROUNDS):
-        tasks = asyncio.all_tasks(loop)
-        if not tasks:
-            break
-        for task in tasks:
-            task.cancel()
-        # A Ctrl-C that struck one task comes out of the loop again through each task that waits for that one.
-        with contextlib.suppress(KeyboardInterrupt):
-            loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_SECONDS))
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_SECONDS))
 
 
 async def _ask(connection: socket.socket, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:

@@ -67,6 +67,19 @@ def test_a_socket_that_never_greets(stopped: Guest) -> None:
         assert "no QMP monitor answered" in cpu["msrs"]["IA32_STAR"]["unavailable"]
 
 
+def test_ctrl_c_ends_the_wait_for_a_monitor_that_says_nothing(stopped: Guest) -> None:
+    gdb = stopped.gdb
+    with private_directory() as directory, listen(directory / "silent.sock") as silent:
+        gdb.run(f"set exo qmp-socket {directory / 'silent.sock'}")
+        gdb.start("exo-msr --via qmp")
+        connection, _ = silent.accept()
+        with connection:
+            gdb.interrupt()
+            assert "Quit" in gdb.finish().err
+            assert connection.recv(1) == b""  # closed by the client
+    assert gdb.reply("python import gc; gc.collect()").err == ""
+
+
 def test_a_socket_that_hangs_up(stopped: Guest) -> None:
     with private_directory() as directory:
         with listen(directory / "gone.sock"):
