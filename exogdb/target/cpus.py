@@ -14,6 +14,9 @@ from exogdb.errors import NoTargetError, UsageError
 
 __all__ = ["Cpu", "all_cpus", "cpu_selected", "find_cpu", "selected_cpu"]
 
+# By global number, as last seen: listing the threads of a remote target asks it each time.
+_threads: dict[int, gdb.InferiorThread] = {}
+
 
 @dataclass(frozen=True)
 class Cpu:
@@ -58,10 +61,11 @@ def cpu_selected(cpu: Cpu) -> Iterator[None]:
 
     Only GDB's own state changes: the guest must be stopped, and stays as it is.
     """
-    thread, frame = gdb.selected_thread(), _selected_frame()
+    thread = gdb.selected_thread()
     if thread is not None and thread.global_num == cpu.thread:
         yield
         return
+    frame = _selected_outer_frame()
     _find_thread(cpu).switch()
     try:
         yield
@@ -74,18 +78,24 @@ def cpu_selected(cpu: Cpu) -> Iterator[None]:
 
 def _to_cpu(thread: gdb.InferiorThread) -> Cpu:
     _process, lightweight, tid = thread.ptid
+    _threads[thread.global_num] = thread
     return Cpu(index=(lightweight or tid) - 1, thread=thread.global_num)
 
 
 def _find_thread(cpu: Cpu) -> gdb.InferiorThread:
+    known = _threads.get(cpu.thread)
+    if known is not None and known.is_valid():
+        return known
     for thread in gdb.selected_inferior().threads():
         if thread.global_num == cpu.thread:
             return thread
     raise NoTargetError(f"CPU {cpu.index} is gone: the connection to the guest was made anew")
 
 
-def _selected_frame() -> gdb.Frame | None:
+def _selected_outer_frame() -> gdb.Frame | None:
+    """The frame that the user went up to. The innermost needs no care: GDB selects it with the thread."""
     try:
-        return gdb.selected_frame()
+        frame = gdb.selected_frame()
     except gdb.error:
         return None
+    return frame if frame.level() > 0 else None

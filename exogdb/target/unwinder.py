@@ -24,6 +24,7 @@ from exogdb.abi.symbolic import Gs
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
+from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["StubUnwinder", "find_stub_state"]
 
@@ -31,6 +32,7 @@ _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
 _REGISTERS = (*_GENERAL, *(f"r{number}" for number in range(8, 16)), "rip")
 _BASES = ("fs_base", "gs_base", "k_gs_base")
 _MASK_64 = (1 << 64) - 1
+_BLOCK_SIZE = 128  # a stub's frame is about that; a power of two, so that no block crosses a page
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,25 @@ class _SelectedMemory:
             return read_selected(address, size)
         except (gdb.error, OverflowError) as error:
             raise MemoryFault(address, size) from error
+
+
+class _NearbyMemory:
+    """The same, for words that lie together: what is around a word is read with it, and kept.
+
+    For one look at a stopped guest. Implements `exogdb.x86.memory.ReadableMemory`.
+    """
+
+    def __init__(self) -> None:
+        self._memory = _SelectedMemory()
+        self._blocks: dict[int, bytes] = {}
+
+    def read(self, address: int, size: int) -> bytes:
+        start = address - address % _BLOCK_SIZE
+        if address + size > start + _BLOCK_SIZE:
+            return self._memory.read(address, size)
+        if start not in self._blocks:
+            self._blocks[start] = self._memory.read(start, _BLOCK_SIZE)
+        return self._blocks[start][address - start : address - start + size]
 
 
 def find_stub_state(pc: int) -> tuple[EntryPath, StubState] | None:
@@ -95,8 +116,9 @@ class StubUnwinder(gdb.unwinder.Unwinder):
     def _unwind_stub(self, frame: gdb.PendingFrame, path: EntryPath, state: StubState) -> gdb.UnwindInfo | None:
         gs_base = _read(frame, "gs_base" if state.gs is Gs.KERNEL else "k_gs_base")
         try:
-            saved = _read_user_registers(frame, state, gs_base)
-            identity = _identify(frame, path, state, gs_base)
+            memory = _NearbyMemory()
+            saved = _read_user_registers(frame, state, gs_base, memory)
+            identity = _identify(frame, path, state, gs_base, memory)
         except (UnavailableError, gdb.error):
             return None
         if "rip" not in saved or "rsp" not in saved:
@@ -162,10 +184,11 @@ def _thread_number() -> int:
     return thread.global_num if thread is not None else 0
 
 
-def _read_user_registers(frame: gdb.PendingFrame, state: StubState, gs_base: int) -> dict[str, int]:
+def _read_user_registers(
+    frame: gdb.PendingFrame, state: StubState, gs_base: int, memory: ReadableMemory
+) -> dict[str, int]:
     """The user's registers, under GDB's names, without those that the stub lost."""
     registers = _FrameRegisters(frame)
-    memory = _SelectedMemory()
     saved: dict[str, int] = {}
     for name, held in state.registers.items():
         if isinstance(held, InRegister) and frame.read_register(held.name).is_optimized_out:
@@ -175,11 +198,13 @@ def _read_user_registers(frame: gdb.PendingFrame, state: StubState, gs_base: int
     return saved
 
 
-def _identify(frame: gdb.PendingFrame, path: EntryPath, state: StubState, gs_base: int) -> int:
+def _identify(
+    frame: gdb.PendingFrame, path: EntryPath, state: StubState, gs_base: int, memory: ReadableMemory
+) -> int:
     """A stack address that stays the same for as long as the stub runs: the kernel stack's top."""
     if state.depth is not None:
         return _read(frame, "rsp") + state.depth & _MASK_64
-    return read_stack_top(path, gs_base, _SelectedMemory())
+    return read_stack_top(path, gs_base, memory)
 
 
 def _make_info(frame: gdb.PendingFrame, sp: int, pc: int, saved: Mapping[str, int]) -> gdb.UnwindInfo:
