@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exogdb.errors import MonitorError
+from exogdb.target.interrupts import interrupts_held
 from exogdb.target.monitor import find_qmp_sockets
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _run(answer: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """
     import asyncio
 
-    with _interrupt_held():
+    with interrupts_held():
         loop = asyncio.new_event_loop()
         # It would print, when garbage is collected, the traceback of every task that ended with the connection.
         loop.set_exception_handler(lambda _loop, _context: None)
@@ -116,18 +117,6 @@ def _run(answer: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         finally:
             _cancel_tasks(loop)
             loop.close()
-
-
-@contextlib.contextmanager
-def _interrupt_held() -> Iterator[None]:
-    """Ctrl-C pressed inside the block raises KeyboardInterrupt at its end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        # One that came just before this is raised by this very call, inside `try`.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cancel_at_interrupt(loop: "AbstractEventLoop", task: "Task[Any]") -> None:
