@@ -46,6 +46,23 @@ def test_every_state_in_order_from_syscall_to_ring_3() -> None:
         assert states == ["kernel", "exit window", "user"]
 
 
+def test_one_swapgs_too_many() -> None:
+    """The bases are exchanged behind the stub's `swapgs`, as a second one there would do."""
+    with open_guest(attach=False) as guest:
+        attach_running(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_entry")
+        gdb.reply("stepi")
+        for state in ("double-swapped", "kernel"):
+            active, waiting = gdb.integer("$gs_base"), gdb.integer("$k_gs_base")
+            gdb.run(f"set $gs_base = {waiting}")
+            gdb.run(f"set $k_gs_base = {active}")
+            row = selected(gdb)
+            assert row["state"] == state
+            check_owners(row, read_cpu_truths(gdb))
+        assert "one swapgs too many" not in gdb.run("exo-gs")
+
+
 def walk_out(gdb: Gdb, truths: list[CpuTruth]) -> list[str]:
     """Step from the entry stub's call of the dispatcher to ring 3; the states met on the way."""
     states = ["kernel"]
