@@ -4,7 +4,7 @@ QEMU's GDB stub numbers a CPU's thread `cpu_index + 1` (QEMU, gdbstub: `gdb_get_
 `ptid` names the CPU whatever GDB calls the thread and whichever thread is selected.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,10 +12,11 @@ import gdb
 
 from exogdb.errors import NoTargetError, UsageError
 
-__all__ = ["Cpu", "all_cpus", "cpu_selected", "find_cpu", "selected_cpu"]
+__all__ = ["Cpu", "all_cpus", "cpu_selected", "cpus_in_turn", "find_cpu", "is_reading_registers", "selected_cpu"]
 
 # By global number, as last seen: listing the threads of a remote target asks it each time.
 _threads: dict[int, gdb.InferiorThread] = {}
+_is_reading_registers = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,41 @@ def cpu_selected(cpu: Cpu) -> Iterator[None]:
             thread.switch()
         if frame is not None and frame.is_valid():
             frame.select()
+
+
+@contextmanager
+def cpus_in_turn() -> Iterator[Callable[[Cpu], None]]:
+    """Gives a function that selects a CPU, for its registers only; the user's selection comes back at the end.
+
+    While a CPU is selected that the user had not selected, exogdb's unwinder declines (`is_reading_registers`):
+    GDB finds the innermost frame's caller to name that frame, which would read that CPU's stack for nothing. It
+    forgets those frames when another thread is selected.
+    """
+    global _is_reading_registers
+    thread, frame = gdb.selected_thread(), _selected_outer_frame()
+    users = None if thread is None else thread.global_num
+    current = users
+
+    def select(cpu: Cpu) -> None:
+        global _is_reading_registers
+        nonlocal current
+        if cpu.thread != current:
+            _find_thread(cpu).switch()
+            current, _is_reading_registers = cpu.thread, cpu.thread != users
+
+    try:
+        yield select
+    finally:
+        _is_reading_registers = False
+        if current != users and thread is not None and thread.is_valid():
+            thread.switch()
+            if frame is not None and frame.is_valid():
+                frame.select()
+
+
+def is_reading_registers() -> bool:
+    """Nothing but the registers of the selected CPU is asked for just now."""
+    return _is_reading_registers
 
 
 def _to_cpu(thread: gdb.InferiorThread) -> Cpu:

@@ -11,7 +11,7 @@ from enum import Enum
 
 from exogdb.errors import FormatError, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.cpus import Cpu, cpu_selected
+from exogdb.target.cpus import Cpu, cpus_in_turn
 from exogdb.target.qmp import read_device_state
 from exogdb.target.rdmsr import read_msrs_in_guest
 from exogdb.target.registers import read_register, register_value
@@ -53,16 +53,16 @@ def read_msrs(cpus: Iterable[Cpu], specs: Iterable[MsrSpec], via: Via = Via.BEST
     from_stub = [spec for spec in specs if spec.stub and via is not Via.QMP]
     rest = [spec for spec in specs if spec not in from_stub]
     states = _states_or_reason() if rest else {}
-    values = {}
-    for cpu in cpus:
-        # One selection for all registers of a CPU: selecting is what takes the time.
-        with cpu_selected(cpu):
-            found = {spec.name: _by_stub(cpu, spec) for spec in from_stub}
-            found |= _by_state(cpu, rest, _checked(cpu, states))
-        if via is Via.BEST and isinstance(states, Unavailable):
-            found |= _instead_of_state(cpu, rest, states)
-        values[cpu.index] = {spec.name: found[spec.name] for spec in specs}
-    return values
+    found: dict[int, dict[str, Value]] = {}
+    with cpus_in_turn() as select:
+        for cpu in cpus:
+            select(cpu)
+            found[cpu.index] = {spec.name: _by_stub(cpu, spec) for spec in from_stub}
+            found[cpu.index] |= _by_state(cpu, rest, _checked(cpu, states))
+    if via is Via.BEST and isinstance(states, Unavailable):
+        for cpu in cpus:
+            found[cpu.index] |= _instead_of_state(cpu, rest, states)
+    return {index: {spec.name: values[spec.name] for spec in specs} for index, values in found.items()}
 
 
 def read_msr(cpu: Cpu, name: str, via: Via = Via.QUIET) -> int:

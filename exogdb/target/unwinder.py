@@ -22,6 +22,7 @@ from exogdb.abi.location import InRegister
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
 from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.target.cpus import is_reading_registers
 from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
 from exogdb.x86.memory import ReadableMemory
@@ -105,6 +106,8 @@ class StubUnwinder(gdb.unwinder.Unwinder):
             return None  # a frame without these registers is none of ours: another architecture, or lost values
 
     def _unwind(self, pending_frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
+        if is_reading_registers():
+            return None
         pc = _read(pending_frame, "rip")
         if pc == BOUNDARY_PC:
             return self._unwind_boundary(pending_frame)
