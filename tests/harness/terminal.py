@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -35,7 +36,8 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
-            self.process.terminate()
+            # GDB 13 asks whether to go on SIGTERM, and crashes if it was told not to ask.
+            self.process.send_signal(signal.SIGHUP)
         self.process.wait(OUTPUT_SECONDS)
         os.close(self._master)
 
