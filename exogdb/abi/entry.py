@@ -77,7 +77,7 @@ def _assemble(entry: int, call: Call | None, before: Walk, after: Walk) -> Entry
         gs_accesses=find_gs_accesses(before, after),
         cr3_switches=find_cr3_switches(before, after),
         comparisons=find_comparisons(before, after),
-        user_stack_uses=find_user_stack_uses(before, after),
+        user_stack_uses=find_user_stack_uses(before, after, _find_saved(at_call, "rsp")),
         user_rsp_slot=_find_user_rsp_slot(before, at_call),
         stack=_find_kernel_stack(before, at_call),
         frame=layout,
@@ -153,20 +153,20 @@ def _derive_states(before: Walk, after: Walk, at_call: MachineState | None) -> d
         address: _derive_state(instruction, before.states[address], asked, top, False)
         for address, instruction in before.instructions.items()
     }
-    returned = _find_saved_values(at_call) | find_return_values(after)
+    # The slots in which a register was saved, should no exit tell better.
+    saved = {name: values[-1:] for name in USER_REGISTERS if (values := _find_saved(at_call, name))}
+    returned = saved | find_return_values(after)
     for address, instruction in after.instructions.items():
         states[address] = _derive_state(instruction, after.states[address], returned, top, True)
     return states
 
 
-def _find_saved_values(at_call: MachineState | None) -> dict[str, tuple[Value, ...]]:
-    """For each user register what the slots hold in which it was saved, should no exit tell better."""
+def _find_saved(at_call: MachineState | None, register: str) -> tuple[Value, ...]:
+    """What every slot holds in which the stub saved the user's `register`, as the code behind the call sees it."""
     cells = at_call.memory.items() if at_call is not None else ()
-    return {
-        value.register: (Loaded(cell),)
-        for cell, value in cells
-        if isinstance(value, UserValue) and cell.space in ("gs", "memory")
-    }
+    return tuple(
+        Loaded(cell) for cell, value in cells if value == UserValue(register) and cell.space in ("gs", "memory")
+    )
 
 
 def _derive_state(
@@ -187,6 +187,7 @@ def _derive_state(
         depth=depth,
         registers={name: find_held(wanted.get(name, ()), name, state) for name in USER_REGISTERS},
         copies={name: _find_copies(wanted.get(name, ()), state) for name in USER_REGISTERS},
+        flags=dict(state.flags),
     )
 
 

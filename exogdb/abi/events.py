@@ -1,12 +1,12 @@
 """What happens on the way through a stub: `swapgs`, CR3, GS accesses, branches, use of the user's stack."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from exogdb.abi.disassembly import Instruction, MemoryOperand, RegisterOperand
 from exogdb.abi.entry_path import Comparison, Cr3Switch, GsAccess, SwapGs
 from exogdb.abi.follow import Walk
 from exogdb.abi.interpret import COMPARISONS, find_cell, read_operand
-from exogdb.abi.symbolic import MachineState, UserValue, split
+from exogdb.abi.symbolic import MachineState, UserValue, Value, split
 
 __all__ = [
     "find_comparisons",
@@ -72,21 +72,25 @@ def find_comparisons(before: Walk, after: Walk) -> tuple[Comparison, ...]:
     )
 
 
-def find_user_stack_uses(before: Walk, after: Walk) -> tuple[int, ...]:
-    """Instructions that read or write memory through the user's rsp while in the kernel."""
+def find_user_stack_uses(before: Walk, after: Walk, saved: Collection[Value] = ()) -> tuple[int, ...]:
+    """Instructions that read or write memory through the user's rsp while in the kernel.
+
+    `saved` is what stands for the user's rsp behind the dispatcher's call: the slots that the stub keeps it in.
+    """
+    on_entry: tuple[Value, ...] = (UserValue("rsp"),)
     return tuple(
         instruction.address
-        for instruction, state, _ in _for_each_step(before, after)
-        if _touches_user_stack(instruction, state)
+        for instruction, state, on_exit in _for_each_step(before, after)
+        if _touches_stack(instruction, state, (*on_entry, *saved) if on_exit else on_entry)
     )
 
 
-def _touches_user_stack(instruction: Instruction, state: MachineState) -> bool:
-    if instruction.mnemonic in STACK_INSTRUCTIONS and split(state.registers["rsp"])[0] == UserValue("rsp"):
+def _touches_stack(instruction: Instruction, state: MachineState, stacks: Collection[Value]) -> bool:
+    if instruction.mnemonic in STACK_INSTRUCTIONS and split(state.registers["rsp"])[0] in stacks:
         return True
     cells = (
         find_cell(operand, instruction, state)
         for operand in instruction.operands
         if isinstance(operand, MemoryOperand) and instruction.mnemonic not in ("lea", "nop")
     )
-    return any(cell is not None and cell.base == UserValue("rsp") for cell in cells)
+    return any(cell is not None and cell.base in stacks for cell in cells)

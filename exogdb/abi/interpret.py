@@ -21,6 +21,7 @@ from exogdb.abi.symbolic import (
     Cell,
     Constant,
     Derived,
+    Flag,
     Gs,
     Loaded,
     MachineState,
@@ -45,8 +46,19 @@ __all__ = [
 
 CALLER_SAVED = ("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")
 COMPARISONS = frozenset({"cmp", "test", "bt"})
-NO_EFFECT = frozenset({"nop", "endbr64", "wrmsr", "cli", "sti", "cld", "stac", "clac", "lfence", "verw"})
+NO_EFFECT = frozenset({"nop", "endbr64", "wrmsr", "lfence", "verw"})
+FLAG_CHANGES = {
+    "cli": ("IF", Flag.CLEAR),
+    "sti": ("IF", Flag.SET),
+    "cld": ("DF", Flag.CLEAR),
+    "std": ("DF", Flag.SET),
+    "clac": ("AC", Flag.CLEAR),
+    "stac": ("AC", Flag.SET),
+}
+FLAG_BITS = {"IF": 9, "DF": 10, "NT": 14, "AC": 18}
 SHIFTS_AND_MASKS = frozenset({"and", "or", "shl", "shr", "sar", "sal", "xor", "add", "sub", "bts", "btr"})
+
+RESULT_SETS_FLAGS = SHIFTS_AND_MASKS - {"bts", "btr"} | {"inc", "dec"}  # those two set CF alone, from one bit
 
 
 def make_syscall_state() -> MachineState:
@@ -154,7 +166,18 @@ def _apply_push_flags(instruction: Instruction, state: MachineState) -> None:
 
 
 def _apply_pop_flags(instruction: Instruction, state: MachineState) -> None:
-    _pop(state)
+    match _pop(state):
+        case Constant(flags):
+            state.flags |= {name: Flag.SET if flags >> bit & 1 else Flag.CLEAR for name, bit in FLAG_BITS.items()}
+        case Unknown(_, "rflags"):
+            pass  # what PUSHF kept a moment ago
+        case _:
+            state.flags |= dict.fromkeys(FLAG_BITS, Flag.UNKNOWN)
+
+
+def _apply_flag_change(instruction: Instruction, state: MachineState) -> None:
+    name, value = FLAG_CHANGES[instruction.mnemonic]
+    state.flags[name] = value
 
 
 def _apply_exchange(instruction: Instruction, state: MachineState) -> None:
@@ -235,6 +258,7 @@ def _apply_nothing(instruction: Instruction, state: MachineState) -> None:
 
 EFFECTS: dict[str, Callable[[Instruction, MachineState], None]] = {
     **dict.fromkeys(NO_EFFECT, _apply_nothing),
+    **dict.fromkeys(FLAG_CHANGES, _apply_flag_change),
     **dict.fromkeys(SHIFTS_AND_MASKS, _apply_arithmetic),
     **dict.fromkeys(COMPARISONS, _apply_compare),
     **dict.fromkeys(("mov", "movabs"), _apply_move),
@@ -258,7 +282,9 @@ def apply_instruction(instruction: Instruction, state: MachineState) -> None:
     effect = EFFECTS.get(instruction.mnemonic)
     if effect is not None:
         effect(instruction, state)
+        _note_result(instruction, state)
         return
+    _note_result(instruction, state)
     for name in instruction.writes & state.registers.keys():
         state.registers[name] = Unknown(instruction.address, name)
     if instruction.operands and isinstance(instruction.operands[0], MemoryOperand):
@@ -267,7 +293,17 @@ def apply_instruction(instruction: Instruction, state: MachineState) -> None:
             state.memory[cell] = Unknown(instruction.address, str(cell))
 
 
+def _note_result(instruction: Instruction, state: MachineState) -> None:
+    """What the next conditional branch depends on, unless a comparison has said so: arithmetic sets flags, too."""
+    if "rflags" not in instruction.writes or instruction.mnemonic in {*COMPARISONS, *NO_EFFECT, *FLAG_CHANGES}:
+        return
+    state.compared = None
+    if instruction.mnemonic in RESULT_SETS_FLAGS:
+        state.compared = (read_operand(instruction.operands[0], instruction, state), Constant(0))
+
+
 def apply_call(call: Instruction, state: MachineState) -> None:
     """Change `state` to what a function that follows the System V ABI leaves when it returns from `call`."""
+    state.compared = None
     for name in CALLER_SAVED:
         state.registers[name] = Returned(name, call.address)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from exogdb.abi.location import InFrame, InRegister
-from exogdb.abi.symbolic import Cell, Gs, Loaded, MachineState, Sum, Value, find_origin, split
+from exogdb.abi.symbolic import Cell, Flag, Gs, Loaded, MachineState, Sum, Value, find_origin, split
 from exogdb.errors import UnavailableError
 from exogdb.x86.memory import ReadableMemory
 
@@ -62,7 +62,7 @@ class StubState:
     `after_dispatch`: the dispatcher has returned, so `registers` tells what the user will get back; before, what
     the user had. `gs` is whose GS base is active. `stack` is whose stack rsp points to: `user`, `kernel`, `other`
     (a trampoline) or `unknown`; `depth` is how many bytes rsp is below the kernel stack's top, if that is known.
-    `copies` are all the CPU registers that hold a user register's value.
+    `copies` are all the CPU registers that hold a user register's value. `flags` are by name, see `flag`.
     """
 
     address: int
@@ -74,6 +74,16 @@ class StubState:
     depth: int | None
     registers: Mapping[str, Held]
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+
+    def flag(self, name: str) -> Flag:
+        """What the code has made of `IF`, `DF`, `AC` or `NT`."""
+        return self.flags.get(name, Flag.LEFT)
+
+    @property
+    def next(self) -> int:
+        """The address of the instruction behind this one."""
+        return self.address + len(self.code)
 
 
 def describe_held(held: Held) -> str:

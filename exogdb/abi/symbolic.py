@@ -20,6 +20,7 @@ __all__ = [
     "Cell",
     "Constant",
     "Derived",
+    "Flag",
     "Gs",
     "Loaded",
     "MachineState",
@@ -48,6 +49,25 @@ class Gs(Enum):
     def swapped(self) -> "Gs":
         """The state after one more `swapgs`."""
         return {Gs.USER: Gs.KERNEL, Gs.KERNEL: Gs.USER, Gs.UNKNOWN: Gs.UNKNOWN}[self]
+
+
+class Flag(Enum):
+    """What the code on the way makes of one bit of RFLAGS. `LEFT`: what SYSCALL left, the user's less FMASK."""
+
+    CLEAR = "clear"
+    LEFT = "left"
+    SET = "set"
+    UNKNOWN = "unknown"
+
+    def join(self, other: "Flag") -> "Flag":
+        """What is certain where two paths meet: a flag that one of them clears is still the user's.
+
+        >>> Flag.LEFT.join(Flag.CLEAR).value, Flag.SET.join(Flag.CLEAR).value
+        ('left', 'unknown')
+        """
+        if self is other:
+            return self
+        return Flag.LEFT if {self, other} == {Flag.LEFT, Flag.CLEAR} else Flag.UNKNOWN
 
 
 def signed(value: int) -> int:
@@ -188,16 +208,20 @@ def find_origin(value: Value) -> Value:
 
 @dataclass
 class MachineState:
-    """Registers (16 general ones and `cr3`), memory written so far, and which GS base is active."""
+    """Registers (16 general ones and `cr3`), memory written so far, which GS base is active, and single flags.
+
+    Flags are by name (`IF`, `DF`, `AC`, `NT`); one that is not there is as SYSCALL left it.
+    """
 
     registers: dict[str, Value]
     memory: dict[Cell, Value] = field(default_factory=dict)
     gs: Gs = Gs.USER
     compared: tuple[Value, Value] | None = None
+    flags: dict[str, Flag] = field(default_factory=dict)
 
     def copy(self) -> "MachineState":
         """An independent copy: changing it leaves this state alone."""
-        return MachineState(dict(self.registers), dict(self.memory), self.gs, self.compared)
+        return MachineState(dict(self.registers), dict(self.memory), self.gs, self.compared, dict(self.flags))
 
     def load(self, cell: Cell) -> Value:
         """What `cell` holds: what was stored there, else a `Loaded` for it."""
@@ -214,4 +238,7 @@ def join_states(first: MachineState, second: MachineState, address: int) -> Mach
     cells = {*first.memory, *second.memory}
     memory = {cell: join(first.load(cell), second.load(cell), str(cell)) for cell in cells}
     gs = first.gs if first.gs == second.gs else Gs.UNKNOWN
-    return MachineState(registers, memory, gs, first.compared if first.compared == second.compared else None)
+    names = {*first.flags, *second.flags}
+    flags = {name: first.flags.get(name, Flag.LEFT).join(second.flags.get(name, Flag.LEFT)) for name in names}
+    compared = first.compared if first.compared == second.compared else None
+    return MachineState(registers, memory, gs, compared, flags)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from exogdb.abi.check.facts import CpuFacts, Facts, known
 from exogdb.abi.check.rule import Finding, Outcome, Rule, Severity, each_cpu
-from exogdb.abi.check.stub import executes_on_entry
+from exogdb.abi.check.stub import is_left_at_dispatch
 from exogdb.errors import UnavailableError
 from exogdb.x86.address import is_canonical
 from exogdb.x86.descriptor import CodeDescriptor
@@ -61,19 +61,19 @@ def _check_tf(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
 
 
 def _check_df(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
-    if _leaves(cpu, DF) and not executes_on_entry(facts.path_of(cpu), "cld", "popfq"):
+    if _leaves(cpu, DF) and is_left_at_dispatch(facts.path_of(cpu), "DF"):
         yield _left(cpu, "DF", "and the entry stub calls compiled code without CLD")
 
 
 def _check_ac(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
     if not _leaves(cpu, AC) or not cpu.register("cr4") & CR4_SMAP:
         return
-    if not executes_on_entry(facts.path_of(cpu), "clac", "popfq"):
+    if is_left_at_dispatch(facts.path_of(cpu), "AC"):
         yield _left(cpu, "AC", "CR4.SMAP is on, and a program that sets AC first switches it off for the kernel")
 
 
 def _check_nt(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
-    if _leaves(cpu, NT) and not executes_on_entry(facts.path_of(cpu), "popfq"):
+    if _leaves(cpu, NT) and is_left_at_dispatch(facts.path_of(cpu), "NT"):
         yield _left(cpu, "NT", "an IRETQ executed during the call raises #GP in the kernel")
 
 

@@ -9,24 +9,28 @@ from collections.abc import Iterator
 from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_entry
 from exogdb.abi.entry_path import Comparison, Dispatcher, EntryPath, Exit, GsAccess
-from exogdb.abi.symbolic import Constant, Derived, Gs, Returned, Value, find_origin
+from exogdb.abi.stub_state import StubState
+from exogdb.abi.symbolic import Constant, Derived, Flag, Gs, Returned, Value, find_origin
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable
 
-__all__ = ["STUB_RULES", "executes_on_entry", "find_dispatcher", "last_user_page", "returns_to_32_bit"]
+__all__ = ["STUB_RULES", "find_dispatcher", "is_left_at_dispatch", "last_user_page", "returns_to_32_bit"]
 
 OWNED_BY_USER = ("rip", "rsp", "rflags", "rbx", "rbp", "r12", "r13", "r14", "r15")
 NEAR_THE_HOLE = 1 << 46  # a bound below this says nothing about being canonical
 
 
-def _mnemonics(path: EntryPath, *, after_dispatch: bool) -> set[str]:
-    states = (state for state in path.states.values() if state.after_dispatch == after_dispatch)
-    return {state.text.split(maxsplit=1)[0] for state in states}
+def is_left_at_dispatch(path: EntryPath, flag: str) -> bool:
+    """Whether `flag` (`DF`, `AC`, `NT`) is as SYSCALL left it when the dispatcher starts, on one path at least.
 
-
-def executes_on_entry(path: EntryPath, *mnemonics: str) -> bool:
-    """Whether one of these instructions is on the way to the dispatcher."""
-    return not _mnemonics(path, after_dispatch=False).isdisjoint(mnemonics)
+    :raise UnavailableError: there is no dispatcher, or the code does not tell.
+    """
+    dispatcher = find_dispatcher(path)
+    state = path.state_at(dispatcher.call_address)
+    value = Flag.UNKNOWN if state is None else state.flag(flag)
+    if value is Flag.UNKNOWN:
+        raise UnavailableError(f"the code does not tell what {flag} is at the dispatcher's call")
+    return value is not Flag.CLEAR
 
 
 def returns_to_32_bit(path: EntryPath) -> bool:
@@ -246,16 +250,36 @@ def _restore_problem(path: EntryPath, exit_: Exit, register: str) -> str:
     return f"comes back from the slot where {slot.holds} was saved"
 
 
+def _find_exposed(path: EntryPath) -> list[StubState]:
+    """The instructions in front of which rsp or GS base is the user's, in address order.
+
+    A kernel that calls its dispatcher with the user's GS base does not count on its own.
+    """
+    at_call = path.state_at(find_dispatcher(path).call_address)
+    swaps = at_call is not None and at_call.gs is Gs.KERNEL
+    shadowed = {state.next for state in path.states.values() if state.text == "sti"}  # STI takes effect one later
+    return [
+        state
+        for address, state in sorted(path.states.items())
+        if address not in shadowed and (state.stack == "user" or (swaps and state.gs is Gs.USER))
+    ]
+
+
 def _check_interrupts(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
     path = known(entry.path)
-    on_way_out = _mnemonics(path, after_dispatch=True)
-    if executes_on_entry(path, "sti") and on_way_out.isdisjoint({"cli", "popfq"}):
+    _require_kernel_gs(path)
+    exposed = _find_exposed(path)
+    enabled = [state for state in exposed if state.flag("IF") is Flag.SET]
+    if enabled:
+        what = "rsp" if enabled[0].stack == "user" else "GS base"
         yield Finding(
-            f"the stub at {facts.name(path.entry)} executes STI on the way in and no CLI on the way out",
-            "CLI before rsp and GS base are the user's again",
+            f"STI was executed and no CLI, and at {facts.name(enabled[0].address)} the {what} is the user's",
+            "CLI before rsp and GS base are the user's again, STI after they are the kernel's",
             "entry stub",
-            path.entry,
+            enabled[0].address,
         )
+    elif any(state.flag("IF") is Flag.UNKNOWN for state in exposed):
+        yield NotChecked("the code does not tell whether interrupts are off where rsp or GS base is the user's")
 
 
 STUB_RULES = (
@@ -325,11 +349,12 @@ STUB_RULES = (
     Rule(
         "EXO037",
         Severity.ERROR,
-        "Interrupts are off on the way out",
-        "Between loading the user's rsp and SYSRET an interrupt would be taken at CPL 0 on the user's stack, "
-        "and after SWAPGS with the user's GS base.",
+        "Interrupts are off while rsp or GS base is the user's",
+        "Before the stack switch on the way in, and between loading the user's rsp and SYSRET on the way out, an "
+        "interrupt would be taken at CPL 0 on the user's stack; before and after SWAPGS with the user's GS base.",
         "Intel SDM Vol. 2B, SYSRET (software has to prevent interrupts while rsp is the user's)",
-        "Execute CLI before the exit path restores rsp; SYSRET loads IF from r11.",
+        "Execute STI only on the kernel's stack, and CLI before the exit path restores rsp; SYSRET loads IF from "
+        "r11.",
         each_entry(_check_interrupts),
     ),
 )

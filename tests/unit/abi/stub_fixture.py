@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from exogdb.errors import MemoryFault
 
-__all__ = ["TEXT", "Stub", "StubMemory", "assemble_stub"]
+__all__ = ["TEXT", "Stub", "StubMemory", "assemble", "assemble_stub"]
 
 TEXT = 0xFFFFFFFF80100000
 STUBS = Path(__file__).parent / "stubs"
@@ -36,14 +36,17 @@ class Stub:
     labels: dict[str, int]
 
 
-@cache
 def assemble_stub(name: str) -> Stub:
-    """`stubs/NAME.s` (Intel syntax, no prefixes), linked at `TEXT`."""
+    """`stubs/NAME.s`, linked at `TEXT`."""
+    return assemble((STUBS / f"{name}.s").read_text())
+
+
+@cache
+def assemble(text: str) -> Stub:
+    """Assembly text (Intel syntax, no prefixes) that begins with the label `syscall_entry`, linked at `TEXT`."""
     with TemporaryDirectory() as directory:
         source, built, linked, raw = (f"{directory}/stub.{kind}" for kind in ("s", "o", "elf", "bin"))
-        Path(source).write_text(
-            f".intel_syntax noprefix\n.globl syscall_entry\n{(STUBS / f'{name}.s').read_text()}"
-        )
+        Path(source).write_text(f".intel_syntax noprefix\n.globl syscall_entry\n{text}")
         subprocess.run(["as", "--64", "-o", built, source], check=True, timeout=20)
         link = ["ld", "-e", "syscall_entry", f"-Ttext={TEXT:#x}", "-o", linked, built]
         subprocess.run(link, check=True, timeout=20)

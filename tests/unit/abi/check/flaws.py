@@ -7,7 +7,7 @@ from exogdb.abi.check.facts import CpuFacts, Facts, SignatureParameter
 from exogdb.abi.check.rule import Severity
 from exogdb.abi.entry_path import EntryPath, Exit, GsAccess, Parameter, RegisterReturn
 from exogdb.abi.location import InRegister
-from exogdb.abi.symbolic import Gs
+from exogdb.abi.symbolic import Flag, Gs
 from exogdb.reading import Reading
 from exogdb.x86.gdt import decode_gdt
 from exogdb.x86.tss import Tss
@@ -97,6 +97,11 @@ def wrong_frame_structure(facts: Facts) -> Facts:
 
 def untested_return(facts: Facts) -> Facts:
     return with_path(facts, lambda path: replace(path, comparisons=()))
+
+
+def sti_without_cli(facts: Facts) -> Facts:
+    last = sound.state(sound.EXIT, "sysretq", after_dispatch=True, inside=False, IF=Flag.SET)
+    return with_path(facts, lambda path: replace(path, states={**path.states, sound.EXIT: last}))
 
 
 def as_in_the_seed(facts: Facts) -> Facts:
@@ -244,16 +249,7 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         ),
     ),
     "rsp not restored": ("EXO036", ERROR, lambda f: with_exit(f, rsp=RegisterReturn("constant", "0"))),
-    "STI without CLI": (
-        "EXO037",
-        ERROR,
-        lambda f: with_path(
-            f,
-            lambda p: replace(
-                p, states={**p.states, ENTRY + 3: sound.state(ENTRY + 3, "sti", after_dispatch=False)}
-            ),
-        ),
-    ),
+    "STI without CLI": ("EXO037", ERROR, sti_without_cli),
     "kernel rsp not mapped": (
         "EXO040",
         ERROR,

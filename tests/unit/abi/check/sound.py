@@ -20,7 +20,7 @@ from exogdb.abi.entry_path import (
 )
 from exogdb.abi.location import InRegister, OnStack
 from exogdb.abi.stub_state import StubState
-from exogdb.abi.symbolic import Cell, Constant, Derived, Gs, Loaded
+from exogdb.abi.symbolic import Cell, Constant, Derived, Flag, Gs, Loaded
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.gdt import decode_gdt
 from exogdb.x86.idt import Gate, decode_idt
@@ -108,9 +108,10 @@ SAVED = ("r15", "r14", "r13", "r12", "rbx", "rbp", "rflags", "rip")
 TOP = Loaded(Cell("gs", None, 0))
 
 
-def state(address: int, text: str, *, after_dispatch: bool) -> StubState:
-    """One instruction of the stub."""
-    return StubState(address, bytes(4), text, after_dispatch, Gs.KERNEL, "kernel", None, {})
+def state(address: int, text: str, *, after_dispatch: bool, inside: bool = True, **flags: Flag) -> StubState:
+    """One instruction of the stub; `inside`: on the kernel's stack, with the kernel's GS base."""
+    gs, stack = (Gs.KERNEL, "kernel") if inside else (Gs.USER, "user")
+    return StubState(address, bytes(4), text, after_dispatch, gs, stack, None, {}, flags=flags)
 
 
 def exit_registers() -> dict[str, RegisterReturn]:
@@ -161,9 +162,9 @@ def sound_path() -> EntryPath:
         ),
         exits=(Exit(EXIT, "sysret", Gs.USER, True, exit_registers()),),
         states={
-            ENTRY: state(ENTRY, "swapgs", after_dispatch=False),
+            ENTRY: state(ENTRY, "swapgs", after_dispatch=False, inside=False),
             CALL: state(CALL, f"call {DISPATCHER:#x}", after_dispatch=False),
-            EXIT: state(EXIT, "sysretq", after_dispatch=True),
+            EXIT: state(EXIT, "sysretq", after_dispatch=True, inside=False),
         },
         doubts=(),
     )

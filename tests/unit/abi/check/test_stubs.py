@@ -1,0 +1,99 @@
+"""The rules about code on assembled stubs: a sound one breaks none, each mistake trips the rule made for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from exogdb.abi.check import RULES
+from exogdb.abi.check.facts import Facts
+from exogdb.abi.check.rule import run_rules
+from exogdb.abi.entry import find_entry_path
+from tests.unit.abi.check.sound import sound_facts, with_msr
+from tests.unit.abi.stub_fixture import STUBS, TEXT, Stub, assemble
+
+SOUND = (STUBS / "sound.s").read_text()
+
+# What is wrong: the lines that are replaced, by what, and every rule that must notice.
+MISTAKES: dict[str, tuple[str, str, str]] = {
+    "no swapgs on entry": ("    swapgs\n    mov gs:[8], rsp", "    mov gs:[8], rsp", "EXO030"),
+    "no swapgs before SYSRET": ("    swapgs\n    sysretq", "    sysretq", "EXO030"),
+    "no swapgs before IRETQ": ("    swapgs\n    iretq", "    iretq", "EXO030"),
+    "GS used before swapgs": ("    swapgs\n    mov gs:[8], rsp", "    mov gs:[8], rsp\n    swapgs", "EXO030"),
+    "push before the switch": ("    mov gs:[8], rsp", "    push rax\n    pop rax\n    mov gs:[8], rsp", "EXO031"),
+    "red zone of the user read": ("    mov gs:[8], rsp", "    mov rbp, [rsp - 8]\n    mov gs:[8], rsp", "EXO031"),
+    "pop after the user's rsp is back": (
+        "    pop r11\n    pop rcx",
+        "    pop r11\n    pop rcx\n    mov rsp, gs:[8]\n    push rcx\n    pop rcx\n    mov rsp, gs:[0]",
+        "EXO031",
+    ),
+    "misaligned call": ("    sub rsp, 8\n    push r9", "    push r9", "EXO032 EXO036"),
+    "number not moved": ("    mov rdi, rax\n", "", "EXO033"),
+    "moved in an order that loses one": (
+        "    mov rdx, rsi\n    mov rsi, rdi",
+        "    mov rsi, rdi\n    mov rdx, rsi",
+        "EXO033",
+    ),
+    "rcx not tested": ("    jnz by_iret\n", "", "EXO034"),
+    "something else tested": ("    mov rdx, rcx\n", "    mov rdx, r11\n", "EXO034"),
+    "rdi not cleared before SYSRET": (
+        "    xor edi, edi\n    xor esi, esi\n    xor edx, edx\n    xor r8d, r8d\n    xor r9d, r9d\n"
+        "    xor r10d, r10d\n    mov rsp",
+        "    xor esi, esi\n    xor edx, edx\n    xor r8d, r8d\n    xor r9d, r9d\n    xor r10d, r10d\n    mov rsp",
+        "EXO035",
+    ),
+    "pops exchanged": ("    pop rbx\n    pop rbp", "    pop rbp\n    pop rbx", "EXO036"),
+    "no cli": ("    cli\n", "", "EXO037"),
+    "sti again on the way out": ("    mov rdx, rcx\n", "    sti\n    mov rdx, rcx\n", "EXO037"),
+    "sti before the switch": (
+        "    mov gs:[8], rsp\n    mov rsp",
+        "    sti\n    mov gs:[8], rsp\n    mov rsp",
+        "EXO037",
+    ),
+}
+
+
+def facts_of(stub: Stub) -> Facts:
+    """The sound machine with `stub` behind its LSTAR."""
+    facts = sound_facts()
+    path = find_entry_path(stub.memory, TEXT)
+    return replace(facts, entries=(replace(facts.entries[0], path=path),))
+
+
+# The same for flags that SYSCALL leaves, which the stub has to clear: FMASK then has IF alone, and SMAP is on.
+LEFT_FLAGS: dict[str, tuple[str, str, str]] = {
+    "no cld": ("    cld\n", "", "EXO012"),
+    "cld on one path only": ("    cld\n", "    test eax, eax\n    js over\n    cld\nover:\n", "EXO012"),
+    "cld too late": ("    call dispatcher\n    cli", "    call dispatcher\n    cld\n    cli", "EXO012"),
+}
+
+
+def findings(facts: Facts) -> list[str]:
+    return [each.rule.id for each in run_rules(RULES, facts).results if each.findings]
+
+
+def test_the_sound_stub_breaks_no_rule() -> None:
+    report = run_rules(RULES, facts_of(assemble(SOUND)))
+    assert [each.rule.id for each in report.results if each.status != "sound"] == []
+
+
+def test_flags_that_the_stub_clears_itself_are_clear() -> None:
+    facts = with_msr(facts_of(assemble(SOUND)), "IA32_FMASK", 0x200)
+    assert findings(facts) == ["EXO011", "EXO013", "EXO014"]
+    clears_all = SOUND.replace("    cld\n", "    push 2\n    popfq\n")
+    assert findings(with_msr(facts_of(assemble(clears_all)), "IA32_FMASK", 0x200)) == ["EXO011"]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_code_trips_its_rule_and_no_other(mistake: str) -> None:
+    old, new, expected = MISTAKES[mistake]
+    assert SOUND.count(old) == 1
+    assert findings(facts_of(assemble(SOUND.replace(old, new)))) == expected.split()
+
+
+@pytest.mark.parametrize("mistake", LEFT_FLAGS)
+def test_a_flag_is_clear_only_if_it_is_on_every_path(mistake: str) -> None:
+    old, new, expected = LEFT_FLAGS[mistake]
+    source = SOUND.replace("    cld\n", "") if "late" in mistake else SOUND
+    assert source.count(old) == 1
+    facts = with_msr(facts_of(assemble(source.replace(old, new))), "IA32_FMASK", 0x257BD5)
+    assert findings(facts) == expected.split()
