@@ -1,11 +1,17 @@
 # Builds the reference kernel. `make kernel`, or `make -f kernel/kernel.mk kernel` from the top directory.
 #   make kernel                 build/kernel/exo-os.elf, build/kernel/programs/*.elf
 #   make kernel VARIANT=name    build/kernel/name/exo-os.elf, build/kernel/name/programs/*.elf
+#   make kernel V=1             the same, with the commands in full instead of a short line for each step
 # Needs rustc (1.85 or newer, stable), gcc and ld; no cargo, no crates.
 
 RUSTC ?= rustc
 KERNEL_CC ?= gcc
 VARIANT ?=
+V ?=
+
+# $(call kernel-say,STEP,WHAT) tells what is done; V=1 shows the command itself, -s shows neither.
+KERNEL_QUIET := $(if $(V),,@)
+kernel-say = @$(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),:,printf '  %-7s %s\n' '$(1)' '$(2)')
 
 KERNEL_VARIANTS := debug today seed-literal stripped truth-less \
     fmask-without-if fmask-leaves-df-tf-ac no-sce lstar-noncanonical lstar-unmapped lstar-user-page \
@@ -32,6 +38,8 @@ KERNEL_PROGRAM_IMAGES := $(KERNEL_PROGRAMS:%=$(KERNEL_PROGRAMS_OUT)/objects/%.st
 # What the compiler makes of the kernel. The mistakes that are in the entry stub alone are linked to the default build's.
 KERNEL_RUST_OBJECTS := $(if $(filter $(KERNEL_ENTRY_VARIANTS),$(VARIANT)),build/kernel/objects,$(KERNEL_OBJECTS))
 KERNEL_RUST_OBJECT := $(KERNEL_RUST_OBJECTS)/exo_os.o
+# Where files.rs finds the programs' images, seen from that file: no path of this machine gets into the build.
+KERNEL_ENVIRONMENT := EXO_PROGRAMS=../../$(KERNEL_PROGRAMS_OUT)/objects
 
 KERNEL_ENTRY := $(if $(filter today seed-literal,$(VARIANT)),entry_$(subst -,_,$(VARIANT)),entry)
 KERNEL_ASM_OBJECTS := $(KERNEL_OBJECTS)/boot.o $(KERNEL_OBJECTS)/traps.o $(KERNEL_OBJECTS)/$(KERNEL_ENTRY).o
@@ -69,48 +77,55 @@ kernel: $(KERNEL_ELF) $(KERNEL_PROGRAM_ELFS)
 
 $(KERNEL_OBJECTS)/%.o: kernel/src/%.S kernel/src/percpu.h
 	@mkdir -p $(@D)
-	$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
+	$(call kernel-say,AS,$(<F))
+	$(KERNEL_QUIET)$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
 $(KERNEL_OBJECTS)/%.o: kernel/src/arch/%.S kernel/src/percpu.h
 	@mkdir -p $(@D)
-	$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
+	$(call kernel-say,AS,$(<F))
+	$(KERNEL_QUIET)$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
 $(KERNEL_OBJECTS)/%.o: kernel/src/syscall/%.S kernel/src/percpu.h
 	@mkdir -p $(@D)
-	$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
+	$(call kernel-say,AS,$(<F))
+	$(KERNEL_QUIET)$(KERNEL_CC) $(KERNEL_ASM_FLAGS) -o $@ $<
 
 $(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib: $(KERNEL_USER_LIBRARY) kernel/kernel.mk
 	@mkdir -p $(@D)
-	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type rlib --crate-name exo -o $@ kernel/user/exo.rs
+	$(call kernel-say,RUSTC,exo)
+	$(KERNEL_QUIET)$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type rlib --crate-name exo -o $@ kernel/user/exo.rs
 
 $(KERNEL_PROGRAMS_OUT)/programs/selftest.elf: $(wildcard kernel/user/selftest_*.rs)
 
 $(KERNEL_PROGRAMS_OUT)/programs/%.elf: kernel/user/%.rs $(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib
 	@mkdir -p $(@D)
-	$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* \
+	$(call kernel-say,RUSTC,$*)
+	$(KERNEL_QUIET)$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* \
 	    --extern exo=$(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib $(call link-args,KERNEL_USER_LINK) \
 	    -C link-arg=-Wl,-Ttext-segment=$(KERNEL_BASE_$*) -o $@ $<
 
 $(KERNEL_PROGRAMS_OUT)/objects/%.stripped: $(KERNEL_PROGRAMS_OUT)/programs/%.elf
-	objcopy --strip-all $< $@
+	$(KERNEL_QUIET)objcopy --strip-all $< $@
 
 ifneq ($(KERNEL_OUT),$(KERNEL_PROGRAMS_OUT))
 $(KERNEL_OUT)/programs/%.elf: $(KERNEL_PROGRAMS_OUT)/programs/%.elf
 	@mkdir -p $(@D)
-	cp -p $< $@
+	$(KERNEL_QUIET)cp -p $< $@
 endif
 
 $(KERNEL_RUST_OBJECT): $(KERNEL_RUST_SOURCES) $(KERNEL_PROGRAM_IMAGES) kernel/kernel.mk
 	@mkdir -p $(@D)
-	EXO_PROGRAMS=$(CURDIR)/$(KERNEL_PROGRAMS_OUT)/objects $(RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
+	$(call kernel-say,RUSTC,$(@F:.o=))
+	$(KERNEL_QUIET)$(KERNEL_ENVIRONMENT) $(RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
 	    --emit obj=$@ kernel/src/main.rs
 
 $(KERNEL_ELF): $(KERNEL_RUST_OBJECT) $(KERNEL_ASM_OBJECTS) kernel/src/linker.ld
-	libraries=$$($(RUSTC) --print target-libdir) && $(KERNEL_CC) $(KERNEL_IMAGE_LINK) -o $@ $(KERNEL_ASM_OBJECTS) \
+	$(call kernel-say,LD,$@)
+	$(KERNEL_QUIET)libraries=$$($(RUSTC) --print target-libdir) && $(KERNEL_CC) $(KERNEL_IMAGE_LINK) -o $@ $(KERNEL_ASM_OBJECTS) \
 	    $(KERNEL_RUST_OBJECT) $$libraries/libcore-*.rlib $$libraries/libcompiler_builtins-*.rlib
-	$(if $(filter stripped,$(VARIANT)),objcopy --strip-all $@)
+	$(KERNEL_QUIET)$(if $(filter stripped,$(VARIANT)),objcopy --strip-all $@)
 
 .PHONY: kernel-variants
 kernel-variants: kernel
-	for variant in $(KERNEL_VARIANTS); do \
+	@for variant in $(KERNEL_VARIANTS); do \
 	    $(MAKE) -f kernel/kernel.mk --no-print-directory kernel VARIANT=$$variant || exit 1; done
 
 .SECONDARY: $(KERNEL_PROGRAM_IMAGES) $(KERNEL_PROGRAM_ELFS)
@@ -127,7 +142,7 @@ KERNEL_SOAK_CALLS ?= 10000000
 KERNEL_SOAK_CPUS ?= 2
 .PHONY: kernel-soak
 kernel-soak: kernel
-	timeout 600 qemu-system-x86_64 -kernel $(KERNEL_ELF) -smp $(KERNEL_SOAK_CPUS) \
+	@timeout 600 qemu-system-x86_64 -kernel $(KERNEL_ELF) -smp $(KERNEL_SOAK_CPUS) \
 	    -append 'run=demo pace=none calls=$(KERNEL_SOAK_CALLS)' \
 	    -display none -monitor none -serial stdio -no-reboot -device isa-debug-exit,iobase=0xf4 </dev/null
 
@@ -139,5 +154,5 @@ kernel-lint: kernel
 	else echo 'kernel-lint: cargo fmt is not installed: skipped'; fi
 	@if ! cargo clippy --version >/dev/null 2>&1; then echo 'kernel-lint: cargo clippy is not installed: skipped'; \
 	else for variant in none today truth-less; do \
-	    EXO_PROGRAMS=$(CURDIR)/$(KERNEL_PROGRAMS_OUT)/objects RUSTFLAGS="--cfg variant=\"$$variant\"" \
+	    $(KERNEL_ENVIRONMENT) RUSTFLAGS="--cfg variant=\"$$variant\"" \
 	        $(KERNEL_CLIPPY) -- -D warnings -D clippy::undocumented_unsafe_blocks || exit 1; done; fi
