@@ -9,6 +9,8 @@ time, so it should also be in a page that no other call runs through. In this or
 3. an address that only this number reaches, in a page that others run through
 4. an address that few numbers reach, the number being checked there
 5. the dispatcher's first instruction, the number being checked there: `one stop per system call`
+
+`Machine` says where the second is not to be had, and where pages do not matter.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,12 +23,23 @@ from exogdb.abi.location import InFrame, Location
 from exogdb.errors import MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["Cost", "Place", "PlaceKind", "Plan", "PlanCache", "plan_places"]
+__all__ = ["Cost", "Machine", "Place", "PlaceKind", "Plan", "PlanCache", "plan_places"]
 
 _PAGE = 4096
 
 FirstLine = Callable[[int], int | None]
 """For the first address of a function, where its body begins; None for any other address."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs the guest's code. `no_watching` says why no table entry can be watched; empty if it can.
+
+    `pages_cost`: a page with a breakpoint runs one instruction at a time, as in QEMU's translator.
+    """
+
+    no_watching: str = ""
+    pages_cost: bool = True
 
 
 class PlaceKind(Enum):
@@ -116,15 +129,18 @@ def plan_places(
     hot: Iterable[int] = (),
     first_line: FirstLine = lambda _: None,
     handlers: Mapping[int, int] | None = None,
+    machine: Machine | None = None,
 ) -> Plan:
     """The cheapest place for every number in `routes`.
 
     `hot` are addresses that every call runs through beside the dispatcher: the entry stub. `first_line` tells
     where a function's body begins, so that its parameters can be read; without it a stop is at its first
     instruction. `handlers` are the addresses of the functions that are named after a number's call, for
-    dispatchers that reach them through a wrapper.
+    dispatchers that reach them through a wrapper. `machine` is what runs the code, one CPU of QEMU's translator if
+    nothing is said.
     """
-    planner = _Planner(routes, entry, {address & -_PAGE for address in hot}, first_line, handlers or {})
+    hot_pages = {address & -_PAGE for address in hot}
+    planner = _Planner(routes, entry, hot_pages, first_line, handlers or {}, machine or Machine())
     places = {number: planner.choose(route) for number, route in routes.items()}
     return Plan(places, routes.code(), routes.counters())
 
@@ -146,7 +162,9 @@ class _Planner:
         hot_pages: set[int],
         first_line: FirstLine,
         handlers: Mapping[int, int],
+        machine: Machine,
     ) -> None:
+        self._machine = machine
         self._routes = routes
         self._entry = entry
         self._first_line = first_line
@@ -173,7 +191,9 @@ class _Planner:
         if route.reads:
             entry = route.reads[-1]
             reasons.append(f"only this number reads the table entry at {entry.address:#x}")
-            return self._at_table(route, entry, best, reasons)
+            if not self._machine.no_watching:
+                return self._at_table(route, entry, best, reasons)
+            reasons.append(f"that entry is not watched: {self._machine.no_watching}")
         if best is not None:
             return self._at(route, best, reasons)
         return self._merged(route, reasons) or self._at_dispatcher(route, reasons)
@@ -209,6 +229,8 @@ class _Planner:
         return _Candidate(body, start if is_function else None, self._cost_of(route, body))
 
     def _cost_of(self, route: Route, address: int) -> Cost:
+        if not self._machine.pages_cost:
+            return Cost.FREE
         page = address & -_PAGE
         if page in self._dispatcher_pages:
             return Cost.SHARED_PAGE
@@ -216,6 +238,8 @@ class _Planner:
 
     def _describe_page(self, route: Route, candidate: _Candidate) -> str:
         match candidate.cost:
+            case Cost.FREE if not self._machine.pages_cost:
+                return "the CPU runs a page with a breakpoint as fast as any other"
             case Cost.FREE:
                 return "no other call runs through this page, so it costs nothing until it hits"
             case Cost.SHARED_PAGE:

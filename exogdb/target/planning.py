@@ -13,9 +13,9 @@ from exogdb.abi.dispatch import find_routes
 from exogdb.abi.emulation import DispatcherEntry
 from exogdb.abi.entry_path import Dispatcher, EntryPath
 from exogdb.abi.numbers import NumberTable
-from exogdb.abi.plan import Place, Plan, PlanCache, plan_places
-from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
-from exogdb.target.cpus import Cpu
+from exogdb.abi.plan import Machine, Place, Plan, PlanCache, plan_places
+from exogdb.errors import AnalysisError, MemoryFault, MonitorError, UnavailableError
+from exogdb.target.cpus import Cpu, all_cpus
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.monitor import run_monitor
 from exogdb.target.numbers import read_number_table
@@ -72,10 +72,37 @@ def _make_plan(cpu: Cpu, path: EntryPath, entry: DispatcherEntry, numbers: froze
         routes = find_routes(memory, entry, numbers, _kernel_gs_base(cpu))
         named = {each.number: find_address(each.handler) for each in read_number_table([entry.address])}
         handlers = {number: address for number, address in named.items() if address is not None}
-        return plan_places(routes, entry, hot=path.states, first_line=find_first_line, handlers=handlers)
+        return plan_places(
+            routes,
+            entry,
+            hot=path.states,
+            first_line=find_first_line,
+            handlers=handlers,
+            machine=machine,
+        )
 
-    key = f"{_build_of_kernel()} {sorted(numbers)}"
+    machine = _read_machine()
+    key = f"{_build_of_kernel()} {sorted(numbers)} {machine}"
     return _cache.get(VirtualMemory(cpu), key, entry, make)
+
+
+def _read_machine() -> Machine:
+    """What runs the guest's code, and what of it can be watched.
+
+    QEMU's stub reports one CPU for each stop. A breakpoint that another CPU ran into at the same moment is still
+    there when it goes on; a watched access is over by then, and lost (QEMU, `gdb_vm_state_change`).
+    """
+    if "enabled" in _ask_monitor("info kvm"):
+        return Machine("a CPU that runs under KVM has four watchpoints for everything", pages_cost=False)
+    several = len(all_cpus()) > 1
+    return Machine("with several CPUs QEMU loses accesses that happen at the same moment" if several else "")
+
+
+def _ask_monitor(command: str) -> str:
+    try:
+        return run_monitor(command)
+    except MonitorError:
+        return ""  # not QEMU
 
 
 def find_first_line(address: int) -> int | None:

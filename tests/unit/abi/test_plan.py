@@ -7,16 +7,16 @@ import pytest
 from exogdb.abi.dispatch import UNKNOWN, find_routes
 from exogdb.abi.emulation import DispatcherEntry
 from exogdb.abi.location import InRegister, OnStack
-from exogdb.abi.plan import Cost, PlaceKind, Plan, PlanCache, plan_places
+from exogdb.abi.plan import Cost, Machine, PlaceKind, Plan, PlanCache, plan_places
 from tests.unit.abi.kernel_images import Image, build_assembly, build_rust
 from tests.unit.abi.test_dispatch import C_ARGUMENTS, HANDLERS, NUMBERS, rust_dispatcher
 
 
-def plan_of(image: Image, numbers: Iterable[int], hot: Iterable[int] = ()) -> Plan:
+def plan_of(image: Image, numbers: Iterable[int], hot: Iterable[int] = (), machine: Machine | None = None) -> Plan:
     entry = DispatcherEntry(image.symbols["syscall_dispatch"], InRegister("rdi"), C_ARGUMENTS)
     functions = set(image.symbols.values())
     routes = find_routes(image, entry, numbers)
-    return plan_places(routes, entry, hot=hot, first_line=lambda a: a if a in functions else None)
+    return plan_places(routes, entry, hot=hot, first_line=lambda a: a if a in functions else None, machine=machine)
 
 
 @pytest.mark.parametrize("optimisation", ["opt-level=0", "opt-level=3"])
@@ -51,6 +51,22 @@ def test_merged_arms_get_the_table_entry_or_a_check_where_the_number_still_is() 
     assert first.entry is not None
     assert second.entry is not None
     assert second.entry.address - first.entry.address == first.entry.size
+
+
+def test_without_watchpoints_a_merged_arm_is_left_to_what_can_still_tell_the_number() -> None:
+    image = build_rust(rust_dispatcher(), "opt-level=3")
+    place = plan_of(image, NUMBERS, machine=Machine("several CPUs"))[1]
+    assert place.kind is not PlaceKind.TABLE_ENTRY
+    assert place.number_at is not None
+    assert {1, 2} <= place.numbers
+    assert "that entry is not watched: several CPUs" in place.reasons
+
+
+def test_where_pages_do_not_matter_every_address_of_its_own_is_free() -> None:
+    image = build_rust(rust_dispatcher(), "opt-level=3")
+    handler = image.symbols["sys_send"]
+    place = plan_of(image, NUMBERS, hot=[handler + 64], machine=Machine(pages_cost=False))[101]
+    assert (place.kind, place.cost) == (PlaceKind.ADDRESS, Cost.FREE)
 
 
 def test_unhandled_numbers_are_told_apart_in_the_default_arm() -> None:
