@@ -3,10 +3,14 @@
 The kernel comes from the Debian package that `linux-image-cloud-amd64` depends on, unpacked below `build/linux/`
 and never installed. Its only program is tests/linux/init.c, which prints what is true (MSRs read inside the guest,
 addresses from /proc/kallsyms) and then keeps calling.
+
+It boots once for each CPU model and number of CPUs. What QEMU saved of it right after the line `ready` (its migration
+stream, below `build/linux/`) is where every guest starts: one of its own for each test, seconds earlier.
 """
 
 import fcntl
 import functools
+import hashlib
 import lzma
 import re
 import shutil
@@ -15,15 +19,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from exogdb.launch.deadline import wait_until
 from exogdb.launch.qemu import Machine, Qemu
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT, Kernel
+from tests.harness.qmp import ask_qmp
 from tests.harness.session import Guest, private_directory
 
-__all__ = ["BOOT_SECONDS", "NUMBERS", "LinuxTruth", "build_linux", "open_linux"]
+__all__ = ["NUMBERS", "LinuxTruth", "build_linux", "open_linux"]
 
 BOOT_SECONDS = 60.0
+SAVE_SECONDS = 60.0
 # The system-call numbers of x86-64 Linux, from the package linux-libc-dev.
 NUMBERS = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 
@@ -68,19 +76,62 @@ def build_linux() -> tuple[Path, Path, Path]:
 
 
 @contextmanager
-def open_linux(smp: int = 2, *, qemu: tuple[str, ...] = ()) -> Iterator[tuple[Guest, LinuxTruth]]:
-    """Boot Linux until it prints `ready`, attach a GDB with the plugin and the program's symbols."""
-    vmlinuz, initramfs, init = build_linux()
-    kernel = Kernel(vmlinuz, (init,))
-    machine = Machine(vmlinuz, _APPEND, smp, extra=("-initrd", str(initramfs), *qemu))
+def open_linux(smp: int = 2, cpu: str = "qemu64") -> Iterator[tuple[Guest, LinuxTruth]]:
+    """A Linux that stands right behind printing `ready`, and a GDB that has the plugin and the program's symbols."""
+    vmlinuz, _, init = build_linux()
+    state, printed = _booted(smp, cpu)
+    machine = _machine(smp, cpu, "-incoming", f"exec:cat {state}")
     with ExitStack() as stack:
         directory = stack.enter_context(private_directory())
         process = stack.enter_context(Qemu(machine, directory))
-        process.wait_serial("ready", BOOT_SECONDS)
+        wait_until(lambda: _status(process, "status")["status"] == "paused", SAVE_SECONDS, "the saved Linux")
         gdb = stack.enter_context(Gdb([init, "-ex", f"source {ROOT / 'gdbinit.py'}"]))
         gdb.run(f"set exo syscalls {NUMBERS}")
         gdb.run(f"target remote {process.gdb_socket}")
-        yield Guest(kernel, process, gdb), LinuxTruth.from_serial(process.serial())
+        yield Guest(Kernel(vmlinuz, (init,)), process, gdb), LinuxTruth.from_serial(printed.read_text())
+
+
+def _machine(smp: int, cpu: str, *extra: str) -> Machine:
+    vmlinuz, initramfs, _ = build_linux()
+    return Machine(vmlinuz, _APPEND, smp, extra=("-initrd", str(initramfs), "-cpu", cpu, *extra))
+
+
+@functools.cache
+def _booted(smp: int, cpu: str) -> tuple[Path, Path]:
+    """(migration stream, console output) of this machine at `ready`; booted once. Test workers take turns."""
+    vmlinuz, initramfs, _ = build_linux()
+    version = _run("qemu-system-x86_64", "--version")
+    made_of = f"{version} {_machine(smp, cpu)} {vmlinuz.stat()} {initramfs.stat()}"
+    folder = ROOT / "build" / "linux" / "booted"
+    folder.mkdir(exist_ok=True)
+    place = folder / f"{cpu}-{smp}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            for old in folder.glob(f"{cpu}-{smp}-*[!k]"):
+                shutil.rmtree(old)
+            _boot_and_save(_machine(smp, cpu), place)
+    return place / "state", place / "serial.log"
+
+
+def _boot_and_save(machine: Machine, place: Path) -> None:
+    with private_directory() as directory:
+        saved = directory / "saved"
+        saved.mkdir()
+        with Qemu(machine, directory) as process:
+            process.wait_serial("ready", BOOT_SECONDS)
+            migrate = {"execute": "migrate", "arguments": {"uri": f"exec:cat > {saved / 'state'}"}}
+            ask_qmp(process.qmp_socket, {"execute": "stop"}, migrate)
+            wait_until(
+                lambda: _status(process, "migrate")["status"] == "completed", SAVE_SECONDS, "Linux in a file"
+            )
+            (saved / "serial.log").write_text(process.serial())
+        shutil.move(saved, place)
+
+
+def _status(process: Qemu, what: str) -> dict[str, Any]:
+    (answer,) = ask_qmp(process.qmp_socket, {"execute": f"query-{what}"})
+    return dict(answer)
 
 
 def _unpack_kernel(build: Path) -> tuple[Path, Path]:

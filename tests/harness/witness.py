@@ -6,13 +6,13 @@ RAM is a file that QEMU shares with the test; registers are what QEMU's own moni
 import hashlib
 import json
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.harness.qmp import ask_qmp
 from tests.harness.session import Guest, open_guest, private_directory
 
 __all__ = ["Everything", "Witness", "differences", "same_hardware", "watched_guest"]
@@ -28,23 +28,6 @@ class Everything:
     registers: str
     run_state: str
     device_state: bytes
-
-
-def ask_qmp(path: Path, *commands: dict[str, Any]) -> list[Any]:
-    """Answers to `commands`, on a connection of our own that is closed again for the plugin to use."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        lines = connection.makefile("r")
-        json.loads(lines.readline())
-        answers = []
-        for command in ({"execute": "qmp_capabilities"}, *commands):
-            connection.sendall(json.dumps(command).encode())
-            answer = json.loads(lines.readline())
-            while "event" in answer:
-                answer = json.loads(lines.readline())
-            assert "return" in answer, answer
-            answers.append(answer["return"])
-        return answers[1:]
 
 
 class Witness:

@@ -115,7 +115,7 @@ def test_a_planted_flaw_is_the_only_error(variant: str, smp: int, planted: set[s
 @pytest.mark.parametrize("cpu", ["qemu64", "Skylake-Client"])
 def test_the_distributions_linux_has_nothing_above_a_note(cpu: str) -> None:
     """With an Intel CPU it switches page tables in the stub."""
-    with open_linux(qemu=("-cpu", cpu)) as (guest, _):
+    with open_linux(cpu=cpu) as (guest, _):
         answer = check(guest)
         assert found(answer, "error", "warning") == set()
         unchecked = {rule["id"] for rule in answer["rules"] if rule["status"] == "not checked"}

@@ -171,7 +171,7 @@ def test_what_makes_no_sense_is_one_sentence() -> None:
 @pytest.mark.parametrize("cpu", ["qemu64", "Skylake-Client"])
 def test_on_the_distributions_linux(cpu: str) -> None:
     """With an Intel CPU the entry stub runs on the user's page tables first, where its slots cannot be read."""
-    with open_linux(qemu=("-cpu", cpu)) as (guest, _):
+    with open_linux(cpu=cpu) as (guest, _):
         for _ in range(2):
             entered = reach(guest, "exo-syscall next getppid --any-cpu", "entry")
             assert [int(each, 16) for each in entered["args"]] == [0x11, 0x22, 0x33, 0x44, 0x55, 0x66]
