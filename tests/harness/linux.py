@@ -4,8 +4,8 @@ The kernel comes from the Debian package that `linux-image-cloud-amd64` depends 
 and never installed. Its only program is tests/linux/init.c, which prints what is true (MSRs read inside the guest,
 addresses from /proc/kallsyms) and then keeps calling.
 
-It boots once for each CPU model and number of CPUs. What QEMU saved of it right after the line `ready` (its migration
-stream, below `build/linux/`) is where every guest starts: one of its own for each test, seconds earlier.
+It boots once for each CPU model and number of CPUs. What QEMU saved of it right after the line `ready` (its
+migration stream, below `build/linux/`) is where every guest starts: one of its own for each test, seconds earlier.
 """
 
 import fcntl
@@ -77,7 +77,7 @@ def build_linux() -> tuple[Path, Path, Path]:
 
 @contextmanager
 def open_linux(smp: int = 2, cpu: str = "qemu64") -> Iterator[tuple[Guest, LinuxTruth]]:
-    """A Linux that stands right behind printing `ready`, and a GDB that has the plugin and the program's symbols."""
+    """A Linux that has just printed `ready`, and a GDB that has the plugin and the program's symbols."""
     vmlinuz, _, init = build_linux()
     state, printed = _booted(smp, cpu)
     machine = _machine(smp, cpu, "-incoming", f"exec:cat {state}")
