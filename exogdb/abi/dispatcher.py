@@ -4,24 +4,38 @@ from exogdb.abi.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Dispatche
 from exogdb.abi.follow import Call, Walk
 from exogdb.abi.layout import ARGUMENT_PASSING
 from exogdb.abi.location import InFrame, InRegister, Location, OnStack
-from exogdb.abi.symbolic import MachineState, Sum, UserValue, find_origin, split
+from exogdb.abi.symbolic import MachineState, Sum, Unknown, UserValue, find_origin, split
 
-__all__ = ["derive_dispatcher", "find_dispatcher_call"]
+__all__ = ["derive_dispatcher", "find_dispatcher_call", "find_rivals"]
 
 
 def find_dispatcher_call(survey: Walk) -> Call | None:
-    """The first call that receives the number or a pointer to what was saved; else the first at all."""
+    """The call that is given most of the system call; the first of several alike, the first at all if none is."""
     calls = [call for call in survey.calls.values() if not call.is_leaf]
-    fitting = [call for call in calls if _receives_call(survey.states[call.instruction.address])]
-    return next(iter(fitting or calls or survey.calls.values()), None)
+    fits = {call: _rate(survey.states[call.instruction.address]) for call in calls}
+    return max(calls, key=fits.__getitem__, default=next(iter(survey.calls.values()), None))
 
 
-def _receives_call(state: MachineState) -> bool:
+def find_rivals(survey: Walk, chosen: Call) -> list[Call]:
+    """The other calls that are given no less of the system call than `chosen`."""
+    fit = _rate(survey.states[chosen.instruction.address])
+    others = (call for call in survey.calls.values() if call is not chosen and not call.is_leaf)
+    return [call for call in others if 0 < fit <= _rate(survey.states[call.instruction.address])]
+
+
+def _rate(state: MachineState) -> int:
+    """What a call is given: 3 the number or a pointer to what was saved, as an argument; 2 argument 4 in its place
+    for C; 1 the number still in its own register, as it is at any call that comes early; 0 nothing.
+    """
     top, _ = split(state.registers["rsp"])
-    passed = [state.registers[name] for name in (*ARGUMENT_PASSING, NUMBER_REGISTER)]
+    passed = [state.registers[name] for name in ARGUMENT_PASSING]
     if any(find_origin(value) == UserValue(NUMBER_REGISTER) for value in passed):
-        return True
-    return any(isinstance(value, Sum) and value.base == top for value in passed)
+        return 3
+    if not isinstance(top, Unknown) and any(split(value)[0] == top for value in passed):
+        return 3
+    if find_origin(state.registers[NUMBER_REGISTER]) != UserValue(NUMBER_REGISTER):
+        return 0
+    return 2 if state.registers["rcx"] == UserValue("r10") else 1
 
 
 def derive_dispatcher(call: Call, state: MachineState, layout: FrameLayout) -> Dispatcher:
@@ -37,8 +51,8 @@ def derive_dispatcher(call: Call, state: MachineState, layout: FrameLayout) -> D
         target=call.instruction.text.removeprefix("call").strip(),
         call_address=call.instruction.address,
         return_address=call.instruction.next,
-        rsp_below_top=-depth if top != rsp or depth == 0 else None,
-        realigned=isinstance(rsp, Sum) and not rsp.exact,
+        rsp_below_top=None if isinstance(top, Unknown) else -depth,
+        realigned=isinstance(rsp, Sum) and not rsp.exact and not isinstance(top, Unknown),
         parameters=parameters,
         number=number,
         arguments=tuple(arguments),
@@ -49,7 +63,9 @@ def _derive_parameter(name: str, state: MachineState, layout: FrameLayout) -> Pa
     value = state.registers[name]
     origin = find_origin(value)
     base, offset = split(value)
-    points_inside = base == split(state.registers["rsp"])[0] and 0 <= offset + layout.base_below_top <= layout.size
+    top, _ = split(state.registers["rsp"])
+    is_stack = base == top and not isinstance(top, Unknown)
+    points_inside = is_stack and 0 <= offset + layout.base_below_top <= layout.size
     return Parameter(
         register=name,
         value=str(value),

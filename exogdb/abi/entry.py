@@ -9,8 +9,9 @@ number is in rax and the arguments in rdi, rsi, rdx, r10, r8, r9 when user space
 from collections.abc import Mapping
 
 from exogdb.abi.disassembly import Disassembler, Instruction
-from exogdb.abi.dispatcher import derive_dispatcher, find_dispatcher_call
-from exogdb.abi.entry_path import EntryPath, Exit, KernelStack
+from exogdb.abi.dispatcher import derive_dispatcher, find_dispatcher_call, find_rivals
+from exogdb.abi.doubts import find_doubts
+from exogdb.abi.entry_path import EntryPath, KernelStack
 from exogdb.abi.events import (
     find_comparisons,
     find_cr3_switches,
@@ -47,7 +48,8 @@ def find_entry_path(memory: ReadableMemory, entry: int, call_address: int | None
         raise AnalysisError(f"no code can be read at LSTAR's target {entry:#x}", entry)
     call = survey.calls.get(call_address) if call_address is not None else find_dispatcher_call(survey)
     before, after = _follow_both_ways(entry, call, memory, disassembler)
-    return _assemble(entry, call, before, after)
+    rivals = find_rivals(survey, call) if call is not None and call_address is None else []
+    return _assemble(entry, call, before, after, rivals)
 
 
 def _follow_both_ways(
@@ -61,16 +63,15 @@ def _follow_both_ways(
     if call is None:
         return before, Walk()
     state = before.states[call.instruction.address].copy()
-    state.memory.clear()  # from here on a cell stands for what the dispatcher left in it
+    state.forget_memory()
     apply_call(call.instruction, state)
     return before, follow(call.instruction.next, state, memory, disassembler)
 
 
-def _assemble(entry: int, call: Call | None, before: Walk, after: Walk) -> EntryPath:
+def _assemble(entry: int, call: Call | None, before: Walk, after: Walk, rivals: list[Call]) -> EntryPath:
     at_call = before.states[call.instruction.address] if call is not None else None
     layout = derive_layout(before, after, at_call)
     exits = derive_exits(before, after, layout, at_call)
-    doubts = [*before.doubts.values(), *after.doubts.values(), *_find_doubts(call, before, after, exits)]
     return EntryPath(
         entry=entry,
         swapgs=find_swapgs(before, after),
@@ -84,40 +85,8 @@ def _assemble(entry: int, call: Call | None, before: Walk, after: Walk) -> Entry
         dispatcher=derive_dispatcher(call, at_call, layout) if call is not None and at_call is not None else None,
         exits=exits,
         states=_derive_states(before, after, at_call),
-        doubts=tuple(dict.fromkeys(doubts)),
+        doubts=find_doubts(call, before, after, exits, rivals),
     )
-
-
-def _find_doubts(call: Call | None, before: Walk, after: Walk, exits: tuple[Exit, ...]) -> list[str]:
-    doubts = []
-    if call is None:
-        doubts.append("no call of a dispatcher was found")
-    elif call.target is None:
-        doubts.append(
-            f"the dispatcher is called through `{call.instruction.operands[0]}`, which the code does not tell"
-        )
-    for other in before.calls.values():
-        if call is not None and other is not call and other.instruction != call.instruction and not other.is_leaf:
-            doubts.append(
-                f"`{other.instruction.text}` at {other.instruction.address:#x} is another call on the way in; the"
-                f" dispatcher is taken to be the one called at {call.instruction.address:#x}"
-            )
-    if not exits:
-        doubts.append("no way back to user space was found")
-    for address, state in (*before.states.items(), *after.states.items()):
-        if isinstance(state.registers["rsp"], Unknown) and not _is_rsp_in_transit(address, before, after):
-            doubts.append(f"rsp is not known at {address:#x}")
-    return doubts
-
-
-def _is_rsp_in_transit(address: int, before: Walk, after: Walk) -> bool:
-    """Whether rsp is a scratch register there: no stack use follows until it is loaded again."""
-    instruction = before.instructions.get(address) or after.instructions.get(address)
-    return instruction is None or not _uses_stack(instruction)
-
-
-def _uses_stack(instruction: Instruction) -> bool:
-    return instruction.mnemonic in ("push", "pop", "call", "ret", "pushfq", "popfq", "iretq")
 
 
 def _find_user_rsp_slot(before: Walk, at_call: MachineState | None) -> int | None:
@@ -132,6 +101,8 @@ def _find_kernel_stack(before: Walk, at_call: MachineState | None) -> KernelStac
     if at_call is None:
         return None
     top, _ = split(at_call.registers["rsp"])
+    if isinstance(top, Unknown):
+        return None
     slot = (
         top.cell.offset if isinstance(top, Loaded) and top.cell.space == "gs" and top.cell.base is None else None
     )
@@ -142,7 +113,8 @@ def _find_kernel_stack(before: Walk, at_call: MachineState | None) -> KernelStac
         if following is not None and changes and split(following.registers["rsp"])[0] == top:
             loaded_at = address
             break
-    return KernelStack(top, slot, loaded_at)
+    is_kept = not isinstance(top, Loaded) or at_call.load(top.cell) == top
+    return KernelStack(top, slot, loaded_at, is_kept)
 
 
 def _derive_states(before: Walk, after: Walk, at_call: MachineState | None) -> dict[int, StubState]:
@@ -165,7 +137,9 @@ def _find_saved(at_call: MachineState | None, register: str) -> tuple[Value, ...
     """What every slot holds in which the stub saved the user's `register`, as the code behind the call sees it."""
     cells = at_call.memory.items() if at_call is not None else ()
     return tuple(
-        Loaded(cell) for cell, value in cells if value == UserValue(register) and cell.space in ("gs", "memory")
+        Loaded(cell, is_late=True)
+        for cell, value in cells
+        if value == UserValue(register) and cell.space in ("gs", "memory")
     )
 
 
@@ -201,6 +175,6 @@ def _classify_stack(
     base, offset = split(rsp)
     if rsp in wanted.get("rsp", ()):
         return "user", None
-    if base == top:
-        return "kernel", -offset
-    return ("unknown" if isinstance(base, Unknown) else "other"), None
+    if isinstance(base, Unknown):
+        return "unknown", None
+    return ("kernel", -offset) if base == top else ("other", None)

@@ -84,12 +84,14 @@ class KernelStack:
     """Where the stub gets the kernel stack: `top` is rsp's value before the first push.
 
     `gs_slot` is the per-CPU slot that holds it, None if it comes from elsewhere. `loaded_at` is the instruction
-    that changes rsp, None if the stub never leaves the user's stack.
+    that changes rsp, None if the stub never leaves the user's stack. `is_kept`: the top is still to be found there
+    during the call; not where the stub exchanges it for the user's rsp.
     """
 
     top: Value
     gs_slot: int | None
     loaded_at: int | None
+    is_kept: bool = True
 
 
 @dataclass(frozen=True)

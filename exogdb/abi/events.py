@@ -5,13 +5,14 @@ from collections.abc import Collection, Iterator
 from exogdb.abi.disassembly import Instruction, MemoryOperand, RegisterOperand
 from exogdb.abi.entry_path import Comparison, Cr3Switch, GsAccess, SwapGs
 from exogdb.abi.follow import Walk
-from exogdb.abi.interpret import COMPARISONS, find_cell, read_operand
+from exogdb.abi.interpret import COMPARISONS, apply_instruction, find_cell, read_operand
 from exogdb.abi.symbolic import MachineState, UserValue, Value, split
 
 __all__ = [
     "find_comparisons",
     "find_cr3_switches",
     "find_gs_accesses",
+    "find_gs_changes",
     "find_swapgs",
     "find_user_stack_uses",
 ]
@@ -61,6 +62,18 @@ def find_gs_accesses(before: Walk, after: Walk) -> tuple[GsAccess, ...]:
                 stores = position == 0 and instruction.mnemonic not in {*COMPARISONS, "push", "call", "jmp"}
                 accesses.append(GsAccess(instruction.address, cell.offset, stores, state.gs))
     return tuple(accesses)
+
+
+def find_gs_changes(before: Walk, after: Walk) -> tuple[int, ...]:
+    """Instructions other than `swapgs` behind which the active GS base may be another one."""
+    found = []
+    for instruction, state, _ in _for_each_step(before, after):
+        following = state.copy()
+        if instruction.mnemonic not in ("swapgs", "call"):
+            apply_instruction(instruction, following)
+            if following.gs is not state.gs:
+                found.append(instruction.address)
+    return tuple(found)
 
 
 def find_comparisons(before: Walk, after: Walk) -> tuple[Comparison, ...]:

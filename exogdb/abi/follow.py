@@ -7,9 +7,15 @@ yields one state per instruction.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exogdb.abi.disassembly import Disassembler, Instruction, MemoryOperand
+from exogdb.abi.disassembly import (
+    GENERAL_REGISTERS,
+    Disassembler,
+    Instruction,
+    MemoryOperand,
+    RegisterOperand,
+)
 from exogdb.abi.interpret import apply_call, apply_instruction, find_cell, read_operand
-from exogdb.abi.symbolic import Cell, Constant, MachineState, add, join_states, split
+from exogdb.abi.symbolic import WORD, Cell, Constant, MachineState, add, join_states, split
 from exogdb.errors import AnalysisError, MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
@@ -17,6 +23,8 @@ __all__ = ["RETURNS_TO_USER", "Call", "Walk", "follow"]
 
 RETURNS_TO_USER = {"sysretq": "sysret", "sysret": "sysret", "iretq": "iret", "iretd": "iret", "sysexit": "sysexit"}
 ENDS = frozenset({"hlt", "ud2", "int3", *RETURNS_TO_USER})
+_TOP_OF_STACK = MemoryOperand(None, "rsp", None, 1, 0, WORD)
+_LONGEST_TRAP = 32  # bytes
 MOST_INSTRUCTIONS = 4000  # an entry stub has a few hundred; more means that the walk went astray
 
 
@@ -124,10 +132,15 @@ def _advance_call(
     stop: Callable[[Call], bool],
 ) -> list[tuple[int, MachineState]]:
     target = _find_target(instruction, state, memory)
-    if target is not None and instruction.next <= target <= instruction.next + 16:
-        state.registers["rsp"] = add(state.registers["rsp"], -8)
-        state.memory[_stack_cell(state)] = Constant(instruction.next)  # stuffing the return predictor, not a call
+    if target is not None and _is_trap(instruction.next, target, disassembler):
+        state.registers["rsp"] = add(state.registers["rsp"], -WORD)
+        cell = _stack_cell(state)
+        state.store(cell, Constant(instruction.next), WORD, instruction.address)
         return [(target, state)]
+    thunk = _find_thunk_register(target, disassembler) if target is not None else None
+    if thunk is not None:
+        value = state.registers[thunk]
+        target = value.value if isinstance(value, Constant) else None
     changed = None if target is None else _find_leaf_changes(target, disassembler)
     call = Call(instruction, target, changed is not None)
     walk.calls[instruction.address] = call
@@ -141,6 +154,53 @@ def _advance_call(
         for name in changed & after.registers.keys():
             state.registers[name] = after.registers[name]
     return [(instruction.next, state)]
+
+
+def _is_trap(start: int, end: int, disassembler: Disassembler) -> bool:
+    """Whether only speculation can run what lies from `start` to `end`: to call over it is no call.
+
+    That is how retpolines are built (Intel, "Retpoline: A Branch Target Injection Mitigation").
+    """
+    if not start <= end <= start + _LONGEST_TRAP:
+        return False
+    address = start
+    while address < end:
+        try:
+            instruction = disassembler.at(address)
+        except (MemoryFault, AnalysisError):
+            return False
+        stays = instruction.mnemonic == "jmp" and instruction.target in range(start, end)
+        if not stays and instruction.mnemonic not in ("pause", "lfence", "nop", "int3"):
+            return False
+        address = instruction.next
+    return True
+
+
+def _find_thunk_register(start: int, disassembler: Disassembler) -> str | None:
+    """The register whose value the function at `start` jumps to, if it does nothing else: compilers call through
+    such thunks, which are retpolines or `jmp REGISTER`.
+    """
+    address = start
+    try:
+        while (instruction := disassembler.at(address)).mnemonic in ("endbr64", "lfence", "nop"):
+            address = instruction.next
+        if instruction.mnemonic == "jmp":
+            return _register_or_none(instruction, 0)
+        over = instruction.target if instruction.mnemonic == "call" else None
+        if over is None or not _is_trap(instruction.next, over, disassembler):
+            return None
+        replaced = disassembler.at(over)
+        leaves = disassembler.at(replaced.next).mnemonic == "ret" and replaced.mnemonic == "mov"
+        return _register_or_none(replaced, 1) if leaves and replaced.operands[0] == _TOP_OF_STACK else None
+    except (MemoryFault, AnalysisError):
+        return None
+
+
+def _register_or_none(instruction: Instruction, position: int) -> str | None:
+    match instruction.operands[position]:
+        case RegisterOperand(name, 8) if name in GENERAL_REGISTERS:
+            return name
+    return None
 
 
 def _find_target(instruction: Instruction, state: MachineState, memory: ReadableMemory) -> int | None:

@@ -2,7 +2,8 @@
 
 Exact for what entry stubs are made of: moves, pushes, pops, address arithmetic, `swapgs`, masks and extensions.
 Everything else is safe rather than exact: each register that it writes, by capstone's account, becomes `Unknown`.
-Stores through an address that is not known are taken not to hit the kernel stack.
+Stores through an address that is not known are taken not to hit the kernel stack, and addresses that start from
+different values not to be the same.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,13 @@ from exogdb.abi.disassembly import (
 )
 from exogdb.abi.symbolic import (
     MASK_64,
+    WORD,
     Cell,
     Constant,
     Derived,
     Flag,
     Gs,
+    GsBase,
     Loaded,
     MachineState,
     Returned,
@@ -46,7 +49,7 @@ __all__ = [
 
 CALLER_SAVED = ("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")
 COMPARISONS = frozenset({"cmp", "test", "bt"})
-NO_EFFECT = frozenset({"nop", "endbr64", "wrmsr", "lfence", "verw"})
+NO_EFFECT = frozenset({"nop", "endbr64", "lfence", "verw"})
 FLAG_CHANGES = {
     "cli": ("IF", Flag.CLEAR),
     "sti": ("IF", Flag.SET),
@@ -56,6 +59,9 @@ FLAG_CHANGES = {
     "stac": ("AC", Flag.SET),
 }
 FLAG_BITS = {"IF": 9, "DF": 10, "NT": 14, "AC": 18}
+GS_BASE_MSR = 0xC0000101
+_LONGEST_STORE = 1 << 16  # bytes; a `rep` of a count that is not known
+_STATE_AREA = 512  # bytes; FXSAVE's area, and the part of XSAVE's that is always there
 SHIFTS_AND_MASKS = frozenset({"and", "or", "shl", "shr", "sar", "sal", "xor", "add", "sub", "bts", "btr"})
 
 RESULT_SETS_FLAGS = SHIFTS_AND_MASKS - {"bts", "btr"} | {"inc", "dec"}  # those two set CF alone, from one bit
@@ -85,9 +91,13 @@ def find_cell(operand: MemoryOperand, instruction: Instruction, state: MachineSt
         if isinstance(base, Constant):
             offset, base = offset + base.value, None
     if operand.segment == "gs":
-        space = {Gs.KERNEL: "gs", Gs.USER: "user gs", Gs.UNKNOWN: "unknown gs"}[state.gs]
-        return Cell(space, base, signed(offset))
+        return Cell(_GS_SPACES[state.gs], base, signed(offset))
+    if isinstance(base, GsBase):
+        return Cell(_GS_SPACES[base.owner], None, signed(offset))
     return Cell("memory", base, signed(offset) if base is not None else offset & MASK_64)
+
+
+_GS_SPACES = {Gs.KERNEL: "gs", Gs.USER: "user gs", Gs.UNKNOWN: "unknown gs"}
 
 
 def read_operand(operand: Operand, instruction: Instruction, state: MachineState) -> Value:
@@ -120,16 +130,18 @@ def _write(operand: Operand, value: Value, instruction: Instruction, state: Mach
         if operand.name in state.registers:
             whole = operand.size >= 4  # 32-bit writes clear the upper half
             state.registers[operand.name] = value if whole else Unknown(instruction.address, operand.name)
+        elif operand.name == "gs":
+            state.gs = Gs.UNKNOWN  # the base comes from the descriptor
     elif isinstance(operand, MemoryOperand):
         cell = find_cell(operand, instruction, state)
         if cell is not None:
-            state.memory[cell] = value if operand.size == 8 else Unknown(instruction.address, str(cell))
+            state.store(cell, value, operand.size, instruction.address)
 
 
-def _push(value: Value, state: MachineState) -> None:
-    state.registers["rsp"] = add(state.registers["rsp"], -8)
+def _push(value: Value, instruction: Instruction, state: MachineState) -> None:
+    state.registers["rsp"] = add(state.registers["rsp"], -WORD)
     base, offset = split(state.registers["rsp"])
-    state.memory[Cell("memory", base, offset)] = value
+    state.store(Cell("memory", base, offset), value, WORD, instruction.address)
 
 
 def _pop(state: MachineState) -> Value:
@@ -152,8 +164,15 @@ def _apply_sign_extension(instruction: Instruction, state: MachineState) -> None
     _write(target, Derived(f"signed{8 * size}", (inner,)), instruction, state)
 
 
+def _apply_wide_sign_extension(_instruction: Instruction, state: MachineState) -> None:
+    """CDQE: eax to rax."""
+    value = _narrow(state.registers["rax"], 4)
+    inner = value.operands[0] if isinstance(value, Derived) else value
+    state.registers["rax"] = Derived("signed32", (inner,))
+
+
 def _apply_push(instruction: Instruction, state: MachineState) -> None:
-    _push(read_operand(instruction.operands[0], instruction, state), state)
+    _push(read_operand(instruction.operands[0], instruction, state), instruction, state)
 
 
 def _apply_pop(instruction: Instruction, state: MachineState) -> None:
@@ -162,7 +181,7 @@ def _apply_pop(instruction: Instruction, state: MachineState) -> None:
 
 
 def _apply_push_flags(instruction: Instruction, state: MachineState) -> None:
-    _push(Unknown(instruction.address, "rflags"), state)
+    _push(Unknown(instruction.address, "rflags"), instruction, state)
 
 
 def _apply_pop_flags(instruction: Instruction, state: MachineState) -> None:
@@ -248,8 +267,74 @@ def _apply_swapgs(instruction: Instruction, state: MachineState) -> None:
     state.gs = state.gs.swapped()
 
 
+def _apply_read_gs_base(instruction: Instruction, state: MachineState) -> None:
+    whole = isinstance(instruction.operands[0], RegisterOperand) and instruction.operands[0].size == WORD
+    known = whole and state.gs is not Gs.UNKNOWN
+    _write(
+        instruction.operands[0],
+        GsBase(state.gs) if known else Unknown(instruction.address),
+        instruction,
+        state,
+    )
+
+
+def _apply_write_gs_base(_instruction: Instruction, state: MachineState) -> None:
+    state.gs = Gs.UNKNOWN
+
+
+def _apply_write_msr(_instruction: Instruction, state: MachineState) -> None:
+    """WRMSR. Of IA32_KERNEL_GS_BASE it changes the user's base, not whose base is active."""
+    number = state.registers["rcx"]
+    if not isinstance(number, Constant) or number.value == GS_BASE_MSR:
+        state.gs = Gs.UNKNOWN
+
+
+def _apply_string_store(instruction: Instruction, state: MachineState) -> None:
+    """STOS and MOVS, upwards (the ABI promises DF = 0): what they write is not followed."""
+    if "rdi" not in instruction.writes:  # MOVSD of SSE has the same name
+        _apply_other(instruction, state)
+        return
+    repeated = instruction.text.startswith("rep")
+    count = state.registers["rcx"] if repeated else Constant(1)
+    width = max(getattr(operand, "size", 0) for operand in instruction.operands)
+    size = width * count.value if isinstance(count, Constant) else _LONGEST_STORE
+    _forget(MemoryOperand(None, "rdi", None, 1, 0, WORD), size, instruction, state)
+    _forget_written(instruction, state)
+
+
+def _apply_compare_exchange(instruction: Instruction, state: MachineState) -> None:
+    _apply_other(instruction, state)
+    state.registers["rax"] = Unknown(instruction.address, "rax")
+
+
+def _apply_other(instruction: Instruction, state: MachineState) -> None:
+    """What the instruction may have written is not known any more."""
+    _forget_written(instruction, state)
+    target = instruction.operands[0] if instruction.operands else None
+    if isinstance(target, MemoryOperand) and not instruction.is_conditional:
+        is_area = instruction.mnemonic.startswith(("fxsave", "xsave", "fnsave"))
+        _forget(target, _STATE_AREA if is_area else max(target.size, 1), instruction, state)
+
+
+def _forget_written(instruction: Instruction, state: MachineState) -> None:
+    for name in instruction.writes & state.registers.keys():
+        state.registers[name] = Unknown(instruction.address, name)
+
+
+def _forget(target: MemoryOperand, size: int, instruction: Instruction, state: MachineState) -> None:
+    cell = find_cell(target, instruction, state)
+    if cell is not None:
+        state.store(cell, Unknown(instruction.address, str(cell)), size, instruction.address)
+
+
 def _apply_return_address_pop(instruction: Instruction, state: MachineState) -> None:
     _pop(state)
+    if instruction.operands:  # `ret 16`: the callee removes its arguments
+        state.registers["rsp"] = add(state.registers["rsp"], _immediate(instruction.operands[0]))
+
+
+def _immediate(operand: Operand) -> int:
+    return operand.value if isinstance(operand, ImmediateOperand) else 0
 
 
 def _apply_nothing(instruction: Instruction, state: MachineState) -> None:
@@ -272,25 +357,21 @@ EFFECTS: dict[str, Callable[[Instruction, MachineState], None]] = {
     "xchg": _apply_exchange,
     "lea": _apply_lea,
     "leave": _apply_leave,
+    "cdqe": _apply_wide_sign_extension,
     "swapgs": _apply_swapgs,
+    "cmpxchg": _apply_compare_exchange,
+    "rdgsbase": _apply_read_gs_base,
+    "wrgsbase": _apply_write_gs_base,
+    "wrmsr": _apply_write_msr,
+    **{f"{name}{width}": _apply_string_store for name in ("stos", "movs") for width in "bwdq"},
     "ret": _apply_return_address_pop,
 }
 
 
 def apply_instruction(instruction: Instruction, state: MachineState) -> None:
     """Change `state` in place to what it is behind `instruction`, which must not be a call."""
-    effect = EFFECTS.get(instruction.mnemonic)
-    if effect is not None:
-        effect(instruction, state)
-        _note_result(instruction, state)
-        return
+    EFFECTS.get(instruction.mnemonic, _apply_other)(instruction, state)
     _note_result(instruction, state)
-    for name in instruction.writes & state.registers.keys():
-        state.registers[name] = Unknown(instruction.address, name)
-    if instruction.operands and isinstance(instruction.operands[0], MemoryOperand):
-        cell = find_cell(instruction.operands[0], instruction, state)
-        if cell in state.memory and not instruction.is_conditional:
-            state.memory[cell] = Unknown(instruction.address, str(cell))
 
 
 def _note_result(instruction: Instruction, state: MachineState) -> None:

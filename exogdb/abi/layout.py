@@ -4,8 +4,8 @@ from exogdb.abi.disassembly import MemoryOperand
 from exogdb.abi.entry_path import FrameLayout, FrameSlot
 from exogdb.abi.exits import find_return_values
 from exogdb.abi.follow import Walk
-from exogdb.abi.interpret import find_cell
-from exogdb.abi.symbolic import Cell, Loaded, MachineState, UserValue, Value, find_origin, split
+from exogdb.abi.interpret import apply_instruction
+from exogdb.abi.symbolic import Loaded, MachineState, Unknown, UserValue, Value, find_origin, split
 
 __all__ = ["ARGUMENT_PASSING", "derive_layout"]
 
@@ -20,6 +20,8 @@ def derive_layout(before: Walk, after: Walk, at_call: MachineState | None) -> Fr
     if at_call is None:
         return FrameLayout((), 0, 0)
     top, depth = split(at_call.registers["rsp"])
+    if isinstance(top, Unknown):
+        return FrameLayout((), 0, 0)
     stored = {
         cell.offset: value
         for cell, value in at_call.memory.items()
@@ -27,7 +29,7 @@ def derive_layout(before: Walk, after: Walk, at_call: MachineState | None) -> Fr
     }
     restored = _find_restored(after, top)
     base = _find_base(at_call, top, stored, restored)
-    makers = _find_makers(before, top)
+    makers = _find_makers(before, top, stored)
     slots = [_make_slot(offset, stored[offset], base, restored, makers) for offset in sorted(stored)]
     inside = tuple(slot for slot in slots if slot.offset >= 0)
     size = inside[-1].offset + 8 if inside else 0
@@ -74,18 +76,23 @@ def _find_base(
     return min(candidates, default=0)
 
 
-def _find_makers(before: Walk, top: Value) -> dict[int, tuple[int, str]]:
-    """Slot offset from the stack's top -> the instruction that fills it, and `push` or `mov`."""
+def _find_makers(before: Walk, top: Value, stored: dict[int, Value]) -> dict[int, tuple[int, str]]:
+    """Slot offset from the stack's top -> the instruction that fills it with what it has, and `push` or `mov`."""
     makers: dict[int, tuple[int, str]] = {}
     for address, instruction in before.instructions.items():
-        state = before.states[address]
-        if instruction.mnemonic in ("push", "pushfq"):
-            base, offset = split(state.registers["rsp"])
-            cell: Cell | None = Cell("memory", base, offset - 8)
-        elif instruction.mnemonic == "mov" and isinstance(instruction.operands[0], MemoryOperand):
-            cell = find_cell(instruction.operands[0], instruction, state)
-        else:
+        if instruction.mnemonic not in ("push", "pushfq", "mov"):
             continue
-        if cell is not None and cell.space == "memory" and cell.base == top:
-            makers[cell.offset] = (address, "push" if instruction.mnemonic.startswith("push") else "mov")
+        is_push = instruction.mnemonic.startswith("push")
+        if not is_push and not isinstance(instruction.operands[0], MemoryOperand):
+            continue
+        state = before.states[address].copy()
+        apply_instruction(instruction, state)
+        written = {
+            cell.offset
+            for cell, value in state.memory.items()
+            if (cell.space, cell.base) == ("memory", top)
+            and value == stored.get(cell.offset)
+            and before.states[address].memory.get(cell) != value
+        }
+        makers |= dict.fromkeys(written, (address, "push" if is_push else "mov"))
     return makers

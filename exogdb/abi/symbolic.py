@@ -17,11 +17,13 @@ from typing import TypeAlias
 
 __all__ = [
     "MASK_64",
+    "WORD",
     "Cell",
     "Constant",
     "Derived",
     "Flag",
     "Gs",
+    "GsBase",
     "Loaded",
     "MachineState",
     "Returned",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 MASK_64 = (1 << 64) - 1
+WORD = 8  # bytes
 
 
 class Gs(Enum):
@@ -119,10 +122,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class GsBase:
+    """The GS base itself, as RDGSBASE gives it: the kernel's or the user's."""
+
+    owner: Gs
+
+    def __str__(self) -> str:
+        return f"{self.owner.value}'s GS base"
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """What `cell` held before the path began, or, behind the dispatcher's call, when the dispatcher returned."""
+    """What `cell` held before the path began.
+
+    `is_late`: what it held when the dispatcher returned, for a cell that the path had written before.
+    """
 
     cell: Cell
+    is_late: bool = False
 
     def __str__(self) -> str:
         return str(self.cell)
@@ -165,16 +182,16 @@ class Derived:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Not followed: set by the instruction at `address`, or different on the paths that meet there."""
+    """Not followed: set by the instruction at `address` (0: any), or different on the paths that meet there."""
 
     address: int
     what: str = ""
 
     def __str__(self) -> str:
-        return f"unknown since {self.address:#x}"
+        return f"unknown since {self.address:#x}" if self.address else "unknown"
 
 
-Value: TypeAlias = UserValue | Constant | Loaded | Returned | Sum | Derived | Unknown
+Value: TypeAlias = UserValue | Constant | Loaded | GsBase | Returned | Sum | Derived | Unknown
 
 
 def add(value: Value, offset: int) -> Value:
@@ -210,7 +227,8 @@ def find_origin(value: Value) -> Value:
 class MachineState:
     """Registers (16 general ones and `cr3`), memory written so far, which GS base is active, and single flags.
 
-    Flags are by name (`IF`, `DF`, `AC`, `NT`); one that is not there is as SYSCALL left it.
+    Flags are by name (`IF`, `DF`, `AC`, `NT`); one that is not there is as SYSCALL left it. `left` are the
+    cells that were written before the dispatcher ran, which may have changed them.
     """
 
     registers: dict[str, Value]
@@ -218,14 +236,49 @@ class MachineState:
     gs: Gs = Gs.USER
     compared: tuple[Value, Value] | None = None
     flags: dict[str, Flag] = field(default_factory=dict)
+    left: frozenset[Cell] = frozenset()
 
     def copy(self) -> "MachineState":
         """An independent copy: changing it leaves this state alone."""
-        return MachineState(dict(self.registers), dict(self.memory), self.gs, self.compared, dict(self.flags))
+        memory, flags = dict(self.memory), dict(self.flags)
+        return MachineState(dict(self.registers), memory, self.gs, self.compared, flags, self.left)
 
     def load(self, cell: Cell) -> Value:
-        """What `cell` holds: what was stored there, else a `Loaded` for it."""
-        return self.memory.get(cell, Loaded(cell))
+        """What `cell` holds: what was stored there, else a `Loaded` for it.
+
+        >>> state = MachineState({}, {Cell("gs", None, 8): UserValue("rsp")})
+        >>> [str(state.load(Cell("gs", None, offset))) for offset in (8, 12, 16)]
+        ['user rsp', 'unknown', 'gs:[0x10]']
+        """
+        if cell in self.memory:
+            return self.memory[cell]
+        if any(_is_overlap(cell, WORD, other) for other in self.memory):
+            return Unknown(0, str(cell))
+        return Loaded(cell, cell in self.left)
+
+    def store(self, cell: Cell, value: Value, size: int, address: int) -> None:
+        """`size` bytes at `cell` are written by the instruction at `address`; only whole words keep `value`.
+
+        >>> state = MachineState({}, {Cell("gs", None, 8): UserValue("rsp")})
+        >>> state.store(Cell("gs", None, 12), Constant(0), 4, 0x1000)
+        >>> str(state.load(Cell("gs", None, 8)))
+        'unknown since 0x1000'
+        """
+        for other in self.memory:
+            if other != cell and _is_overlap(cell, size, other):
+                self.memory[other] = Unknown(address, str(other))
+        self.memory[cell] = value if size == WORD else Unknown(address, str(cell))
+
+    def forget_memory(self) -> None:
+        """The dispatcher ran: from here on a cell stands for what it left there."""
+        self.left = frozenset(self.memory)
+        self.memory.clear()
+
+
+def _is_overlap(cell: Cell, size: int, other: Cell) -> bool:
+    """Whether `size` bytes at `cell` touch the eight at `other`."""
+    same = (cell.space, cell.base) == (other.space, other.base)
+    return same and cell.offset - WORD < other.offset < cell.offset + size
 
 
 def join_states(first: MachineState, second: MachineState, address: int) -> MachineState:
@@ -241,4 +294,4 @@ def join_states(first: MachineState, second: MachineState, address: int) -> Mach
     names = {*first.flags, *second.flags}
     flags = {name: first.flags.get(name, Flag.LEFT).join(second.flags.get(name, Flag.LEFT)) for name in names}
     compared = first.compared if first.compared == second.compared else None
-    return MachineState(registers, memory, gs, compared, flags)
+    return MachineState(registers, memory, gs, compared, flags, first.left | second.left)

@@ -8,6 +8,7 @@ from exogdb.abi.entry_path import ARGUMENT_REGISTERS, Dispatcher, EntryPath, Exi
 from exogdb.abi.location import InRegister, describe_location
 from exogdb.abi.stub_state import StubState, describe_held
 from exogdb.view.style import Style
+from exogdb.view.table import Cell, render_sentence, render_table
 from exogdb.view.value import hex64
 
 __all__ = ["AbiReport", "abi_to_json", "annotate_path", "render_abi"]
@@ -51,7 +52,7 @@ def annotate_path(path: EntryPath) -> dict[int, str]:
         notes.setdefault(path.dispatcher.call_address, []).append("dispatcher")
     for way in path.exits:
         notes.setdefault(way.address, []).append(f"to user space, {way.gs.value}'s GS base active")
-    return {address: "; ".join(found) for address, found in notes.items() if found}
+    return {address: "; ".join(dict.fromkeys(found)) for address, found in notes.items() if found}
 
 
 def _offset(offset: int) -> str:
@@ -77,28 +78,48 @@ def render_abi(report: AbiReport, style: Style) -> str:
     source = f"profile {path.profile} over the stub's code" if path.profile else "the stub's code"
     blocks = [
         [f"{heading} from {path.entry:#x} {report.name_of(path.entry)}, by {source}"],
-        list(_render_listing(path, style)),
+        [_render_listing(path, style)],
         list(_render_slots(path)),
         list(_render_frame(path, style)),
         list(_render_dispatcher(report, style)),
         [line for way in path.exits for line in _render_exit(way, style)],
-        [style.paint("warning", f"not sure: {doubt}") for doubt in path.doubts],
+        [render_sentence(f"not sure: {doubt}", style, "warning") for doubt in path.doubts],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _render_listing(path: EntryPath, style: Style) -> Iterator[str]:
+def _render_listing(path: EntryPath, style: Style) -> str:
     notes = annotate_path(path)
+    rows: list[tuple[Cell, ...]] = []
     following = path.entry
     for state in sorted(path.states.values(), key=lambda each: (each.after_dispatch, each.address)):
         if state.address != following:
-            yield "  ..."
+            rows.append((Cell("..."), *[Cell("")] * 4))
         following = state.address + len(state.code)
-        note = f"  ; {notes[state.address]}" if state.address in notes else ""
-        gs = {"kernel": "K", "user": "U"}.get(state.gs.value, "?")
-        depth = f"{-state.depth:+5}" if state.depth is not None else f"{state.stack:>5.5}"
-        address = style.paint("address", f"{state.address:#x}")
-        yield f"  {address}  {gs} {depth}  {state.text:<40}{style.paint('name', note)}".rstrip()
+        rows.append(_listing_row(state, notes.get(state.address, "")))
+    return render_table(("address", "gs", "rsp", "instruction", "effect"), rows, style, {4: 18, 3: 18})
+
+
+def _listing_row(state: StubState, note: str) -> tuple[Cell, ...]:
+    gs = {"kernel": "K", "user": "U"}.get(state.gs.value, "?")
+    depth = f"{-state.depth:+}" if state.depth is not None else state.stack
+    text = _shorten(state.text)
+    return Cell(f"{state.address:#x}", "address"), Cell(gs), Cell(depth), Cell(text), Cell(note, "name")
+
+
+def _shorten(text: str) -> str:
+    """Without sizes that another operand says already.
+
+    >>> [_shorten(f"{text} qword ptr [rdi]") for text in ("mov rsp,", "push", "inc")]
+    ['mov rsp, [rdi]', 'push [rdi]', 'inc qword ptr [rdi]']
+    >>> _shorten("mov qword ptr [rsp], 0")
+    'mov qword ptr [rsp], 0'
+    """
+    mnemonic, _, operands = text.partition(" ")
+    others = [each for each in operands.split(", ") if "ptr" not in each]
+    is_said = not others or not all(each.startswith(tuple("-0123456789")) for each in others)
+    wide = mnemonic in ("push", "pop", "call", "jmp") or others
+    return text.replace("qword ptr ", "") if is_said and wide else text
 
 
 def _render_slots(path: EntryPath) -> Iterator[str]:
@@ -135,15 +156,16 @@ def _render_dispatcher(report: AbiReport, style: Style) -> Iterator[str]:
         return
     name = report.name_of(dispatcher.address) if dispatcher.address is not None else ""
     heading = style.paint("heading", "dispatcher")
-    yield f"{heading} {dispatcher.target} {name}, called at {dispatcher.call_address:#x}"
-    yield f"  {_describe_alignment(dispatcher)}"
+    target = f"{dispatcher.target} {name}".strip()
+    yield render_sentence(f"{heading} {target}, called at {dispatcher.call_address:#x}", style)
+    yield render_sentence(f"  {_describe_alignment(dispatcher)}", style)
     yield f"  number  user rax  {_place(dispatcher, None)}"
     for position, register in enumerate(ARGUMENT_REGISTERS):
         yield f"  arg{position + 1}    user {register:<3}  {_place(dispatcher, position)}"
     if report.signature:
-        yield f"  signature {report.signature}"
+        yield render_sentence(f"  signature {report.signature}", style)
     for problem in report.disagreements:
-        yield style.paint("bad", f"  disagrees: {problem}")
+        yield render_sentence(f"  disagrees: {problem}", style, "bad")
 
 
 def _place(dispatcher: Dispatcher, position: int | None) -> str:
@@ -154,10 +176,10 @@ def _place(dispatcher: Dispatcher, position: int | None) -> str:
 def _describe_alignment(dispatcher: Dispatcher) -> str:
     if dispatcher.is_aligned is None:
         return "stack alignment at the call is not known"
-    how = (
-        "by the stub itself" if dispatcher.realigned else f"{dispatcher.rsp_below_top} bytes below the stack's top"
-    )
-    return f"stack {'aligned' if dispatcher.is_aligned else 'NOT aligned'} to 16 at the call, {how}"
+    if dispatcher.realigned:
+        return "stack aligned to 16 at the call, by the stub itself"
+    how = "a multiple of 16" if dispatcher.is_aligned else "NOT a multiple of 16"
+    return f"rsp is {dispatcher.rsp_below_top} bytes below the stack's top at the call: {how} if the top is one"
 
 
 def _render_exit(way: Exit, style: Style) -> Iterator[str]:
