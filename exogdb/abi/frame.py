@@ -16,7 +16,7 @@ from enum import Enum
 from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.frame_base import find_frame_base
 from exogdb.abi.location import InRegister
-from exogdb.abi.stub_state import Lost, StubState, describe_held, find_address, read_held
+from exogdb.abi.stub_state import BehindGsSlot, InGsSlot, Lost, StubState, describe_held, find_address, read_held
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.memory import ReadableMemory
@@ -75,7 +75,18 @@ def user_register_names(path: EntryPath) -> tuple[str, ...]:
     kept = {slot.holds for slot in path.frame.slots} | {
         name for slot in path.frame.slots for name in slot.restored_to if name in ("cs", "ss")
     }
-    return tuple(name for name in _ORDER if name in kept or name == "rsp")
+    elsewhere = {name for name in _ORDER if name not in ("rcx", "r11") and _find_per_cpu(path, name) is not None}
+    return tuple(name for name in _ORDER if name in kept | elsewhere or name == "rsp")
+
+
+def _find_per_cpu(path: EntryPath, name: str) -> InGsSlot | BehindGsSlot | None:
+    """Where in the per-CPU block, or behind a pointer in it, the user's register is during the call."""
+    dispatcher = path.dispatcher
+    state = path.state_at(dispatcher.return_address) if dispatcher is not None else None
+    held = state.registers.get(name) if state is not None else None
+    if isinstance(held, InGsSlot | BehindGsSlot):
+        return held
+    return InGsSlot(path.user_rsp_slot) if name == "rsp" and path.user_rsp_slot is not None else None
 
 
 def decode_saved_frame(
@@ -83,8 +94,8 @@ def decode_saved_frame(
 ) -> SavedFrame:
     """The frame below `top`, the kernel stack's top, as it is while the dispatcher runs.
 
-    User rsp may not be in the frame but in the per-CPU block: then it is taken from there with the kernel's
-    `gs_base`, unless `user_rsp` is given (a blocked process has it elsewhere).
+    What is not in the frame but in the per-CPU block (often user rsp) is taken from there with the kernel's
+    `gs_base`. For a process that no CPU runs there is none; then `user_rsp` is what the kernel keeps of it.
     """
     base = find_frame_base(path, top)
     registers = []
@@ -92,20 +103,28 @@ def decode_saved_frame(
         slot = path.frame.find_slot(name) or path.frame.find_restored(name)
         if slot is not None:
             registers.append(_read_slot(name, base + slot.offset, f"frame+{slot.offset:#x}", memory))
-        elif name == "rsp":
-            registers.append(_read_user_rsp(path, user_rsp, gs_base, memory))
+        elif name == "rsp" and user_rsp is not None:
+            registers.append(SavedRegister(name, user_rsp, None, "process"))
+        else:
+            registers.append(_read_per_cpu(name, _find_per_cpu(path, name), gs_base, memory))
     return SavedFrame(base, tuple(registers))
 
 
-def _read_user_rsp(
-    path: EntryPath, user_rsp: Value | None, gs_base: int | None, memory: ReadableMemory
+def _read_per_cpu(
+    name: str, held: InGsSlot | BehindGsSlot | None, gs_base: int | None, memory: ReadableMemory
 ) -> SavedRegister:
-    slot = path.user_rsp_slot
-    if user_rsp is not None:
-        return SavedRegister("rsp", user_rsp, None, "process")
-    if slot is None or gs_base is None:
-        return SavedRegister("rsp", Unavailable("the stub does not save it"), None, "-")
-    return _read_slot("rsp", gs_base + slot, f"gs:[{slot:#x}]", memory)
+    if held is None:
+        return SavedRegister(name, Unavailable("the stub does not save it"), None, "-")
+    where = describe_held(held)
+    if gs_base is None:
+        why = f"{where} belongs to what the CPU runs now; the kernel keeps it elsewhere meanwhile"
+        return SavedRegister(name, Unavailable(why), None, "-")
+    try:
+        address = find_address(held, {}, gs_base, memory)
+    except UnavailableError as error:
+        return SavedRegister(name, Unavailable(error.reason), None, where)
+    assert address is not None
+    return _read_slot(name, address, where, memory)
 
 
 def _read_slot(name: str, address: int, where: str, memory: ReadableMemory) -> SavedRegister:

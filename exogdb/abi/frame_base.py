@@ -18,6 +18,7 @@ from exogdb.x86.memory import ReadableMemory
 
 __all__ = [
     "evaluate",
+    "find_call_top",
     "find_frame_base",
     "find_return_slot",
     "find_top_above",
@@ -50,11 +51,24 @@ def evaluate(value: Value, gs_base: int, memory: ReadableMemory) -> int:
 def read_stack_top(path: EntryPath, gs_base: int, memory: ReadableMemory) -> int:
     """The top of the kernel stack that a system call on this CPU starts with.
 
+    During a call it may be elsewhere (`KernelStack.is_kept`): `find_call_top` finds it then, too.
+
     :raise UnavailableError: the analysis does not know where the stub gets it.
     """
     if path.stack is None:
         raise UnavailableError("the entry stub's kernel stack is not known")
     return evaluate(path.stack.top, gs_base, memory)
+
+
+def find_call_top(path: EntryPath, rsp: int, gs_base: int, memory: ReadableMemory) -> int | None:
+    """The top of the kernel stack that a call works on which has brought the CPU to `rsp`, outside the stub.
+
+    Where the stub gave away what the slot held, by the return address above `rsp`; None if there is none.
+    :raise UnavailableError: as for `read_stack_top`.
+    """
+    if path.stack is not None and not path.stack.is_kept:
+        return find_top_above(path, rsp, memory)
+    return read_stack_top(path, gs_base, memory)
 
 
 def find_frame_base(path: EntryPath, top: int) -> int:
@@ -99,6 +113,7 @@ def find_top_above(path: EntryPath, address: int, memory: ReadableMemory, limit:
     """The top of the kernel stack that `address` lies in, if a system call is in progress on it.
 
     Searches upwards for the return address into the stub, at most `limit` bytes and to the end of what is mapped.
+    A stub that aligns rsp itself is taken to start with a top that is a multiple of 16.
     """
     if path.dispatcher is None or path.dispatcher.rsp_below_top is None:
         return None
@@ -107,7 +122,8 @@ def find_top_above(path: EntryPath, address: int, memory: ReadableMemory, limit:
     for at in range(start, start + limit, _WORD):
         try:
             if memory.read(at, _WORD) == wanted:
-                return at + _WORD + path.dispatcher.rsp_below_top
+                top = at + _WORD + path.dispatcher.rsp_below_top
+                return top + 15 & -16 if path.dispatcher.realigned else top
         except MemoryFault:
             return None
     return None

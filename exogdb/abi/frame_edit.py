@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from exogdb.abi.entry_path import ARGUMENT_REGISTERS, EntryPath
 from exogdb.abi.frame import Moment
 from exogdb.abi.stub_state import InGsSlot, StubState
+from exogdb.abi.symbolic import MASK_64
 from exogdb.errors import UsageError
-from exogdb.x86.address import is_canonical
+from exogdb.x86.address import is_canonical, is_upper_half
+from exogdb.x86.rflags import decode_rflags, rflags_after_sysret
 
-__all__ = ["EDITABLE", "Edit", "find_user_register", "plan_edit"]
+__all__ = ["EDITABLE", "Edit", "find_user_register", "plan_edit", "warn_of_edit"]
 
+_RETURNED_FLAGS = rflags_after_sysret(MASK_64)
 EDITABLE = ("rip", "rsp", "rflags", *(f"arg{number}" for number in range(1, 7)), "ret")
 
 
@@ -56,7 +59,7 @@ def plan_edit(
 
     `base` is where the frame is or will be, None if not known; `state` is the stub's at rip, None outside it.
 
-    :raise UsageError: it would have no effect, or SYSRET would fault on it.
+    :raise UsageError: it would have no effect, or not the one that was asked for, or SYSRET would fault on it.
     """
     register = find_user_register(name)
     if moment in (Moment.USER, Moment.NO_CALL):
@@ -66,6 +69,8 @@ def plan_edit(
             f"rip was not set: {value:#x} is not canonical, and SYSRET with such an address faults in the kernel,"
             " on the user's stack (CVE-2012-0217)"
         )
+    if register == "rflags":
+        _require_flags(value)
     if name == "ret":
         _require_result(path, state)
     if name.startswith("arg") and state is not None and state.after_dispatch:
@@ -75,6 +80,32 @@ def plan_edit(
     if not addresses and not registers:
         raise UsageError(f"{name} was not set: the stub keeps it nowhere, only the compiled code has it now")
     return Edit(name, value, addresses, registers)
+
+
+def _require_flags(value: int) -> None:
+    never = value & ~_RETURNED_FLAGS
+    if never:
+        raise UsageError(
+            f"rflags was not set: the program would never see {' '.join(decode_rflags(never))}, which SYSRET does"
+            f" not load (it loads what {_RETURNED_FLAGS:#x} covers)"
+        )
+
+
+def warn_of_edit(name: str, value: int) -> str:
+    """What the program will not like about `value`, though no return instruction faults on it; mostly nothing.
+
+    >>> warn_of_edit("rflags", 0x46)
+    'with IF clear no interrupt will reach the program'
+    """
+    flags = decode_rflags(value)
+    warnings = []
+    if name == "rflags":
+        warnings += ["with IF clear no interrupt will reach the program"] if "IF" not in flags else []
+        warnings += ["with TF set its first instruction raises #DB"] if "TF" in flags else []
+        warnings += ["with IOPL=3 it may use I/O ports and CLI"] if "IOPL=3" in flags else []
+    if name == "rip" and is_upper_half(value):
+        warnings.append("the address is in the kernel's half, where user code faults")
+    return "; ".join(warnings)
 
 
 def _require_result(path: EntryPath, state: StubState | None) -> None:
@@ -97,7 +128,7 @@ def _find_addresses(
             found.append(base + slot.offset)
     in_gs = isinstance(state.registers.get(register), InGsSlot) if state is not None else not found
     if register == "rsp" and path.user_rsp_slot is not None and gs_base is not None and in_gs:
-        found.append(gs_base + path.user_rsp_slot & (1 << 64) - 1)
+        found.append(gs_base + path.user_rsp_slot & MASK_64)
     return tuple(dict.fromkeys(found))
 
 

@@ -50,7 +50,8 @@ def exo_syscall_frame(session: Session, options: Namespace) -> Output:
     layout is derived from the stub's code (`exo-syscall abi`). Nothing in the guest changes.
 
     --process PID shows a process that is blocked in a call, if the kernel's debug info has a process table with
-    parked stack pointers; --stack ADDRESS does the same for any address in its kernel stack, without debug info.
+    parked stack pointers (or what its CPU does, if one runs it); --stack ADDRESS does the same for any address in
+    its kernel stack, without debug info.
 
     Example: exo-syscall frame
     Example: exo-syscall frame --process 2"""
@@ -58,6 +59,8 @@ def exo_syscall_frame(session: Session, options: Namespace) -> Output:
         address = evaluate_address(options.stack)
         return make_frame_output(read_blocked_call(session.cpu, address, None), f"stack at {address:#x}")
     if options.process is not None:
-        return make_frame_output(read_process_call(session.cpu, options.process), f"process {options.process}")
+        call = read_process_call(session.cpu, options.process)
+        where = f", on CPU {call.cpu}" if call.cpu is not None else ""
+        return make_frame_output(call, f"process {options.process}{where}")
     cpu = find_cpu(options.cpu) if options.cpu is not None else session.cpu
     return make_frame_output(read_call(cpu), f"CPU {cpu.index}")

@@ -19,7 +19,7 @@ from exogdb.target.call_number import find_number
 from exogdb.target.cpus import selected_cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.numbers import read_number_table
-from exogdb.target.path import observe_entry_path
+from exogdb.target.path import learn_entry_path
 from exogdb.target.unwinder import StubUnwinder, find_stub_state
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Observer:
         if not isinstance(connection, gdb.RemoteTargetConnection):
             return
         try:
-            if observe_entry_path(selected_cpu()) is not None:
+            if learn_entry_path(selected_cpu()):
                 self._add_boundary_symbol()
         except (ExoError, gdb.error):
             return  # a backtrace that does not cross is what GDB has without us

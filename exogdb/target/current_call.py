@@ -11,6 +11,7 @@ import gdb
 from exogdb.abi.entry_path import ARGUMENT_REGISTERS, EntryPath
 from exogdb.abi.frame import Moment, SavedFrame, decode_saved_frame, decode_stub_frame
 from exogdb.abi.frame_base import (
+    find_call_top,
     find_frame_base,
     find_return_slot,
     find_top_above,
@@ -21,15 +22,16 @@ from exogdb.abi.frame_base import (
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.signature import Argument, decode_arguments
 from exogdb.abi.stub_state import StubState
-from exogdb.abi.symbolic import Gs
-from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
+from exogdb.abi.symbolic import MASK_64, Gs
+from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.call_arguments import find_argument_values, find_handler_name, find_parameters
 from exogdb.target.call_number import FoundNumber, FrameRegisters, find_number, guess_number, read_saved_number
-from exogdb.target.cpus import Cpu, cpu_selected
+from exogdb.target.cpus import Cpu, all_cpus, cpu_selected
+from exogdb.target.current_process import find_process_id
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.numbers import read_number_table
-from exogdb.target.path import observe_entry_path
+from exogdb.target.path import read_entry_path
 from exogdb.target.process_stack import find_process
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.tables import read_cpu_dump, read_tss
@@ -42,12 +44,14 @@ __all__ = [
     "find_state",
     "read_blocked_call",
     "read_call",
-    "read_path",
     "read_process_call",
 ]
 
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
 _REGISTERS = (*_GENERAL, *(f"r{number}" for number in range(8, 16)))
+
+
+_SYSCALL = b"\x0f\x05"
 
 
 @dataclass(frozen=True)
@@ -67,20 +71,6 @@ class Call:
     doubts: tuple[str, ...] = ()
 
 
-def read_path(cpu: Cpu) -> EntryPath:
-    """The entry path of `cpu`, for callers that cannot go on without one.
-
-    :raise AnalysisError: there is none that can be understood.
-    """
-    path = observe_entry_path(cpu)
-    if path is None:
-        raise AnalysisError(
-            f"CPU {cpu.index} has no entry stub that could be analysed: LSTAR is not set yet, or cannot be read"
-            " without touching the guest (see `exo-msr`; `exo-syscall abi` reads it by RDMSR if it must)"
-        )
-    return path
-
-
 def find_kernel_gs_base(cpu: Cpu, state: StubState | None, cpl: int) -> int:
     """By the stub's own `swapgs` if `rip` is there, in ring 3 the waiting one, else the one in the upper half."""
     active, waiting = read_register(cpu, "gs_base"), read_register(cpu, "k_gs_base")
@@ -97,7 +87,7 @@ def read_call(cpu: Cpu) -> Call:
     :raise AnalysisError: there is no entry stub that could be analysed.
     :raise UnavailableError: the kernel stack cannot be found.
     """
-    path = read_path(cpu)
+    path = read_entry_path(cpu)
     memory = VirtualMemory(cpu)
     cpl, rip = read_cpl(cpu), read_register(cpu, "rip")
     with cpu_selected(cpu):
@@ -108,18 +98,41 @@ def read_call(cpu: Cpu) -> Call:
     gs_base = find_kernel_gs_base(cpu, state, cpl)
     if state is not None:
         return _read_in_stub(cpu, path, state, gs_base)
-    top = read_stack_top(path, gs_base, memory)
-    moment, why = (Moment.USER, "") if cpl == 3 else _find_moment(cpu, path, top, memory)
-    if moment is Moment.NO_CALL:
+    if cpl == 3:
+        return _read_stale(cpu, path, gs_base, memory)
+    found_call = _find_in_call(cpu, path, gs_base, memory)
+    if isinstance(found_call, str):
         interrupted = _read_interrupted_stub(cpu, path, gs_base, memory)
         if interrupted is not None:
             return interrupted
-        return Call(cpu.index, moment, SavedFrame(None, ()), Unavailable(why), "", "", (), (why,))
-    frame = decode_saved_frame(path, top, None, gs_base, memory)
-    if moment is Moment.USER:
-        stale = Unavailable("no system call is in progress")
-        return Call(cpu.index, moment, frame, stale, "", "", (), path.doubts)
-    return _name_call(cpu, path, moment, frame, memory)
+        nothing = SavedFrame(None, ())
+        return Call(cpu.index, Moment.NO_CALL, nothing, Unavailable(found_call), "", "", (), path.doubts)
+    frame = decode_saved_frame(path, found_call, None, gs_base, memory)
+    return _name_call(cpu, path, Moment.IN_CALL, frame, memory)
+
+
+def _read_stale(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) -> Call:
+    """In user mode: what is left of the last call, if an interrupt has not used the stack since."""
+    top = read_stack_top(path, gs_base, memory)
+    taken_back = path.stack is not None and not path.stack.is_kept
+    rsp = Unavailable("the stub has taken it back from the per-CPU slot") if taken_back else None
+    frame = decode_saved_frame(path, top, rsp, gs_base, memory)
+    why = "no system call is in progress"
+    if not holds_call(path, top, memory) or not _is_behind_syscall(frame, memory):
+        why += ", and something else has used the kernel stack since the last one"
+        frame = SavedFrame(None, ())
+    return Call(cpu.index, Moment.USER, frame, Unavailable(why), "", "", (), path.doubts)
+
+
+def _is_behind_syscall(frame: SavedFrame, memory: VirtualMemory) -> bool:
+    """Whether the saved rip is right behind a SYSCALL instruction."""
+    rip = frame.find("rip")
+    if rip is None or isinstance(rip.value, Unavailable):
+        return False
+    try:
+        return memory.read(rip.value.value - len(_SYSCALL) & MASK_64, len(_SYSCALL)) == _SYSCALL
+    except MemoryFault:
+        return False
 
 
 def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:
@@ -128,7 +141,7 @@ def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:
     `user_rsp` is the process's, if the kernel keeps it with the process; `cpu` only lends its address space.
     :raise UnavailableError: no call is in progress on that stack.
     """
-    path = read_path(cpu)
+    path = read_entry_path(cpu)
     memory = VirtualMemory(cpu)
     memory.read(address, 8)
     top = find_top_above(path, address, memory)
@@ -138,8 +151,7 @@ def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:
             f"no system call is in progress on the stack at {address:#x}: the return address into the entry stub"
             " is nowhere above it"
         )
-    elsewhere = Unavailable("the kernel keeps it elsewhere while the process does not run")
-    frame = decode_saved_frame(path, top, user_rsp or elsewhere, None, memory)
+    frame = decode_saved_frame(path, top, user_rsp, None, memory)
     table = read_number_table([path.entry])
     number = read_saved_number(path, top, memory) or guess_number(address, slot, memory, table)
     values = find_argument_values(path, frame, None, None, memory)
@@ -147,12 +159,17 @@ def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:
 
 
 def read_process_call(cpu: Cpu, process: int) -> Call:
-    """The call that the process numbered `process` is blocked in, by the kernel's own table. See `find_process`.
+    """The call that the process numbered `process` is in, by the kernel's own table. See `find_process`.
+
+    If a CPU runs the process, what is parked of it is old, and the answer is that CPU's call.
 
     :raise UnavailableError: it is in no call, or the kernel's debug info does not say where its stack is.
     :raise UsageError: there is no such process.
     """
-    path = read_path(cpu)
+    path = read_entry_path(cpu)
+    for each in all_cpus():
+        if find_process_id(each, find_kernel_gs_base(each, find_state(each), read_cpl(each))) == process:
+            return read_call(each)
     code = path.dispatcher.address if path.dispatcher is not None else None
     gs_base = find_kernel_gs_base(cpu, find_state(cpu), read_cpl(cpu))
     parked = find_process(cpu, gs_base, process, code or path.entry)
@@ -168,27 +185,39 @@ def find_state(cpu: Cpu) -> StubState | None:
     return found[1] if found is not None else None
 
 
-def _find_moment(cpu: Cpu, path: EntryPath, top: int, memory: VirtualMemory) -> tuple[Moment, str]:
-    """Whether the kernel, outside the stub, works on a system call; and if not, why that is known."""
+def _find_in_call(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) -> int | str:
+    """The top of the stack of the call that the kernel, outside the stub, works on; or why it works on none."""
     rsp = read_register(cpu, "rsp")
-    slot = find_return_slot(path, top)
-    if slot is None:
-        return Moment.NO_CALL, "the analysis of the entry stub does not tell where a call would be"
-    if not holds_call(path, top, memory):
-        return Moment.NO_CALL, f"the stub's return address is not at {slot:#x}, where a call in progress has it"
-    if is_on_stack(rsp, top, memory) and rsp <= slot:
-        return Moment.IN_CALL, ""
+    at_rsp = _find_call_around(path, rsp, gs_base, memory)
+    if isinstance(at_rsp, int):
+        return at_rsp
     try:
         interrupted = _find_interrupted(cpu, rsp, memory)
     except UnavailableError as error:
-        return Moment.NO_CALL, f"rsp is not on the process's kernel stack, and {error.reason}"
+        return f"rsp is not on the process's kernel stack, and {error.reason}"
     if interrupted is None:
-        return Moment.NO_CALL, "the CPU runs on a stack that belongs to no process"
+        return at_rsp
     if interrupted.cs & 3:
-        return Moment.NO_CALL, "the CPU handles an interrupt that arrived in user mode"
-    if is_on_stack(interrupted.rsp, top, memory) and interrupted.rsp <= slot:
-        return Moment.IN_CALL, ""
-    return Moment.NO_CALL, f"the CPU handles an interrupt that arrived at {interrupted.rip:#x}, outside a call"
+        return "the CPU handles an interrupt that arrived in user mode"
+    at_interrupt = _find_call_around(path, interrupted.rsp, gs_base, memory)
+    if isinstance(at_interrupt, int):
+        return at_interrupt
+    return f"the CPU handles an interrupt that arrived at {interrupted.rip:#x}, outside a call"
+
+
+def _find_call_around(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMemory) -> int | str:
+    """The top of the stack that `rsp` is on, if a call is in progress on it; else why there is none."""
+    top = find_call_top(path, rsp, gs_base, memory)
+    if top is None:
+        return f"the stub's return address is nowhere above rsp, {rsp:#x}"
+    slot = find_return_slot(path, top)
+    if slot is None:
+        return "the analysis of the entry stub does not tell where a call would be"
+    if not holds_call(path, top, memory):
+        return f"the stub's return address is not at {slot:#x}, where a call in progress has it"
+    if is_on_stack(rsp, top, memory) and rsp <= slot:
+        return top
+    return "the CPU runs on a stack that belongs to no process"
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,12 @@ class _Layout:
 _layouts: dict[int, _Layout | None] = {}
 
 
-def find_process_id(cpu: Cpu) -> int | None:
+def find_process_id(cpu: Cpu, gs_base: int | None = None) -> int | None:
     """The number of the process that `cpu` runs; None if it runs none or the kernel's data does not tell.
 
-    `cpu` must be in the kernel with the kernel's GS base active. Reads memory only.
+    `gs_base` is the kernel's, the active one if it is not given. Reads memory only.
     """
-    memory, base = VirtualMemory(cpu), read_register(cpu, "gs_base")
+    memory, base = VirtualMemory(cpu), read_register(cpu, "gs_base") if gs_base is None else gs_base
     if base not in _layouts:
         _layouts[base] = _find_layout(memory, base)
     layout = _layouts[base]

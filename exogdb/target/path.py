@@ -10,17 +10,22 @@ from pathlib import Path
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.profile import apply_profile, parse_profile
-from exogdb.errors import AnalysisError, FormatError, MemoryFault, UnavailableError, UsageError
-from exogdb.reading import Reading
+from exogdb.errors import (
+    AnalysisError,
+    FormatError,
+    MemoryFault,
+    TargetLostError,
+    UnavailableError,
+    UsageError,
+)
 from exogdb.target import settings
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
-from exogdb.target.msrs import Via, read_msr, read_msrs
+from exogdb.target.msrs import read_msr
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
-from exogdb.x86.msr import parse_msr
 
-__all__ = ["analysed_paths", "observe_entry_path", "read_entry_path"]
+__all__ = ["analysed_paths", "learn_entry_path", "read_entry_path"]
 
 # Tried in this order when LSTAR itself cannot be read.
 _USUAL_NAMES = ("syscall_entry", "syscall_entry_asm", "entry_SYSCALL_64")
@@ -81,20 +86,49 @@ class _Remembered:
             return False
 
 
+# By entry, and which of them each CPU was last seen to have.
 _remembered: dict[int, _Remembered] = {}
+_entry_of: dict[int, int] = {}
 
 
 def read_entry_path(cpu: Cpu) -> EntryPath:
     """What `cpu` will do at SYSCALL. The guest must be stopped; nothing in it changes.
 
+    Where LSTAR cannot be read, what stands in for it is the first of `doubts`.
+
     :raise AnalysisError: LSTAR is 0, or there is no code at its target.
     :raise UnavailableError: LSTAR cannot be read, and no symbol with a usual name can stand in for it.
     """
-    entry, doubt = _find_entry(cpu)
+    memory = VirtualMemory(cpu)
+    try:
+        entry = read_msr(cpu, "IA32_LSTAR")
+    except TargetLostError:
+        raise
+    except UnavailableError as error:
+        entry, instead = _guess_entry(cpu, error, memory)
+        path = _analyse(entry, memory)
+        return replace(path, doubts=(f"{error.reason}; {instead}, which is a guess", *path.doubts))
     if not entry:
         raise AnalysisError(f"IA32_LSTAR of CPU {cpu.index} is 0: the kernel has not set a system-call entry yet")
-    path = _analyse(entry, VirtualMemory(cpu))
-    return replace(path, doubts=(doubt, *path.doubts)) if doubt else path
+    _entry_of[cpu.index] = entry
+    return _analyse(entry, memory)
+
+
+def learn_entry_path(cpu: Cpu) -> bool:
+    """Analyse the path of `cpu` unless the one it had before is still there. False: there is none yet.
+
+    Quick. The guest must be stopped, and nothing in it changes.
+    """
+    known = _remembered.get(_entry_of.get(cpu.index, 0))
+    if known is not None and known.is_current(VirtualMemory(cpu)):
+        return True
+    try:
+        read_entry_path(cpu)
+    except TargetLostError:
+        raise
+    except (AnalysisError, UnavailableError):
+        return False
+    return True
 
 
 def analysed_paths() -> list[EntryPath]:
@@ -102,33 +136,16 @@ def analysed_paths() -> list[EntryPath]:
     return [known.path for known in reversed(_remembered.values())]
 
 
-def observe_entry_path(cpu: Cpu) -> EntryPath | None:
-    """The same as `read_entry_path`, but never by RDMSR in the guest, and None where there is no answer.
-
-    Quick when the path that was analysed before is still there. The guest must be stopped.
-    """
-    memory = VirtualMemory(cpu)
-    for known in reversed(_remembered.values()):
-        if known.is_current(memory):
-            return known.path
-    lstar = read_msrs([cpu], [parse_msr("IA32_LSTAR")], Via.QMP)[cpu.index]["IA32_LSTAR"]
-    usual = (address for name in _USUAL_NAMES if (address := find_address(name)) is not None)
-    entry = lstar.value if isinstance(lstar, Reading) else next(usual, 0)
-    try:
-        return _analyse(entry, memory) if entry else None
-    except (AnalysisError, UnavailableError):
-        return None
-
-
-def _find_entry(cpu: Cpu) -> tuple[int, str]:
-    try:
-        return read_msr(cpu, "IA32_LSTAR"), ""
-    except UnavailableError as error:
-        for name in _USUAL_NAMES:
-            address = find_address(name)
-            if address is not None:
-                return address, f"{error.reason}; the entry is taken from the symbol {name}, which is a guess"
-        raise
+def _guess_entry(cpu: Cpu, error: UnavailableError, memory: VirtualMemory) -> tuple[int, str]:
+    """What may be the entry although LSTAR cannot be read, and what it is taken from."""
+    before = _remembered.get(_entry_of.get(cpu.index, 0))
+    if before is not None and before.is_current(memory):
+        return before.path.entry, f"LSTAR is taken to be what it was before, {before.path.entry:#x}"
+    for name in _USUAL_NAMES:
+        address = find_address(name)
+        if address is not None:
+            return address, f"the entry is taken from the symbol {name}"
+    raise error
 
 
 def _analyse(entry: int, memory: VirtualMemory) -> EntryPath:

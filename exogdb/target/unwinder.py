@@ -17,7 +17,8 @@ import gdb.unwinder
 
 from exogdb.abi.boundary import BOUNDARY_PC
 from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.frame_base import find_return_slot, holds_call, is_on_stack, read_stack_top
+from exogdb.abi.frame_base import find_call_top, find_return_slot, holds_call, is_on_stack, read_stack_top
+from exogdb.abi.interpret import CALLER_SAVED
 from exogdb.abi.location import InRegister
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
@@ -120,7 +121,7 @@ class StubUnwinder(gdb.unwinder.Unwinder):
         gs_base = _read(frame, "gs_base" if state.gs is Gs.KERNEL else "k_gs_base")
         try:
             memory = _NearbyMemory()
-            saved = _read_user_registers(frame, state, gs_base, memory)
+            saved = _read_user_registers(frame, path, state, gs_base, memory)
             identity = _identify(frame, path, state, gs_base, memory)
         except (UnavailableError, gdb.error):
             return None
@@ -151,11 +152,11 @@ def _unwind_nameless(frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
     rsp = _read(frame, "rsp")
     for path in analysed_paths():
         try:
-            top = read_stack_top(path, _kernel_gs_base(frame), memory)
+            top = find_call_top(path, rsp, _kernel_gs_base(frame), memory)
         except UnavailableError:
             continue
-        slot = find_return_slot(path, top)
-        if slot is not None and path.dispatcher is not None and rsp <= slot:
+        slot = find_return_slot(path, top) if top is not None else None
+        if top is not None and slot is not None and path.dispatcher is not None and rsp <= slot:
             if not holds_call(path, top, memory) or not is_on_stack(rsp, top, memory):
                 continue
             back = path.dispatcher.return_address
@@ -188,17 +189,27 @@ def _thread_number() -> int:
 
 
 def _read_user_registers(
-    frame: gdb.PendingFrame, state: StubState, gs_base: int, memory: ReadableMemory
+    frame: gdb.PendingFrame, path: EntryPath, state: StubState, gs_base: int, memory: ReadableMemory
 ) -> dict[str, int]:
     """The user's registers, under GDB's names, without those that the stub lost."""
     registers = _FrameRegisters(frame)
     saved: dict[str, int] = {}
     for name, held in state.registers.items():
-        if isinstance(held, InRegister) and frame.read_register(held.name).is_optimized_out:
-            continue  # the frame inside did not keep it
+        if isinstance(held, InRegister) and not _is_kept(frame, path, state, held.name):
+            continue
         if not isinstance(held, Lost):
             saved["eflags" if name == "rflags" else name] = read_held(held, registers, gs_base, memory)
     return saved
+
+
+def _is_kept(frame: gdb.PendingFrame, path: EntryPath, state: StubState, register: str) -> bool:
+    """Whether `register` in `frame` is what the stub has in it, and not what a function that it called left there.
+
+    GDB takes a register that debug info says nothing of as unchanged, which those of the caller never are.
+    """
+    returns_here = path.dispatcher is not None and state.address == path.dispatcher.return_address
+    called = returns_here and frame.level() > 0
+    return not (called and register in CALLER_SAVED) and not frame.read_register(register).is_optimized_out
 
 
 def _identify(

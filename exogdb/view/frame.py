@@ -8,6 +8,7 @@ from exogdb.abi.frame import Moment, SavedFrame, SavedRegister
 from exogdb.abi.signature import Argument, decode_integer
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.view.style import Style
+from exogdb.view.table import render_sentence
 from exogdb.view.value import hex64
 from exogdb.x86.rflags import decode_rflags
 
@@ -19,7 +20,7 @@ _HEADINGS = {
     Moment.IN_STUB: "in the entry stub",
     Moment.IN_CALL: "in a system call",
     Moment.BLOCKED: "blocked in a system call",
-    Moment.USER: "in user mode: no system call in progress; the last frame is stale",
+    Moment.USER: "in user mode: no system call in progress",
     Moment.NO_CALL: "in the kernel, but in no system call",
 }
 
@@ -42,19 +43,20 @@ class FrameReport:
 
 def render_frame(report: FrameReport, style: Style) -> str:
     """Heading, call with arguments, the saved registers, and what could not be known."""
-    lines = [f"{report.where}: {_HEADINGS[report.moment]}"]
+    stale = "; the last frame is stale" if report.moment is Moment.USER and report.frame.registers else ""
+    lines = [f"{report.where}: {_HEADINGS[report.moment]}{stale}"]
     if report.moment not in (Moment.USER, Moment.NO_CALL):
         lines += _render_call(report, style)
     if report.frame.registers:
         base = f" at {report.frame.base:#x}" if report.frame.base is not None else ", not built yet"
         if report.moment is Moment.USER:
-            base += ": what the last call left, unless an interrupt has overwritten it"
+            base += ": what the last call left"
         lines += ["", style.paint("heading", f"saved frame{base}")]
         lines += [_render_register(register, report.symbols, style) for register in report.frame.registers]
-    if report.moment is Moment.NO_CALL:
-        lines += [f"  {doubt}" for doubt in report.doubts]
-    elif report.doubts:
-        lines += ["", *(style.paint("warning", f"not sure: {doubt}") for doubt in report.doubts)]
+    elif isinstance(report.number, Unavailable):
+        lines.append(render_sentence(f"  {report.number.reason}", style))
+    if report.doubts:
+        lines += ["", *(render_sentence(f"not sure: {doubt}", style, "warning") for doubt in report.doubts)]
     return "\n".join(lines)
 
 

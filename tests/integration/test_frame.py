@@ -7,6 +7,7 @@ import pytest
 from tests.harness.session import Guest
 from tests.harness.truth import IN_PROGRESS, CallTruth, read_call_truths, read_cpu_truths
 from tests.integration.conftest import OpenGuest
+from tests.integration.test_frame_set import run_to
 from tests.integration.test_unwind import stop_at_user_syscall
 
 HANDLERS = [f"sys_{name}" for name in ("open", "close", "read", "write", "ipc_send", "ipc_recv", "getpid", "wait")]
@@ -93,11 +94,27 @@ def test_at_every_instruction_of_the_stub_rip_rsp_and_number_are_right(guest: Op
 
 def test_in_user_mode_the_last_frame_is_stale(guest: OpenGuest) -> None:
     one = guest()
-    stop_at_user_syscall(one)
+    address = stop_at_user_syscall(one)
+    rsp = one.gdb.integer("$rsp")
+    run_to(one, address + 2)
     answer = one.gdb.json("exo-syscall frame")
     assert answer["state"] == "user"
     assert answer["number"] == {"unavailable": "no system call is in progress"}
-    assert "stale" in one.gdb.run("exo-syscall frame")
+    assert (int(answer["saved"]["rip"], 16), int(answer["saved"]["rsp"], 16)) == (address + 2, rsp)
+    assert "the last frame is stale" in one.gdb.run("exo-syscall frame")
+
+
+def test_a_frame_that_an_interrupt_has_overwritten_is_not_shown(guest: OpenGuest) -> None:
+    """An interrupt in user mode has its frame on the same stack, from the top down."""
+    one = guest()
+    run_to(one, stop_at_user_syscall(one) + 2)
+    top = int(one.gdb.json("exo-syscall frame")["base"], 16) + 64
+    one.gdb.run("set language c")
+    one.gdb.run(f"set {{unsigned long}}{top - 8:#x} = 0x23")
+    answer = one.gdb.json("exo-syscall frame")
+    assert (answer["state"], answer["saved"]) == ("user", {})
+    assert "something else has used the kernel stack" in answer["number"]["unavailable"]
+    assert "stale" not in one.gdb.run("exo-syscall frame")
 
 
 @pytest.mark.parametrize("variant", ["", "today"])
@@ -116,6 +133,20 @@ def test_a_blocked_process_is_shown_from_its_own_stack(guest: OpenGuest, variant
         again = one.gdb.json(f"exo-syscall frame --stack {call.frame - 0x100:#x}")
         assert again["base"] == answer["base"]
         assert variant or "unavailable" in again["saved"]["rsp"]
+
+
+def test_a_process_that_runs_is_shown_from_its_cpu(guest: OpenGuest) -> None:
+    """What the kernel parked of it is from the last time it slept."""
+    one = guest(smp=2)
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    cpu = one.gdb.integer("$_gthread") - 1
+    truth = current_call(one, cpu)
+    one.gdb.run(f"thread {2 - cpu}")
+    answer = one.gdb.json(f"exo-syscall frame --process {truth.process}")
+    assert (answer["state"], answer["cpu"]) == ("call", cpu)
+    expect_frame(answer, truth)
+    assert f"process {truth.process}, on CPU {cpu}" in one.gdb.run(f"exo-syscall frame --process {truth.process}")
 
 
 def test_another_cpu_is_shown_without_being_selected(guest: OpenGuest) -> None:

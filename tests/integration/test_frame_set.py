@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.harness.kernel import ROOT
 from tests.harness.session import Guest
+from tests.harness.terminal import Terminal
 from tests.integration.conftest import OpenGuest
 from tests.integration.test_unwind import stop_at_user_syscall
 
@@ -66,6 +68,8 @@ def test_what_sysret_would_fault_on_is_refused(guest: OpenGuest) -> None:
     run_to(one, one.gdb.address("sys_getpid"))
     before = one.gdb.json("exo-syscall frame")
     assert "not canonical" in one.gdb.fails("exo-syscall frame set rip 0x800000000000")
+    assert "would never see RF VM" in one.gdb.fails("exo-syscall frame set rflags 0x30202")
+    assert "would never see 0x8" in one.gdb.fails("exo-syscall frame set rflags 0x20a")
     assert "only the compiled code has it" in one.gdb.fails("exo-syscall frame set arg1 1")
     assert "cannot be set" in one.gdb.fails("exo-syscall frame set rbx 1")
     assert one.gdb.json("exo-syscall frame") == before
@@ -75,3 +79,36 @@ def test_a_stale_frame_is_not_written(guest: OpenGuest) -> None:
     one = guest()
     stop_at_user_syscall(one)
     assert "no system call is in progress" in one.gdb.fails("exo-syscall frame set rip 0x1000")
+
+
+def test_what_was_set_can_be_taken_back(guest: OpenGuest) -> None:
+    one = guest()
+    stop_at_user_syscall(one)
+    run_to(one, one.gdb.address("sys_getpid"))
+    before = one.gdb.json("exo-syscall frame")
+    for name, value in (("rip", "0x10001000"), ("rsp", "0x7000"), ("rflags", "0x203")):
+        undo = one.gdb.json(f"exo-syscall frame set {name} {value}")["undo"]
+        assert undo == f"exo-syscall frame set {name} {before['saved'][name]}"
+        assert int(one.gdb.json("exo-syscall frame")["saved"][name], 16) == int(value, 16)
+        assert f"`exo-syscall frame set {name} {value}` takes it back" in one.gdb.run(undo)
+    assert one.gdb.json("exo-syscall frame") == before
+
+
+def test_it_asks_with_the_old_value_and_a_warning(guest: OpenGuest) -> None:
+    one = guest(attach=False)
+    one.qemu.wait_serial("demo: pid")
+    handler = one.gdb.address("sys_getpid")
+    script = ["-iex", "set pagination off", "-ex", f"source {ROOT / 'gdbinit.py'}", str(one.kernel.elf)]
+    attach = ["-ex", f"target remote {one.qemu.gdb_socket}", "-ex", f"tbreak *{handler:#x}"]
+    with Terminal(["gdb", "-nx", "-q", *script, *attach, "-ex", "echo ready"], ROOT) as gdb:
+        gdb.wait_for("ready(gdb) ")
+        gdb.type("continue")
+        gdb.wait_for("(gdb) ")
+        gdb.type("exo-syscall frame set rflags 2")
+        question = gdb.wait_for("(y or n)")
+        assert "(now 0x2" in question
+        assert "with IF clear no interrupt will reach the program" in question
+        gdb.type("n")
+        gdb.wait_for("rflags was not set")
+        gdb.type("set confirm off")  # GDB would ask before it ends, too
+        gdb.wait_for("(gdb) ")

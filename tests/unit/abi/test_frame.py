@@ -111,3 +111,16 @@ def test_a_57_bit_address_is_canonical_where_the_cpu_has_them() -> None:
     path = analyse("seed")
     base = find_frame_base(path, TOP)
     assert plan_edit("rip", 0x800000000000, path, Moment.IN_CALL, base, None, GS, 57).addresses
+
+
+def test_registers_kept_in_the_per_cpu_block_are_part_of_the_frame() -> None:
+    path = analyse("per_cpu_save")
+    block = StubMemory(GS, b"".join(number.to_bytes(8, "little") for number in range(0x100, 0x110)))
+    frame = decode_saved_frame(path, TOP, None, GS, block)
+    found = {register.name: (register.address, register.value) for register in frame.registers}
+    assert found == {
+        name: (GS + 8 * place, Reading(0x100 + place, "memory"))
+        for name, place in (("rip", 5), ("rflags", 6), ("rsp", 4), ("rbx", 7), ("rbp", 8))
+    }
+    parked = decode_saved_frame(path, TOP, None, None, block)
+    assert all(isinstance(register.value, Unavailable) for register in parked.registers)

@@ -2,7 +2,14 @@
 
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.frame_base import find_frame_base, find_return_slot, find_top_above, holds_call, read_stack_top
+from exogdb.abi.frame_base import (
+    find_call_top,
+    find_frame_base,
+    find_return_slot,
+    find_top_above,
+    holds_call,
+    read_stack_top,
+)
 from tests.unit.abi.stub_fixture import StubMemory, assemble_stub
 
 STACK = 0xFFFF900000000000
@@ -48,3 +55,11 @@ def test_the_top_is_found_from_deep_inside_the_stack() -> None:
     stack = stack_with(path, path.dispatcher.return_address)
     assert find_top_above(path, STACK + 0x123, stack) == TOP
     assert find_top_above(path, TOP - 8, stack) is None
+
+
+def test_a_top_that_was_given_away_is_found_by_the_return_address() -> None:
+    path = analyse("exchange")
+    assert path.dispatcher is not None
+    stack = stack_with(path, path.dispatcher.return_address)
+    assert find_call_top(path, STACK + 0x800, 0, stack) == TOP
+    assert find_call_top(path, TOP - 8, 0, stack) is None
