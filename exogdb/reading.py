@@ -9,7 +9,9 @@ Unavailable(reason='QEMU has no QMP socket')
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Reading", "Unavailable", "Value"]
+from exogdb.errors import TargetLostError, UnavailableError
+
+__all__ = ["Reading", "Unavailable", "Value", "note"]
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,13 @@ class Unavailable:
 
 
 Value: TypeAlias = Reading | Unavailable
+
+
+def note(error: UnavailableError) -> Unavailable:
+    """Keep `error` as the reason for one missing value.
+
+    :raise TargetLostError: it says that the guest is gone: nothing else can be read either.
+    """
+    if isinstance(error, TargetLostError):
+        raise error
+    return Unavailable(error.reason)

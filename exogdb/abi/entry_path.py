@@ -62,11 +62,16 @@ class GsAccess:
 
 @dataclass(frozen=True)
 class Cr3Switch:
-    """A write of CR3 and where the value comes from, as the code says it."""
+    """A write of CR3 and the value written."""
 
     address: int
-    source: str
+    value: Value
     on_exit: bool
+
+    @property
+    def source(self) -> str:
+        """Where the value comes from, as the code says it."""
+        return str(self.value)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def find_swapgs(before: Walk, after: Walk) -> tuple[SwapGs, ...]:
 def find_cr3_switches(before: Walk, after: Walk) -> tuple[Cr3Switch, ...]:
     """Every write of CR3."""
     return tuple(
-        Cr3Switch(instruction.address, str(read_operand(instruction.operands[1], instruction, state)), on_exit)
+        Cr3Switch(instruction.address, read_operand(instruction.operands[1], instruction, state), on_exit)
         for instruction, state, on_exit in _for_each_step(before, after)
         if instruction.mnemonic == "mov" and _is_register(instruction, "cr3")
     )

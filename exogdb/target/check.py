@@ -8,16 +8,19 @@ is memory. Page tables are read by physical address, once each. What cannot be r
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import gdb
 
 from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, Section, SignatureParameter
+from exogdb.abi.check.gates import window_handlers
 from exogdb.abi.check.memory import section_pages
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.gs_test import find_gs_sign_test
 from exogdb.abi.vector_use import find_aligned_stack_use
 from exogdb.errors import AnalysisError, FormatError, MemoryFault, MonitorError, UnavailableError
-from exogdb.reading import Reading, Unavailable, Value
+from exogdb.reading import Reading, Unavailable, Value, note
 from exogdb.target.check_cpu import read_cpu_facts
 from exogdb.target.cpu_dump import parse_cpu_dumps
 from exogdb.target.cpu_model import read_cpu_model
@@ -25,20 +28,23 @@ from exogdb.target.cpus import Cpu, all_cpus
 from exogdb.target.image import read_kernel_sections
 from exogdb.target.monitor import run_monitor
 from exogdb.target.msrs import read_msrs
-from exogdb.target.page_tables import AddressSpace, PageTableMemory
+from exogdb.target.page_tables import AddressSpace, PageTableMemory, walk
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
 from exogdb.target.vmstate_x86 import SegmentRegister
-from exogdb.x86.memory import ReadableMemory
-from exogdb.x86.msr import SYSCALL_MSRS
+from exogdb.x86.msr import SYSCALL_MSRS, parse_msr
 from exogdb.x86.paging import PageWalk
 
 __all__ = ["read_facts", "read_signature"]
 
-_FEATURES = ("smep", "smap")
+_FEATURES = ("smep", "smap", "umip")
+_MSRS = (*SYSCALL_MSRS, *map(parse_msr, ("IA32_SYSENTER_CS", "IA32_SYSENTER_EIP")))
 _MOST_IMAGE_PAGES = 1 << 15
 _PAGE = 4096
 _CODE_SIZE = 1 << 16
+
+# LSTAR's value, the CPUs that have it, the code behind it.
+_SharedPath: TypeAlias = tuple[int, list[Cpu], EntryPath | Unavailable]
 
 
 def read_facts(session: Session) -> Facts:
@@ -48,29 +54,28 @@ def read_facts(session: Session) -> Facts:
     """
     cpus = all_cpus()
     segments = _read_segments()
-    msrs = read_msrs(cpus, SYSCALL_MSRS)
+    msrs = read_msrs(cpus, _MSRS)
     tables = PageTableMemory(session.physical)
-    spaces = {cpu.index: AddressSpace(cpu, tables) for cpu in cpus}
-    entries = _read_entries(session, cpus, msrs, spaces)
-    facts = tuple(
-        read_cpu_facts(
-            cpu,
-            session.memory_of(cpu),
-            spaces[cpu.index],
-            segments if isinstance(segments, Unavailable) else segments[cpu.index],
-            msrs[cpu.index],
-            _path_of(cpu, entries),
-        )
-        for cpu in cpus
-    )
+    loaded = {cpu.index: AddressSpace.loaded_by(cpu, tables) for cpu in cpus}
+    paths = _read_paths(session, cpus, msrs, loaded)
+    facts: dict[int, CpuFacts] = {}
+    kernel: dict[int, AddressSpace | Unavailable] = {}
+    for cpu in cpus:
+        path = next((path for _, users, path in paths if cpu in users), Unavailable("IA32_LSTAR is unavailable"))
+        own = segments if isinstance(segments, Unavailable) else segments[cpu.index]
+        memory = session.memory_of(cpu)
+        facts[cpu.index], found = read_cpu_facts(cpu, memory, loaded[cpu.index], own, msrs[cpu.index], path)
+        kernel[cpu.index] = found.kernel
+    entries = tuple(_make_entry(lstar, users, path, kernel[users[0].index]) for lstar, users, path in paths)
     sections = _read_sections(entries)
     return Facts(
-        cpus=facts,
+        cpus=tuple(facts.values()),
         entries=entries,
         model=read_cpu_model(_FEATURES),
         sections=sections,
-        image_pages=_walk_image(sections, spaces[session.cpu.index]),
-        names=_read_names(facts, entries),
+        image_pages=_walk_image(sections, kernel[session.cpu.index]),
+        names=_read_names(facts.values(), entries),
+        gs_tests=_find_gs_tests(facts.values(), kernel),
     )
 
 
@@ -83,21 +88,25 @@ def _read_segments() -> Mapping[int, Mapping[str, SegmentRegister]] | Unavailabl
     return {index: dump.segments for index, dump in dumps.items()}
 
 
-def _read_entries(
-    session: Session, cpus: list[Cpu], msrs: Mapping[int, Mapping[str, Value]], spaces: Mapping[int, AddressSpace]
-) -> tuple[EntryFacts, ...]:
+def _read_paths(
+    session: Session, cpus: list[Cpu], msrs: Mapping[int, Mapping[str, Value]], loaded: Mapping[int, AddressSpace]
+) -> list[_SharedPath]:
     sharing: dict[int, list[Cpu]] = defaultdict(list)
     for cpu in cpus:
         lstar = msrs[cpu.index]["IA32_LSTAR"]
         if isinstance(lstar, Reading):
             sharing[lstar.value].append(cpu)
-    entries = []
-    for lstar_value, users in sorted(sharing.items()):
-        path = _read_path(session, users[0], lstar_value, spaces[users[0].index])
-        indexes = tuple(cpu.index for cpu in users)
-        use = _find_aligned_stack_use(path, session.memory_of(users[0]))
-        entries.append(EntryFacts(lstar_value, indexes, path, read_signature(path), use))
-    return tuple(entries)
+    return [
+        (lstar, users, _read_path(session, users[0], lstar, loaded[users[0].index]))
+        for lstar, users in sorted(sharing.items())
+    ]
+
+
+def _make_entry(
+    lstar: int, users: list[Cpu], path: EntryPath | Unavailable, memory: AddressSpace | Unavailable
+) -> EntryFacts:
+    indexes = tuple(cpu.index for cpu in users)
+    return EntryFacts(lstar, indexes, path, read_signature(path), _find_aligned_stack_use(path, memory))
 
 
 def _read_path(session: Session, cpu: Cpu, lstar: int, space: AddressSpace) -> EntryPath | Unavailable:
@@ -109,14 +118,20 @@ def _read_path(session: Session, cpu: Cpu, lstar: int, space: AddressSpace) -> E
         return Unavailable("IA32_LSTAR does not lead to kernel code (EXO002 to EXO004)")
     try:
         return find_entry_path(session.memory_of(cpu), lstar)
-    except (AnalysisError, UnavailableError) as error:
+    except UnavailableError as error:
+        return note(error)
+    except AnalysisError as error:
         return Unavailable(str(error))
 
 
-def _find_aligned_stack_use(path: EntryPath | Unavailable, memory: ReadableMemory) -> int | Unavailable | None:
+def _find_aligned_stack_use(
+    path: EntryPath | Unavailable, memory: AddressSpace | Unavailable
+) -> int | Unavailable | None:
     """Looked for only where the answer matters: behind a stub that does not align the stack to 16."""
     if isinstance(path, Unavailable) or path.dispatcher is None or path.dispatcher.is_aligned:
         return Unavailable("not looked for")
+    if isinstance(memory, Unavailable):
+        return memory
     start = path.dispatcher.address
     if start is None:
         return Unavailable("the dispatcher's address is not known")
@@ -125,8 +140,10 @@ def _find_aligned_stack_use(path: EntryPath | Unavailable, memory: ReadableMemor
         while len(code) < _CODE_SIZE:
             at = start + len(code)
             code += memory.read(at, _PAGE - at % _PAGE)
-    except MemoryFault:
-        pass  # the end of what is mapped
+    except MemoryFault as error:
+        if not code:
+            return note(error)
+        # else it is the end of what is mapped
     return find_aligned_stack_use(code, start)
 
 
@@ -160,25 +177,39 @@ def _fields(kind: gdb.Type) -> tuple[tuple[str, int], ...]:
     return tuple((name, bits // 8) for name, bits in placed if name and bits is not None)
 
 
-def _path_of(cpu: Cpu, entries: Iterable[EntryFacts]) -> EntryPath | Unavailable:
-    paths = (entry.path for entry in entries if cpu.index in entry.cpus)
-    return next(paths, Unavailable("IA32_LSTAR is unavailable"))
-
-
 def _read_sections(entries: Iterable[EntryFacts]) -> tuple[Section, ...] | Unavailable:
     try:
         return read_kernel_sections(next((entry.lstar for entry in entries), None))
     except UnavailableError as error:
-        return Unavailable(error.reason)
+        return note(error)
 
 
 def _walk_image(
-    sections: tuple[Section, ...] | Unavailable, space: AddressSpace
+    sections: tuple[Section, ...] | Unavailable, space: AddressSpace | Unavailable
 ) -> Mapping[int, PageWalk | Unavailable]:
     if isinstance(sections, Unavailable):
         return {}
     pages = sorted({page for section in sections for page in section_pages(section)})
-    return {page: space.walk(page) for page in pages[:_MOST_IMAGE_PAGES]}
+    return {page: walk(space, page) for page in pages[:_MOST_IMAGE_PAGES]}
+
+
+def _find_gs_tests(
+    cpus: Iterable[CpuFacts], memories: Mapping[int, AddressSpace | Unavailable]
+) -> Mapping[int, int | Unavailable | None]:
+    """Looked for only where user programs can set the GS base themselves."""
+    wanted = {handler: memories[cpu.index] for cpu in cpus for handler in window_handlers(cpu)}
+    return {handler: _find_gs_test(memory, handler) for handler, memory in wanted.items()}
+
+
+def _find_gs_test(memory: AddressSpace | Unavailable, handler: int) -> int | Unavailable | None:
+    if isinstance(memory, Unavailable):
+        return memory
+    try:
+        return find_gs_sign_test(memory, handler)
+    except UnavailableError as error:
+        return note(error)
+    except AnalysisError as error:
+        return Unavailable(str(error))
 
 
 def _read_names(cpus: Iterable[CpuFacts], entries: Iterable[EntryFacts]) -> Mapping[int, str]:

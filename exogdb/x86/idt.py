@@ -20,7 +20,7 @@ from exogdb.x86.descriptor import CodeDescriptor, Descriptor
 from exogdb.x86.selector import Selector
 from exogdb.x86.tss import Tss
 
-__all__ = ["CpuException", "Gate", "check_gate", "decode_gate", "decode_idt", "vector_name"]
+__all__ = ["EXCEPTIONS", "CpuException", "Gate", "check_gate", "decode_gate", "decode_idt", "vector_name"]
 
 GATE_SIZE = 16
 GATE_TYPES = {0xE: "interrupt", 0xF: "trap"}

@@ -53,7 +53,7 @@ fn set_up_memory(ram_end: u64) {
 
 /// Set-up that every CPU does for itself, once its GDT and GS base are in place.
 pub fn init_this_cpu(cpu_id: usize) {
-    cpu::enable_user_page_protection();
+    cpu::enable_protections();
     traps::load();
     syscall::configuration::init_syscall();
     truth::note_cpu(cpu_id);

@@ -3,6 +3,8 @@
 from exogdb.abi.check.cpus import CPU_RULES
 from exogdb.abi.check.descriptors import DESCRIPTOR_RULES
 from exogdb.abi.check.entry import ENTRY_RULES
+from exogdb.abi.check.gates import GATE_RULES
+from exogdb.abi.check.isolation import ISOLATION_RULES
 from exogdb.abi.check.memory import MEMORY_RULES
 from exogdb.abi.check.msrs import MSR_RULES
 from exogdb.abi.check.rule import Rule
@@ -18,6 +20,8 @@ RULES: tuple[Rule, ...] = tuple(
             *MSR_RULES,
             *ENTRY_RULES,
             *DESCRIPTOR_RULES,
+            *GATE_RULES,
+            *ISOLATION_RULES,
             *STUB_RULES,
             *SIGNATURE_RULES,
             *STACK_RULES,

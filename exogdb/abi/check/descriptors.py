@@ -12,7 +12,7 @@ from exogdb.x86.selector import Selector
 from exogdb.x86.star import StarLoad, check_load, decode_star
 from exogdb.x86.tss import TSS_SIZE
 
-__all__ = ["DESCRIPTOR_RULES"]
+__all__ = ["DESCRIPTOR_RULES", "window_vectors"]
 
 CR4_MCE = 1 << 6
 DEBUG, NMI, DOUBLE_FAULT, MACHINE_CHECK = 1, 2, 8, 18
@@ -73,7 +73,7 @@ def _check_rpl(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
 
 def _check_ist(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
     gates = known(cpu.idt)
-    for vector in _window_vectors(cpu):
+    for vector in window_vectors(cpu):
         gate = gates[vector] if vector < len(gates) else None
         if gate is None or not gate.present:
             yield _gate_finding(cpu, vector, f"the IDT has no gate for {vector_name(vector)}", Severity.WARNING)
@@ -82,7 +82,7 @@ def _check_ist(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
             yield _gate_finding(cpu, vector, f"the gate of {gate.name} has no IST stack", severity)
 
 
-def _window_vectors(cpu: CpuFacts) -> tuple[int, ...]:
+def window_vectors(cpu: CpuFacts) -> tuple[int, ...]:
     """What can arrive between SYSCALL and the stack switch whatever FMASK says. Without CR4.MCE a machine
     check shuts the CPU down instead of raising #MC."""
     always = (DEBUG, NMI, DOUBLE_FAULT)

@@ -19,14 +19,20 @@ from exogdb.x86.paging import PageWalk
 from exogdb.x86.tss import Tss
 
 __all__ = [
+    "LARGEST_STACK",
+    "PAGE",
     "CpuFacts",
     "CpuModel",
     "EntryFacts",
     "Facts",
     "Section",
     "SignatureParameter",
+    "Span",
     "known",
 ]
+
+PAGE = 4096
+LARGEST_STACK = 1 << 18  # kernel stacks have 4 to 64 KiB
 
 _T = TypeVar("_T")
 
@@ -42,12 +48,27 @@ def known(fact: _T | Unavailable) -> _T:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A table that the CPU looks things up in: linear `base`, size less one."""
+
+    base: int
+    limit: int
+
+    @property
+    def pages(self) -> range:
+        """The address of every 4 KiB page that it lies in."""
+        return range(self.base & -PAGE, self.base + self.limit + 1, PAGE)
+
+
+@dataclass(frozen=True)
 class CpuFacts:
     """One CPU. Registers are by GDB's names (`cr4`, `rsp`, `cs`, and `tr`), MSRs by the SDM's (`IA32_LSTAR`).
 
     `kernel_gs` is the GS base that the kernel uses, whether it is active or waiting; `kernel_rsp` is what the
-    entry stub would load into rsp on this CPU now. `pages` are page walks through the page tables this CPU has
-    loaded, by linear address.
+    entry stub would load into rsp on this CPU now. `spans` says where the tables of `gdtr`, `idtr` and `tr` are.
+    `pages` are page walks through the page tables that the kernel runs with, by linear address; `user_pages` the
+    same for user programs if the stub switches page tables, else None. `depths` are by the top of a stack how many
+    bytes below it can be written without a hole, None for more than `LARGEST_STACK`.
     """
 
     index: int
@@ -59,6 +80,9 @@ class CpuFacts:
     kernel_gs: Value
     kernel_rsp: Value
     pages: Mapping[int, PageWalk | Unavailable]
+    spans: Mapping[str, Span] | Unavailable
+    user_pages: Mapping[int, PageWalk | Unavailable] | Unavailable | None = None
+    depths: Mapping[int, int | Unavailable | None] = field(default_factory=dict)
 
     def msr(self, name: str) -> int:
         """The value of an MSR.
@@ -153,7 +177,11 @@ class CpuModel:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything about one stopped guest. `image_pages` are page walks of the kernel image's pages, by address."""
+    """Everything about one stopped guest. `image_pages` are page walks of the kernel image's pages, by address.
+
+    `gs_tests` are by the address of an exception's handler the RDMSR that decides there by the sign of the active
+    GS base whose it is; None where there is none. Only looked for where user programs can set that base.
+    """
 
     cpus: tuple[CpuFacts, ...]
     entries: tuple[EntryFacts, ...]
@@ -161,6 +189,7 @@ class Facts:
     sections: tuple[Section, ...] | Unavailable
     image_pages: Mapping[int, PageWalk | Unavailable]
     names: Mapping[int, str] = field(default_factory=dict)
+    gs_tests: Mapping[int, int | Unavailable | None] = field(default_factory=dict)
 
     def path_of(self, cpu: CpuFacts) -> EntryPath:
         """The entry path behind the LSTAR of `cpu`.

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
-from exogdb.abi.check.facts import CpuFacts, Facts, Section, known
+from exogdb.abi.check.facts import PAGE, CpuFacts, Facts, Section, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_cpu
+from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.symbolic import Gs
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable
 from exogdb.x86.address import is_canonical
 from exogdb.x86.paging import PageWalk
 
-__all__ = ["MEMORY_RULES", "section_pages"]
+__all__ = ["MEMORY_RULES", "gs_slots", "section_pages"]
 
-PAGE = 4096
 CR0_WP = 1 << 16
+CR4_UMIP = 1 << 11
 CR4_SMEP, CR4_SMAP = 1 << 20, 1 << 21
 EFER_NXE = 1 << 11
 
@@ -23,20 +25,39 @@ def section_pages(section: Section) -> range:
     return range(section.start & -PAGE, section.end, PAGE)
 
 
-def _check_gs_block(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+def gs_slots(cpu: CpuFacts, path: EntryPath | Unavailable) -> frozenset[int]:
+    """The addresses of the per-CPU slots that the stub uses on this CPU; the block's start if it is not known."""
+    if isinstance(cpu.kernel_gs, Unavailable):
+        return frozenset()
+    base = cpu.kernel_gs.value
+    accesses = () if isinstance(path, Unavailable) else path.gs_accesses
+    offsets = {access.offset for access in accesses if access.active is Gs.KERNEL} or {0}
+    return frozenset((base + offset) % (1 << 64) for offset in offsets)
+
+
+def _check_gs_block(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
     base = known(cpu.kernel_gs).value
-    if not is_canonical(base, cpu.address_bits):
-        problem = "not canonical"
-    else:
-        page = cpu.page(base)
-        problem = "" if page.mapped else f"not mapped ({page.reason})"
-        if page.mapped and page.user:
-            problem = "its page is accessible to user programs"
-        elif page.mapped and not page.writable:
-            problem = "its page is read-only"
-    if problem:
-        found = f"the kernel's GS base = {base:#x}: {problem}"
-        yield Finding(found, "a mapped, writable supervisor page", "the kernel's GS base", base, cpu.index)
+    path = next((entry.path for entry in facts.entries if cpu.index in entry.cpus), Unavailable("no entry stub"))
+    for slot in sorted(gs_slots(cpu, path)):
+        problem = _slot_problem(cpu, slot)
+        if problem:
+            what = f", and gs:[{slot - base:#x}] at {slot:#x}" if slot != base else ""
+            found = f"the kernel's GS base = {base:#x}{what} {problem}"
+            yield Finding(found, "a mapped, writable supervisor page", "the kernel's GS base", slot, cpu.index)
+            return
+    if isinstance(path, Unavailable):
+        yield NotChecked(f"which slots the stub uses is not known: {path.reason}", cpu.index)
+
+
+def _slot_problem(cpu: CpuFacts, address: int) -> str:
+    if not is_canonical(address, cpu.address_bits):
+        return "is not canonical"
+    page = cpu.page(address)
+    if not page.mapped:
+        return f"is not mapped ({page.reason})"
+    if page.user:
+        return "is accessible to user programs"
+    return "" if page.writable else "is read-only"
 
 
 def _check_gs_distinct(facts: Facts) -> Iterator[Outcome]:
@@ -213,5 +234,15 @@ MEMORY_RULES = (
         "Intel SDM Vol. 3A, Access Rights (bit 63, XD)",
         "Set bit 63 in the page-table entries of all sections that hold no code, and EFER.NXE.",
         _check_data,
+    ),
+    Rule(
+        "EXO066",
+        Severity.WARNING,
+        "UMIP is on",
+        "Without UMIP a program reads the addresses of GDT and IDT with SGDT and SIDT: address randomisation of "
+        "the kernel hides nothing from it.",
+        "Intel SDM Vol. 3A, Control Registers (CR4.UMIP)",
+        "Set CR4 bit 11 on every CPU where CPUID.(EAX=7,ECX=0):ECX[2] is set.",
+        each_cpu(_check_feature(CR4_UMIP, "umip")),
     ),
 )

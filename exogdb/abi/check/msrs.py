@@ -77,12 +77,28 @@ def _check_nt(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
         yield _left(cpu, "NT", "an IRETQ executed during the call raises #GP in the kernel")
 
 
+def _check_sysenter(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
+    if facts.model.vendor == "AuthenticAMD" or not cpu.msr("IA32_SYSENTER_CS") & 0xFFFC:
+        return
+    entry = cpu.msr("IA32_SYSENTER_EIP")
+    problem = _entry_problem(cpu, entry)
+    if problem:
+        yield Finding(
+            found=f"IA32_SYSENTER_CS = {cpu.msr('IA32_SYSENTER_CS'):#x} allows SYSENTER, and IA32_SYSENTER_EIP = "
+            f"{entry:#x}: {problem}",
+            expected="a kernel entry point, or a null selector in IA32_SYSENTER_CS",
+            where="IA32_SYSENTER_EIP",
+            address=entry,
+            cpu=cpu.index,
+        )
+
+
 def _check_cstar(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
     cstar = cpu.msr("IA32_CSTAR")
     problem = "never set" if cstar == 0 else _entry_problem(cpu, cstar)
     if problem:
         yield Finding(
-            found=f"IA32_CSTAR = {cstar:#x}: {problem}{_compatibility(cpu)}",
+            found=f"IA32_CSTAR = {cstar:#x}: {problem}{_compatibility(cpu, facts)}",
             expected="a kernel entry point that refuses or serves 32-bit calls",
             where="IA32_CSTAR",
             address=cstar or None,
@@ -103,8 +119,12 @@ def _entry_problem(cpu: CpuFacts, address: int) -> str:
     return "in a page that user code can reach" if page.user else ""
 
 
-def _compatibility(cpu: CpuFacts) -> str:
-    return "; user programs can enter 32-bit mode (the GDT has such a code segment)" if _has_32_bit(cpu) else ""
+def _compatibility(cpu: CpuFacts, facts: Facts) -> str:
+    if facts.model.vendor == "GenuineIntel":
+        return "; this CPU is Intel's, which never uses it"
+    if _has_32_bit(cpu):
+        return "; user programs can enter 32-bit mode (the GDT has such a code segment)"
+    return "; no program can get there (the GDT has no 32-bit code segment)"
 
 
 def _has_32_bit(cpu: CpuFacts) -> bool:
@@ -149,6 +169,17 @@ MSR_RULES = (
         "AMD APM Vol. 2, SYSCALL and SYSRET; Intel SDM Vol. 2B, SYSCALL",
         "Point IA32_CSTAR at a stub that returns -ENOSYS, or offer user programs no 32-bit code segment.",
         each_cpu(_check_cstar),
+    ),
+    Rule(
+        "EXO008",
+        Severity.ERROR,
+        "SYSENTER leads to a kernel entry point, or nowhere",
+        "Intel's SYSENTER works in 64-bit mode, too: any program can execute it, and gets to IA32_SYSENTER_EIP at "
+        "CPL 0. What firmware or a forgotten 32-bit port left there is an entry that nobody wrote. AMD CPUs raise "
+        "#UD.",
+        "Intel SDM Vol. 2B, SYSENTER; AMD APM Vol. 3, SYSENTER",
+        "Write 0 to IA32_SYSENTER_CS, so that SYSENTER raises #GP; or point IA32_SYSENTER_EIP at an entry stub.",
+        each_cpu(_check_sysenter),
     ),
     Rule(
         "EXO010",

@@ -4,15 +4,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exogdb.abi.check.facts import CpuFacts, Facts, known
+from exogdb.abi.check.facts import LARGEST_STACK, CpuFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_cpu
 from exogdb.reading import Reading, Unavailable
 from exogdb.x86.paging import PageWalk
 
-__all__ = ["STACK_RULES", "stack_addresses"]
+__all__ = ["ENCRYPTED_GUESTS_ONLY", "STACK_RULES", "describe_tops", "stack_addresses", "stack_tops", "used_ists"]
 
 # rsp this far below a stack's top, or less, counts as being on that stack. Kernel stacks have 4 to 64 KiB.
-LARGEST_STACK = 0x10000
+USUAL_STACK = 0x10000
+CR4_MCE = 1 << 6
+NMI, MACHINE_CHECK = "NMI", "#MC"
 # Raised only in a guest whose memory the processor encrypts (SEV-ES, SEV-SNP; AMD APM Vol. 2, Exceptions).
 ENCRYPTED_GUESTS_ONLY = frozenset({"#HV", "#VC"})
 
@@ -27,7 +29,7 @@ class _Top:
     permanent: bool
 
 
-def _used_ists(cpu: CpuFacts) -> dict[int, list[str]]:
+def used_ists(cpu: CpuFacts) -> dict[int, list[str]]:
     """The IST numbers that present gates use, each with the vectors that use it."""
     used: dict[int, list[str]] = {}
     for gate in known(cpu.idt):
@@ -44,14 +46,24 @@ def _tops(cpu: CpuFacts) -> list[_Top]:
     if not isinstance(cpu.tss, Unavailable):
         tops.append(_Top(cpu.tss.rsp[0], "TSS.RSP0", cpu, permanent=False))
         if not isinstance(cpu.idt, Unavailable):
-            ists = sorted(_used_ists(cpu))
+            ists = sorted(used_ists(cpu))
             tops += [_Top(cpu.tss.stack_for(ist), f"TSS.IST{ist}", cpu, permanent=True) for ist in ists]
     return [top for top in tops if top.address]
 
 
+def describe_tops(cpu: CpuFacts) -> dict[int, str]:
+    """What each stack top of `cpu` is: `kernel rsp`, `TSS.RSP0`, `TSS.IST1`; the last of them if it is several."""
+    return {top.address: top.what for top in _tops(cpu)}
+
+
+def stack_tops(cpu: CpuFacts) -> frozenset[int]:
+    """Every stack top of `cpu` that is known and not 0."""
+    return frozenset(describe_tops(cpu))
+
+
 def stack_addresses(cpu: CpuFacts) -> frozenset[int]:
     """The addresses whose page walks the rules here ask for: the uppermost eight bytes of every stack."""
-    return frozenset(top.address - 8 for top in _tops(cpu))
+    return frozenset(top - 8 for top in stack_tops(cpu))
 
 
 def _stack_problem(page: PageWalk, top: int) -> str:
@@ -90,21 +102,27 @@ def _check_rsp0(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
 
 def _check_ists(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
     tss = known(cpu.tss)
-    for ist, vectors in sorted(_used_ists(cpu).items()):
-        more = f" and {len(vectors) - 3} more" if len(vectors) > 3 else ""
-        what = f"TSS.IST{ist} (for {', '.join(vectors[:3])}{more})"
-        severity = Severity.NOTE if ENCRYPTED_GUESTS_ONLY.issuperset(vectors) else None
+    for ist, vectors in sorted(used_ists(cpu).items()):
+        what = f"TSS.IST{ist} (for {_list(vectors)}"
+        is_encrypted = ENCRYPTED_GUESTS_ONLY.issuperset(vectors)
+        what += ", raised only in guests with encrypted memory" if is_encrypted else ""
+        what += ")"
+        severity = Severity.NOTE if is_encrypted else None
         if tss.stack_for(ist):
             yield from _check_stack(cpu, tss.stack_for(ist), what, severity)
         else:
             yield Finding(f"{what} = 0", "a stack: gates use it", what, cpu=cpu.index, severity=severity)
 
 
+def _unknown_stacks(cpu: CpuFacts) -> Iterator[NotChecked]:
+    for fact in (cpu.kernel_rsp, cpu.tss, cpu.idt):
+        if isinstance(fact, Unavailable):
+            yield NotChecked(fact.reason, cpu.index)
+
+
 def _check_not_shared(facts: Facts) -> Iterator[Outcome]:
     for cpu in facts.cpus:
-        for fact in (cpu.kernel_rsp, cpu.tss, cpu.idt):
-            if isinstance(fact, Unavailable):
-                yield NotChecked(fact.reason, cpu.index)
+        yield from _unknown_stacks(cpu)
     by_address: dict[int, list[_Top]] = defaultdict(list)
     for cpu in facts.cpus:
         for top in _tops(cpu):
@@ -140,7 +158,57 @@ def _is_on(cpu: CpuFacts, top: int) -> bool:
     rsp, cs = cpu.registers.get("rsp"), cpu.registers.get("cs")
     if not isinstance(rsp, Reading) or not isinstance(cs, Reading):
         return False
-    return cs.value & 3 == 3 or 0 <= top - rsp.value <= LARGEST_STACK
+    return cs.value & 3 == 3 or 0 <= top - rsp.value <= USUAL_STACK
+
+
+def _check_shared_ist(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    """The CPU starts at the top of an IST stack each time, whatever is on it."""
+    tss = known(cpu.tss)
+    users: dict[int, list[str]] = defaultdict(list)
+    for ist, vectors in used_ists(cpu).items():
+        users[tss.stack_for(ist)] += vectors
+    kernel = {top.address: top.what for top in _tops(cpu) if not top.permanent}
+    for address, vectors in sorted(users.items()):
+        if not address:
+            continue  # EXO042 says so
+        any_time = [name for name in _any_time(cpu) if name in vectors]
+        others = [name for name in vectors if name not in any_time[:1]]
+        if address in kernel:
+            yield _overwriting(cpu, address, _list(vectors), f"has {kernel[address]} as its stack", Severity.ERROR)
+        elif any_time and others:
+            yield _overwriting(cpu, address, any_time[0], f"shares its stack with {_list(others)}", None)
+
+
+def _any_time(cpu: CpuFacts) -> tuple[str, ...]:
+    """What arrives whatever the CPU is doing, other handlers included. Without CR4.MCE there is no #MC."""
+    return (NMI, MACHINE_CHECK) if cpu.register("cr4") & CR4_MCE else (NMI,)
+
+
+def _list(vectors: list[str]) -> str:
+    more = f" and {len(vectors) - 3} more" if len(vectors) > 3 else ""
+    return ", ".join(vectors[:3]) + more
+
+
+def _overwriting(cpu: CpuFacts, address: int, who: str, problem: str, severity: Severity | None) -> Finding:
+    expected = "an IST stack that nothing else runs on"
+    return Finding(f"{who} {problem}, {address:#x}", expected, "IDT and TSS", address, cpu.index, severity)
+
+
+def _check_guard(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    yield from _unknown_stacks(cpu)
+    for top, what in sorted(describe_tops(cpu).items()):
+        depth = known(cpu.depths.get(top, Unavailable(f"the pages below {top:#x} were not looked at")))
+        if depth is None:
+            is_idle = what == "kernel rsp" and cpu.cpl != 3
+            detail = "; no program runs here now, so it may be the idle loop's stack" if is_idle else ""
+            yield Finding(
+                f"{what} = {top:#x}: the {LARGEST_STACK >> 10} KiB below it can all be written{detail}",
+                "a page below the stack that is not mapped, or read-only",
+                what,
+                top,
+                cpu.index,
+                Severity.NOTE if is_idle else None,
+            )
 
 
 STACK_RULES = (
@@ -182,5 +250,29 @@ STACK_RULES = (
         "Intel SDM Vol. 3A, Stack Switching in IA-32e Mode; Interrupt Stack Table",
         "Allocate the stacks of TSS and per-CPU block for each CPU separately.",
         _check_not_shared,
+    ),
+    Rule(
+        "EXO046",
+        Severity.WARNING,
+        "What arrives at any time has a stack of its own",
+        "For a gate with an IST index the CPU starts at the top of that stack, whatever is on it. An NMI or #MC "
+        "that arrives in a handler on the same stack overwrites the frame that handler returns by; one on the "
+        "kernel stack overwrites the system call in progress.",
+        "Intel SDM Vol. 3A, Interrupt Stack Table; AMD APM Vol. 2, Interrupt-Stack Table",
+        "Give NMI and #MC an IST slot each that no other gate uses, and stacks that are neither RSP0 nor a "
+        "process's.",
+        each_cpu(_check_shared_ist),
+    ),
+    Rule(
+        "EXO047",
+        Severity.WARNING,
+        "Kernel stacks end at a guard page",
+        "A stack that grows too far, by deep recursion or a large local array that a system call reaches, then "
+        "overwrites what lies below it, unnoticed. With a hole there it is a page fault, and on #DF's IST stack a "
+        "report.",
+        "CVE-2016-1583 (a stack overflow that a system call reaches); Linux, "
+        "Documentation/mm/vmalloced-kernel-stacks.rst",
+        "Leave the page below each stack unmapped or read-only, and give #DF an IST stack.",
+        each_cpu(_check_guard),
     ),
 )

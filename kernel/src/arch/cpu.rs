@@ -11,6 +11,7 @@ pub const IA32_FS_BASE: u32 = 0xc000_0100;
 pub const IA32_GS_BASE: u32 = 0xc000_0101;
 pub const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
+const CR4_UMIP: u64 = 1 << 11;
 const CR4_SMEP: u64 = 1 << 20;
 const CR4_SMAP: u64 = 1 << 21;
 
@@ -91,22 +92,25 @@ pub fn invlpg(address: u64) {
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
 }
 
-/// Switches on SMEP and SMAP where the CPU has them. The kernel reads user memory through the physical map only.
-pub fn enable_user_page_protection() {
+/// Switches on SMEP, SMAP and UMIP where the CPU has them. The kernel reads user memory through the physical map only.
+pub fn enable_protections() {
     // SAFETY: the leaf is checked to exist. Newer compilers count CPUID as safe, older ones do not.
     #[allow(unused_unsafe)]
     let features = unsafe {
         if core::arch::x86_64::__cpuid(0).eax < 7 {
             return;
         }
-        core::arch::x86_64::__cpuid_count(7, 0).ebx
+        core::arch::x86_64::__cpuid_count(7, 0)
     };
     let mut bits = 0;
-    if features & (1 << 7) != 0 {
+    if features.ebx & (1 << 7) != 0 {
         bits |= CR4_SMEP;
     }
-    if features & (1 << 20) != 0 {
+    if features.ebx & (1 << 20) != 0 {
         bits |= CR4_SMAP;
+    }
+    if features.ecx & (1 << 2) != 0 {
+        bits |= CR4_UMIP;
     }
     // SAFETY: only bits that CPUID announces are set, and the kernel never touches a user page by its user address.
     unsafe { asm!("mov {t}, cr4", "or {t}, {b}", "mov cr4, {t}", t = out(reg) _, b = in(reg) bits, options(nostack)) };

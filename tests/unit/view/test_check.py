@@ -20,14 +20,16 @@ def test_the_same_finding_on_several_cpus_is_shown_once() -> None:
     assert text.startswith("error EXO010  FMASK clears IF\n")
     assert text.count("found ") == 1
     assert "[CPUs 0, 1]" in text
-    assert text.endswith("1 error, 0 warnings, 0 notes; 37 rules: 36 sound, 0 not checked")
+    assert text.endswith(
+        f"1 error, 0 warnings, 0 notes; {len(RULES)} rules: {len(RULES) - 1} sound, 0 not checked"
+    )
 
 
 def test_what_was_not_checked_is_shown_with_its_reason() -> None:
     blind = with_cpu(sound_facts(), lambda cpu: replace(cpu, tss=Unavailable("no QMP socket")), (1,))
     text = render_report(run_rules(RULES, blind), PLAIN)
     assert "EXO041    TSS.RSP0 is a sound kernel stack: no QMP socket [CPU 1]" in text
-    assert "34 sound, 3 not checked" in text
+    assert text.endswith(f"{len(RULES) - 5} sound, 5 not checked")
 
 
 def test_errors_come_first_and_lines_fit_the_terminal() -> None:

@@ -3,22 +3,41 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from exogdb.abi.check.facts import CpuFacts, Facts, SignatureParameter
+from exogdb.abi.check.facts import Facts
 from exogdb.abi.check.rule import Severity
-from exogdb.abi.entry_path import EntryPath, Exit, GsAccess, Parameter, RegisterReturn
-from exogdb.abi.location import InRegister
-from exogdb.abi.symbolic import Flag, Gs
-from exogdb.reading import Reading
+from exogdb.abi.entry_path import GsAccess, RegisterReturn
+from exogdb.abi.symbolic import Gs
 from exogdb.x86.gdt import decode_gdt
-from exogdb.x86.tss import Tss
 from tests.unit.abi.check import sound
+from tests.unit.abi.check.changes import (
+    as_in_the_seed,
+    changed_exit,
+    misaligned,
+    on_amd,
+    shared_gs_block,
+    shared_stack,
+    sti_without_cli,
+    untested_return,
+    with_gate,
+    with_gdt,
+    with_gs_test,
+    with_image_page,
+    with_ists,
+    with_kernel_rsp,
+    with_machine_check,
+    with_sysenter,
+    with_tss,
+    with_unguarded_idle_stack,
+    with_user_tables,
+    without_vc_stack,
+    wrong_frame_structure,
+)
 from tests.unit.abi.check.sound import (
     DATA,
     ENTRY,
     GDT,
     GS_BLOCK,
     TEXT,
-    cpu_facts,
     hole,
     page,
     stack_top,
@@ -31,107 +50,11 @@ from tests.unit.abi.check.sound import (
     with_register,
 )
 
-__all__ = ["FLAWS", "Change", "with_frame_structure"]
+__all__ = ["FLAWS", "Change"]
 
 Change = Callable[[Facts], Facts]
 FMASK = sound.MSRS["IA32_FMASK"]
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
-
-
-def with_gdt(facts: Facts, slot: int, descriptor: int) -> Facts:
-    descriptors = (*GDT[:slot], descriptor, *GDT[slot + 1 :])
-    return with_cpu(facts, lambda cpu: replace(cpu, gdt=decode_gdt(sound.table(descriptors), 0xFFFFFFFF80300000)))
-
-
-def with_ists(facts: Facts, ists: dict[int, int]) -> Facts:
-    return with_cpu(facts, lambda cpu: replace(cpu, idt=sound.gates(ists)))
-
-
-def with_kernel_rsp(facts: Facts, top: int, cpus: tuple[int, ...] = (0, 1)) -> Facts:
-    return with_cpu(facts, lambda cpu: replace(cpu, kernel_rsp=Reading(top, "memory")), cpus)
-
-
-def with_tss(
-    facts: Facts, *, rsp0: int | None = None, ist2: int | None = None, cpus: tuple[int, ...] = (1,)
-) -> Facts:
-    def change(cpu: CpuFacts) -> CpuFacts:
-        assert isinstance(cpu.tss, Tss)
-        ist = (cpu.tss.ist[0], cpu.tss.ist[1] if ist2 is None else ist2, *cpu.tss.ist[2:])
-        rsp = (cpu.tss.rsp[0] if rsp0 is None else rsp0, 0, 0)
-        return replace(cpu, tss=replace(cpu.tss, rsp=rsp, ist=ist))
-
-    return with_cpu(facts, change, cpus)
-
-
-def with_image_page(facts: Facts, address: int, *, writable: bool, user: bool, nx: bool) -> Facts:
-    changed = page(address, writable=writable, user=user, nx=nx)
-    return replace(facts, image_pages={**facts.image_pages, address: changed})
-
-
-def changed_exit(path: EntryPath, gs: Gs, **registers: RegisterReturn) -> Exit:
-    return replace(path.exits[0], gs=gs, registers={**path.exits[0].registers, **registers})
-
-
-def misaligned(facts: Facts, use: int | None) -> Facts:
-    changed = with_call(facts, rsp_below_top=72)
-    return replace(changed, entries=(replace(changed.entries[0], aligned_stack_use=use),))
-
-
-def without_vc_stack(facts: Facts) -> Facts:
-    """#VC comes only in guests with encrypted memory; Linux maps its stack only there."""
-    return with_ists(facts, {1: 1, 2: 2, 8: 3, 18: 4, 29: 5})
-
-
-def with_frame_structure(facts: Facts, fields: tuple[tuple[str, int], ...]) -> Facts:
-    """A dispatcher that takes a pointer to the frame, and the structure that it sees there."""
-    passed = (Parameter("rdi", "gs:[0x0]-0x40", None, frame_offset=0),)
-    changed = with_call(facts, parameters=passed, number=None, arguments=(None,) * 6)
-    signature = (SignatureParameter("frame", 8, is_pointer=True, fields=fields),)
-    return replace(changed, entries=(replace(changed.entries[0], signature=signature),))
-
-
-def wrong_frame_structure(facts: Facts) -> Facts:
-    """r12 and r13 exchanged."""
-    return with_frame_structure(facts, (("r15", 0), ("r14", 8), ("r12", 16), ("r13", 24), ("rcx", 56)))
-
-
-def untested_return(facts: Facts) -> Facts:
-    return with_path(facts, lambda path: replace(path, comparisons=()))
-
-
-def sti_without_cli(facts: Facts) -> Facts:
-    last = sound.state(sound.EXIT, "sysretq", after_dispatch=True, inside=False, IF=Flag.SET)
-    return with_path(facts, lambda path: replace(path, states={**path.states, sound.EXIT: last}))
-
-
-def as_in_the_seed(facts: Facts) -> Facts:
-    """The stub exactly as the design prints it: `mov rcx, r10` is all that happens before the call."""
-    users = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
-    places = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
-    parameters = tuple(Parameter(p, f"user {u}", u, None) for p, u in zip(places, users, strict=True))
-    return with_call(
-        facts,
-        parameters=parameters,
-        number=InRegister("rax"),
-        arguments=tuple(map(InRegister, places)),
-    )
-
-
-def shared_stack(facts: Facts) -> Facts:
-    return with_page(
-        with_kernel_rsp(facts, stack_top(0, 0), (1,)), page(stack_top(0, 0) - 8, writable=True, nx=True)
-    )
-
-
-def shared_gs_block(facts: Facts) -> Facts:
-    return with_cpu(
-        facts,
-        lambda cpu: replace(cpu, kernel_gs=cpu_facts(0).kernel_gs, pages={**cpu.pages, **cpu_facts(0).pages}),
-    )
-
-
-def on_amd(facts: Facts) -> Facts:
-    return replace(facts, model=replace(facts.model, vendor="AuthenticAMD"))
 
 
 FLAWS: dict[str, tuple[str, Severity, Change]] = {
@@ -168,6 +91,39 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         lambda f: on_amd(with_page(f, page(sound.COMPATIBILITY_ENTRY, user=True))),
     ),
     "CSTAR not canonical on AMD": ("EXO006", ERROR, lambda f: on_amd(with_msr(f, "IA32_CSTAR", 1 << 47))),
+    "SYSENTER enabled, and leads nowhere": (
+        "EXO008",
+        ERROR,
+        lambda f: with_sysenter(f, 0xFFFFFFFFDEAD0000),
+    ),
+    "SYSENTER enabled, and leads into a user page": (
+        "EXO008",
+        ERROR,
+        lambda f: with_page(with_sysenter(f, 0x401000), page(0x401000, user=True)),
+    ),
+    "entry stub not in the user's page tables": ("EXO007", ERROR, lambda f: with_user_tables(f, ENTRY)),
+    "slot not in the user's page tables": ("EXO007", ERROR, lambda f: with_user_tables(f, GS_BLOCK + 8)),
+    "TSS not in the user's page tables": ("EXO007", ERROR, lambda f: with_user_tables(f, sound.TABLES + 0x2000)),
+    "GDT in a user page": ("EXO025", ERROR, lambda f: with_page(f, page(sound.TABLES, user=True))),
+    "IDT not mapped": ("EXO025", ERROR, lambda f: with_page(f, hole(sound.TABLES + 0x1000))),
+    "#GP open to INT n": ("EXO026", ERROR, lambda f: with_gate(f, 13, dpl=3)),
+    "#BR open to INT n": ("EXO026", WARNING, lambda f: with_gate(f, 5, dpl=3)),
+    "GS base asked for its sign": ("EXO038", ERROR, with_gs_test),
+    "NMI shares IST3 with #DF": ("EXO046", WARNING, lambda f: with_gate(f, 2, ist=3)),
+    "#MC shares IST1 with #DB": ("EXO046", WARNING, lambda f: with_machine_check(f, 1)),
+    "IST2 is the kernel stack": ("EXO046", ERROR, lambda f: with_tss(f, ist2=stack_top(1, 0))),
+    "no guard page": (
+        "EXO047",
+        WARNING,
+        lambda f: with_cpu(f, lambda cpu: replace(cpu, depths=dict.fromkeys(cpu.depths))),
+    ),
+    "no guard page below what may be the idle loop's stack": ("EXO047", NOTE, with_unguarded_idle_stack),
+    "UMIP off": ("EXO066", WARNING, lambda f: with_register(f, "cr4", 0x3006F0)),
+    "GDT too short for STAR": (
+        "EXO021 EXO024",
+        ERROR,
+        lambda f: with_cpu(f, lambda cpu: replace(cpu, gdt=decode_gdt(sound.table(GDT[:5]), sound.TABLES))),
+    ),
     "IF left": ("EXO010", ERROR, lambda f: with_msr(f, "IA32_FMASK", FMASK & ~0x200)),
     "TF left, #DB on an IST stack": ("EXO011", WARNING, lambda f: with_msr(f, "IA32_FMASK", FMASK & ~0x100)),
     "TF left, #DB without IST stack": (
@@ -285,11 +241,11 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         NOTE,
         lambda f: with_register(with_register(shared_stack(f), "cs", 8, (0,)), "rsp", 0xFFFFFFFFC0000000, (0,)),
     ),
-    "GS block not mapped": ("EXO044", ERROR, lambda f: with_page(f, hole(GS_BLOCK), (0,))),
+    "GS block not mapped": ("EXO044", ERROR, lambda f: with_page(f, hole(GS_BLOCK + 8), (0,))),
     "GS block in a user page": (
         "EXO044",
         ERROR,
-        lambda f: with_page(f, page(GS_BLOCK, user=True, writable=True), (0,)),
+        lambda f: with_page(f, page(GS_BLOCK + 8, user=True, writable=True), (0,)),
     ),
     "GS block shared": ("EXO045", ERROR, shared_gs_block),
     "GS block shared, and the stack in it": ("EXO045", ERROR, lambda f: shared_stack(shared_gs_block(f))),
@@ -303,13 +259,14 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         WARNING,
         lambda f: with_page(with_msr(f, "IA32_CSTAR", ENTRY + 0x100, (1,)), page(ENTRY + 0x100)),
     ),
-    "SMEP off": ("EXO060", WARNING, lambda f: with_register(f, "cr4", 0x2006F0)),
-    "SMAP off": ("EXO061", WARNING, lambda f: with_register(f, "cr4", 0x1006F0)),
+    "SMEP off": ("EXO060", WARNING, lambda f: with_register(f, "cr4", 0x200EF0)),
+    "SMAP off": ("EXO061", WARNING, lambda f: with_register(f, "cr4", 0x100EF0)),
     "SMAP off on a CPU without it": (
         "EXO061",
         NOTE,
         lambda f: replace(
-            with_register(f, "cr4", 0x1006F0), model=replace(f.model, features={"smep": True, "smap": False})
+            with_register(f, "cr4", 0x100EF0),
+            model=replace(f.model, features={"smep": True, "smap": False, "umip": True}),
         ),
     ),
     "NXE off": ("EXO062", WARNING, lambda f: with_msr(f, "IA32_EFER", 0x501)),

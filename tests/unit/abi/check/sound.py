@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from exogdb.abi.check.facts import CpuFacts, CpuModel, EntryFacts, Facts, Section, SignatureParameter
+from exogdb.abi.check.facts import CpuFacts, CpuModel, EntryFacts, Facts, Section, SignatureParameter, Span
 from exogdb.abi.entry_path import (
     Comparison,
     Dispatcher,
@@ -34,6 +34,7 @@ CALL = ENTRY + 0x40
 EXIT = ENTRY + 0x80
 GS_BLOCK = 0xFFFFFFFF80200000
 STACKS = 0xFFFFFFFFD0000000
+TABLES = 0xFFFFFFFF80300000
 TEXT = Section(".text", 0xFFFFFFFF80100000, 0xFFFFFFFF80102000, executable=True, writable=False)
 DATA = Section(".data", 0xFFFFFFFF80200000, 0xFFFFFFFF80202000, executable=False, writable=True)
 SECTIONS = (TEXT, DATA)
@@ -49,8 +50,10 @@ MSRS = {
     "IA32_LSTAR": ENTRY,
     "IA32_CSTAR": COMPATIBILITY_ENTRY,
     "IA32_FMASK": 0x257FD5,
+    "IA32_SYSENTER_CS": 0,
+    "IA32_SYSENTER_EIP": 0,
 }
-REGISTERS = {"cr0": 0x80010033, "cr3": 0x1000, "cr4": 0x3006F0, "rip": 0x401000, "cs": 0x2B, "tr": 0x30}
+REGISTERS = {"cr0": 0x80010033, "cr3": 0x1000, "cr4": 0x300EF0, "rip": 0x401000, "cs": 0x2B, "tr": 0x30}
 
 
 def page(address: int, *, writable: bool = False, user: bool = False, nx: bool = False) -> PageWalk:
@@ -90,17 +93,22 @@ def cpu_facts(index: int) -> CpuFacts:
     block = GS_BLOCK + 0x1000 * index
     pages: dict[int, PageWalk | Unavailable] = {top - 8: page(top - 8, writable=True, nx=True) for top in tops}
     pages |= {ENTRY: page(ENTRY), COMPATIBILITY_ENTRY: page(COMPATIBILITY_ENTRY)}
-    pages |= {block: page(block, writable=True, nx=True), 0x7FFFFFFFF000: hole(0x7FFFFFFFF000)}
+    for slot in (block, block + 8):
+        pages[slot] = page(slot, writable=True, nx=True)
+    pages |= {at: page(at, writable=True, nx=True) for at in (TABLES, TABLES + 0x1000, TABLES + 0x2000)}
+    pages |= {0: hole(0), 0x7FFFFFFFF000: hole(0x7FFFFFFFF000)}
     return CpuFacts(
         index=index,
         registers=readings({**REGISTERS, "rsp": 0x7FFF0000}, "gdb"),
         msrs=readings(MSRS),
-        gdt=decode_gdt(table(), 0xFFFFFFFF80300000),
+        gdt=decode_gdt(table(), TABLES),
         idt=gates({1: 1, 2: 2, 8: 3, 18: 4}),
         tss=Tss((tops[0], 0, 0), (tops[1], tops[2], tops[3], tops[4], 0, 0, 0), 104),
         kernel_gs=Reading(block, "gdb"),
         kernel_rsp=Reading(tops[0], "memory"),
         pages=pages,
+        spans={"gdtr": Span(TABLES, 63), "idtr": Span(TABLES + 0x1000, 511), "tr": Span(TABLES + 0x2000, 103)},
+        depths=dict.fromkeys(tops, 0x4000),
     )
 
 
@@ -182,7 +190,7 @@ def sound_facts() -> Facts:
     return Facts(
         cpus=(cpu_facts(0), cpu_facts(1)),
         entries=(EntryFacts(ENTRY, (0, 1), sound_path(), SIGNATURE, Unavailable("not looked for")),),
-        model=CpuModel("GenuineIntel", {"smep": True, "smap": True}),
+        model=CpuModel("GenuineIntel", {"smep": True, "smap": True, "umip": True}),
         sections=SECTIONS,
         image_pages=image,
         names={ENTRY: "syscall_entry", DISPATCHER: "syscall_dispatch"},

@@ -10,7 +10,8 @@ from exogdb.abi.check.rule import Report, Rule, run_rules
 from exogdb.abi.entry_path import Comparison
 from exogdb.abi.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
-from tests.unit.abi.check.flaws import FLAWS, Change, with_frame_structure
+from tests.unit.abi.check.changes import with_frame_structure
+from tests.unit.abi.check.flaws import FLAWS, Change
 from tests.unit.abi.check.sound import CALL, EXIT, sound_facts, with_cpu, with_path
 
 
