@@ -38,11 +38,13 @@ class Output:
     """What a command found, in both forms. Each is made only when it is wanted.
 
     `failure` is what the command fails with after its output, for `gdb -batch` and scripts; empty for success.
+    `then` is done once the output is there: asking the user for more, say.
     """
 
     render: Callable[[Style], str]
     to_json: Callable[[], dict[str, Any]]
     failure: str = ""
+    then: Callable[[], None] | None = None
 
 
 Body = Callable[..., Output | None]
@@ -160,6 +162,8 @@ def _run(entry: Command, argument: str) -> None:
             _write(output, as_json=getattr(options, "json", False))
             if output.failure:
                 raise UsageError(output.failure)
+            if output.then is not None:
+                output.then()
     except ExoError as error:
         raise gdb.GdbError(str(error)) from None
     except gdb.error as error:

@@ -82,13 +82,17 @@ def exo_syscall_break(options: Namespace) -> Output:
     assert row is not None
     if options.ignore:
         row.ignore_count = options.ignore
-    if options.commands:
-        gdb.execute(f"commands {row.number}")
     report = BreakpointReport(row.number, row.temporary, catch.request.choice, find_place_lines(catch))
     return Output(
         lambda style: render_breakpoint(report, style, explain=options.explain),
         lambda: breakpoint_to_json(report),
+        then=(lambda: _ask_for_commands(report.number)) if options.commands else None,
     )
+
+
+def _ask_for_commands(number: int) -> None:
+    # From Python, `commands` takes its lines from the string; `with` has it read them where the user types.
+    gdb.execute(f"with confirm off -- commands {number}", from_tty=True)
 
 
 def find_place_lines(catch: Catch) -> list[PlaceLine]:
@@ -123,12 +127,17 @@ class _StopFunction(gdb.Function):
 def _report_stop(event: gdb.StopEvent) -> None:
     if not isinstance(event, gdb.BreakpointEvent):
         return
-    catches = [PLACEMENT.find(row.number) for row in event.breakpoints]
+    catches = [PLACEMENT.find(row.number) for row in event.breakpoints if not _is_silent(row)]
     # Several breakpoints may have stopped at one call.
     for hit in dict.fromkeys(catch.hit for catch in catches if catch is not None and catch.hit is not None):
         if hit.result is not None:
             remember_returned(hit.return_slot, hit.number)
         gdb.write(_describe(hit) + "\n")
+
+
+def _is_silent(row: gdb.Breakpoint) -> bool:
+    """Whether the user's commands begin with `silent`: GDB says nothing about the stop then."""
+    return (row.commands or "").lstrip().startswith("silent")
 
 
 def _describe(hit: Hit) -> str:

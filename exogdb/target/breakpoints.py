@@ -24,7 +24,7 @@ from exogdb.abi.dispatch import UNKNOWN
 from exogdb.abi.plan import Place, PlaceKind
 from exogdb.abi.request import Request, encode_location
 from exogdb.errors import ExoError, TargetLostError, UnavailableError, UsageError
-from exogdb.target.cpus import Cpu, all_cpus, selected_cpu
+from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.current_process import find_process_id
 from exogdb.target.hit import Hit, read_hit, set_convenience
 from exogdb.target.memory import VirtualMemory
@@ -41,15 +41,17 @@ _MASK_64 = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Setting:
-    """What the plan gave to one breakpoint: its numbers, its places, and the address that calls return to.
+    """What the plan gave to one breakpoint: its numbers and places, the dispatcher, where calls return to.
 
-    `counters` are words in memory that grow with every call.
+    `counters` are words in memory that grow with every call. `may_watch`: watchpoints can be trusted.
     """
 
     choice: Choice
     places: tuple[Place, ...]
+    dispatcher: int
     return_address: int
     counters: tuple[int, ...] = ()
+    may_watch: bool = True
 
 
 class Catch:
@@ -106,6 +108,8 @@ class Catch:
         now = {p.address for p in setting.places if p.number in self._told.values()}
         if self._returned or self._in_flight:
             now.add(setting.return_address)
+        if self._in_flight:
+            now.add(setting.dispatcher)
         for location in self.row.locations:
             wanted = location.address & _MASK_64 in always | now
             if location.enabled != wanted:
@@ -136,6 +140,8 @@ class Catch:
             return self._accept(hit) if hit is not None else False
         if address == self.setting.return_address and self._in_flight:
             return self._accept_return(cpu)
+        if address == self.setting.dispatcher and self._in_flight:
+            self._forget_call_on(read_register(cpu, "rsp"))
         hit = self._find_hit(cpu, address)
         if hit is None or self._is_repeated(hit, address) or not self._is_wanted(hit):
             return False
@@ -196,26 +202,27 @@ class Catch:
         return True
 
     def _accept_return(self, cpu: Cpu) -> bool:
-        """At the address that every call returns to: is this one of ours? A stack may have a new owner by now."""
+        """At the address that every call returns to: is this one of ours?"""
         hit = self._in_flight.pop(read_register(cpu, "rsp") - 8, None)
         if hit is None:
             return False
         self.show_places()
-        if find_process_id(cpu) != hit.process:
-            return False
         return self._accept(replace(hit, cpu=cpu, result=read_register(cpu, "rax")))
+
+    def _forget_call_on(self, return_slot: int) -> None:
+        """A call begins on the stack of one that was in flight, which therefore never returned."""
+        if self._in_flight.pop(return_slot, None) is not None:
+            self.show_places()
 
     def _watch_return(self, hit: Hit) -> None:
         assert self.setting is not None
-        if len(all_cpus()) > 1:
-            # QEMU 7.2 forgets that a second CPU hit a watchpoint at the same moment, and aborts when that CPU's
-            # next interrupt writes to a watched stack page (`qemu_mutex_lock_iothread_impl: assertion failed`).
+        if not self.setting.may_watch:
             self._in_flight[hit.return_slot] = hit
             self.show_places()
             return
         watch = self._watches.get(hit.return_slot)
         if watch is None or not watch.is_valid():
-            watch = ReturnWatch(hit.return_slot, self.setting.return_address, self)
+            watch = ReturnWatch(hit.return_slot, self.setting, self)
             self._watches[hit.return_slot] = watch
         watch.follow(hit)
 
@@ -290,14 +297,16 @@ class ReturnWatch(_Internal):
     """Sees the stack slot of one call's return address: read by the return itself, or written by another call.
 
     A kernel stack belongs to one process, so the slot stays as it is for as long as the call lasts, however long
-    it blocks and whoever runs meanwhile. A write means that the stack was given away: the call never returns.
+    it blocks and whoever runs meanwhile. A write means that the stack was given away: the call never returns. The
+    write may be a new call, which puts the same address there.
     Enabled while a call is in flight, and used again for the next one on the same stack.
     """
 
-    def __init__(self, slot: int, return_address: int, owner: Catch) -> None:
+    def __init__(self, slot: int, setting: Setting, owner: Catch) -> None:
         self.hit: Hit | None = None
         self._slot = slot
-        self._return_address = return_address
+        self._dispatcher = setting.dispatcher
+        self._return_address = setting.return_address
         self._owner = owner
         with gdb.with_parameter("language", "c"):
             super().__init__(_watch_expression(slot, 8), gdb.BP_WATCHPOINT, gdb.WP_ACCESS, internal=True)
@@ -323,7 +332,7 @@ class ReturnWatch(_Internal):
             self.rest()
             # The process may have moved: the CPU that the call returns on is this one.
             self._owner.expect_return(replace(hit, cpu=cpu, result=read_register(cpu, "rax")))
-        elif self._read_slot(cpu) != self._return_address:
+        elif self._is_new_call(cpu) or self._read_slot(cpu) != self._return_address:
             self.rest()
 
     def rest(self) -> None:
@@ -335,6 +344,10 @@ class ReturnWatch(_Internal):
         """Whether RET just took the address out of the slot: rip is there, and rsp right above it."""
         at_address = read_register(cpu, "rip") == self._return_address
         return at_address and read_register(cpu, "rsp") == self._slot + 8
+
+    def _is_new_call(self, cpu: Cpu) -> bool:
+        """Whether CALL just put the address into the slot."""
+        return read_register(cpu, "rip") == self._dispatcher and read_register(cpu, "rsp") == self._slot
 
     def _read_slot(self, cpu: Cpu) -> int | None:
         try:

@@ -213,9 +213,7 @@ class Placement:
                 each.setting = None
                 continue
             choice = self.choice_of(each.request)
-            places = tuple(self.places_of(choice))
-            return_address = self.plan.dispatcher.return_address
-            each.setting = Setting(choice, places, return_address, self.plan.places.counters)
+            each.setting = _to_setting(self.plan, choice, tuple(self.places_of(choice)))
             if each.row is not None and each.row.is_valid():
                 _ask_us(each.row)
             each.show_places()
@@ -282,7 +280,7 @@ class Placement:
             return ()
         addresses = {place.address for place in self.places_of(self.choice_of(request))}
         if request.on_return:
-            addresses.add(self.plan.dispatcher.return_address)
+            addresses |= _return_addresses(self.plan)
         return tuple(Probe(PROVIDER, request.probe_name, address) for address in sorted(addresses))
 
     def _is_ours(self, objfile: gdb.Objfile) -> bool:
@@ -337,6 +335,9 @@ class Placement:
             return
         # `condition N EXPR` is meant on top of what this breakpoint is for.
         if not _ask_us(row) and not self._is_placing:
+            if not row.enabled:
+                self._catches[row.number].clear()  # what calls do meanwhile goes unseen
+                self._catches[row.number].show_places()
             self.sync()
 
     def should_stop(self, number: int) -> bool:
@@ -356,6 +357,19 @@ class Placement:
         if is_kernel and not self._is_ours(event.new_objfile):
             self.forget()
             self.replan()
+
+
+def _return_addresses(plan: SyscallPlan) -> set[int]:
+    """What a breakpoint on returns needs to see where no stack slot can be watched: calls that return and begin."""
+    address = plan.dispatcher.address
+    begin = {address} if address is not None and not plan.may_watch else set()
+    return {plan.dispatcher.return_address} | begin
+
+
+def _to_setting(plan: SyscallPlan, choice: Choice, places: tuple[Place, ...]) -> Setting:
+    address, back = plan.dispatcher.address, plan.dispatcher.return_address
+    assert address is not None  # a plan was made from there
+    return Setting(choice, places, address, back, plan.places.counters, plan.may_watch)
 
 
 def _ask_us(row: gdb.Breakpoint) -> bool:

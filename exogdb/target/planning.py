@@ -33,11 +33,12 @@ _cache = PlanCache()
 
 @dataclass(frozen=True)
 class SyscallPlan:
-    """The places of all numbers, and the dispatcher that they were found in."""
+    """The places of all numbers, and the dispatcher they were found in. `may_watch`: watchpoints can be trusted."""
 
     places: Plan
     table: NumberTable
     dispatcher: Dispatcher
+    may_watch: bool
 
 
 def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
@@ -50,7 +51,9 @@ def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
     dispatcher, entry = _require_dispatcher(path)
     table = read_number_table([entry.address])
     numbers = frozenset(number.number for number in table) | frozenset(more_numbers)
-    return SyscallPlan(_make_plan(cpu, path, entry, numbers), table, dispatcher)
+    machine = _read_machine()
+    places = _make_plan(cpu, path, entry, numbers, machine)
+    return SyscallPlan(places, table, dispatcher, may_watch=not machine.no_watching)
 
 
 def read_place(cpu: Cpu, number: int) -> Place:
@@ -62,10 +65,12 @@ def read_place(cpu: Cpu, number: int) -> Place:
     _, entry = _require_dispatcher(path)
     others = sorted(each.number for each in read_number_table([entry.address]) if each.number != number)
     contrast = others[:: max(1, len(others) // _CONTRAST)]
-    return _make_plan(cpu, path, entry, frozenset([number, *contrast]))[number]
+    return _make_plan(cpu, path, entry, frozenset([number, *contrast]), _read_machine())[number]
 
 
-def _make_plan(cpu: Cpu, path: EntryPath, entry: DispatcherEntry, numbers: frozenset[int]) -> Plan:
+def _make_plan(
+    cpu: Cpu, path: EntryPath, entry: DispatcherEntry, numbers: frozenset[int], machine: Machine
+) -> Plan:
     memory = _RamOnly(VirtualMemory(cpu))
 
     def make() -> Plan:
@@ -81,7 +86,6 @@ def _make_plan(cpu: Cpu, path: EntryPath, entry: DispatcherEntry, numbers: froze
             machine=machine,
         )
 
-    machine = _read_machine()
     key = f"{_build_of_kernel()} {sorted(numbers)} {machine}"
     return _cache.get(VirtualMemory(cpu), key, entry, make)
 

@@ -126,6 +126,25 @@ def test_choosing_hits(guest: OpenGuest) -> None:
     assert Truth(gdb).last_call()[:2] == (stopped_at(output), process)
 
 
+def test_a_call_that_never_returns_is_not_reported_when_its_stack_is_used_again(guest: OpenGuest) -> None:
+    """Two CPUs, so that stacks are not watched, and a kernel without names, so that no process has a number."""
+    gdb = guest("run=demo", variant="stripped", smp=2).gdb
+    gdb.run("exo-syscall break 0 --on-return")
+    gdb.run("exo-syscall break 2 --on-return --ignore 4")
+    output = gdb.run("continue")
+    assert "System call 2 (" in output, "each program that was started had ended before"
+    assert hits(gdb, 1) == 0
+
+
+def test_commands_are_read_where_the_user_types(guest: OpenGuest) -> None:
+    gdb = guest("run=demo").gdb
+    typed = ["exo-syscall break ipc_send --commands", "silent", 'printf "number %d\\n", $nr', "end"]
+    assert gdb.run("\n".join(typed)).startswith("Breakpoint 1 on system call 101")
+    output = gdb.run("continue")
+    assert "number 101" in output
+    assert "System call" not in output, "`silent` is meant for this line, too"
+
+
 def test_it_is_an_ordinary_breakpoint(guest: OpenGuest, tmp_path: Path) -> None:
     one = guest("run=demo", attach=False)
     gdb = one.gdb
