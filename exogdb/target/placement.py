@@ -360,7 +360,7 @@ class Placement:
 
 
 def _return_addresses(plan: SyscallPlan) -> set[int]:
-    """What a breakpoint on returns needs to see where no stack slot can be watched: calls that return and begin."""
+    """What a breakpoint on returns must see: calls that return, and where no stack is watched, that begin."""
     address = plan.dispatcher.address
     begin = {address} if address is not None and not plan.may_watch else set()
     return {plan.dispatcher.return_address} | begin

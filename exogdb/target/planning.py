@@ -33,7 +33,7 @@ _cache = PlanCache()
 
 @dataclass(frozen=True)
 class SyscallPlan:
-    """The places of all numbers, and the dispatcher they were found in. `may_watch`: watchpoints can be trusted."""
+    """The places of all numbers, and the dispatcher they are in. `may_watch`: watchpoints can be trusted."""
 
     places: Plan
     table: NumberTable
