@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from exogdb.abi.disassembly import Disassembler, Instruction
+from exogdb.abi.graph import explore, find_reachable, reverse_edges
+from exogdb.abi.gs_interrupt import InterruptWindows
 from exogdb.errors import AnalysisError, MemoryFault
 
 __all__ = ["GsPath", "GsReport", "GsState", "diagnose_gs", "find_gs_path"]
 
 PATH_ENDS = frozenset(
-    {"sysret", "sysretq", "sysexit", "iret", "iretd", "iretq", "ret", "retf", "retfq", "hlt", "ud2"}
+    {"sysret", "sysretq", "sysexit", "iret", "iretd", "iretq", "ret", "retf", "retfq", "hlt", "int3", "ud2"}
 )
 MOST_INSTRUCTIONS = 4096
 MOST_SWAPS = 4
@@ -75,38 +77,15 @@ def _successors(instruction: Instruction, count: int) -> list[Node]:
     return following + target if instruction.is_conditional else following
 
 
-def _reachable(starts: set[Node], edges: dict[Node, list[Node]]) -> frozenset[Node]:
-    """Every node that can be reached from one of `starts`, those included."""
-    reached, waiting = set(starts), list(starts)
-    while waiting:
-        for node in edges.get(waiting.pop(), []):
-            if node not in reached:
-                reached.add(node)
-                waiting.append(node)
-    return frozenset(reached)
-
-
-def _reversed(edges: dict[Node, list[Node]]) -> dict[Node, list[Node]]:
-    sources: dict[Node, list[Node]] = {}
-    for node, following in edges.items():
-        for successor in following:
-            sources.setdefault(successor, []).append(node)
-    return sources
-
-
 def find_gs_path(code: Disassembler, entry: int) -> GsPath:
     """Follow the code from `entry` (what LSTAR holds) and count `swapgs`; calls are stepped over.
 
     Code that cannot be read or decoded ends a path there. The guest is only read.
     :raise AnalysisError: not even the first instruction can be read.
     """
-    edges: dict[Node, list[Node]] = {}
     calls: set[Node] = set()
-    waiting: list[Node] = [(entry, 0)]
-    while waiting and len(edges) < MOST_INSTRUCTIONS:
-        node = waiting.pop()
-        if node in edges or node[1] > MOST_SWAPS:
-            continue
+
+    def find_following(node: Node) -> list[Node]:
         try:
             instruction = code.at(node[0])
         except (AnalysisError, MemoryFault) as error:
@@ -114,21 +93,22 @@ def find_gs_path(code: Disassembler, entry: int) -> GsPath:
                 raise AnalysisError(
                     f"the system-call entry at {entry:#x} cannot be read: {error}", entry
                 ) from error
-            continue
+            return []
         if instruction.mnemonic == "call":
             calls.add(node)
-        edges[node] = _successors(instruction, node[1])
-        waiting += edges[node]
+        return [] if node[1] > MOST_SWAPS else _successors(instruction, node[1])
+
+    edges = explore([(entry, 0)], find_following, MOST_INSTRUCTIONS)
     swaps: dict[int, frozenset[int]] = {}
     for address, count in edges:
         swaps[address] = swaps.get(address, frozenset()) | {count}
-    returns = {node for call in calls for node in edges[call]}
+    returns = [node for call in calls for node in edges[call]]
     return GsPath(
         entry,
         swaps,
         frozenset(count for _, count in calls),
-        _reachable(calls, _reversed(edges)),
-        _reachable(returns, edges),
+        find_reachable(calls, reverse_edges(edges)),
+        find_reachable(returns, edges),
     )
 
 
@@ -203,6 +183,20 @@ def _contradiction(expected: GsState, cpl: int, path: GsPath | None, on_path: bo
     return GsState.MISSING, "the kernel's base is active before swapgs: the last way out to ring 3 did not run it"
 
 
+def _in_interrupt_window(rip: int, windows: InterruptWindows | None) -> tuple[GsState, str] | None:
+    """Where handlers run on the user's base rightly: the window and why; None anywhere else."""
+    if windows is not None and rip in windows.entry:
+        return GsState.ENTRY_WINDOW, f"RIP is at {rip:#x} behind an IDT gate, in front of its swapgs"
+    if windows is not None and rip in windows.exit:
+        return GsState.EXIT_WINDOW, f"RIP is at {rip:#x} behind a swapgs, on the way to IRETQ"
+    return None
+
+
+def _is_shared(rip: int, windows: InterruptWindows | None) -> bool:
+    """Whether a handler that was entered from the kernel can be at `rip`."""
+    return windows is not None and rip in windows.unswapped
+
+
 def diagnose_gs(
     cpl: int,
     rip: int,
@@ -210,29 +204,43 @@ def diagnose_gs(
     kernel_gs_base: int,
     path: GsPath | None,
     is_kernel: Callable[[int], bool | None],
+    find_windows: Callable[[], InterruptWindows | None] = lambda: None,
 ) -> GsReport:
     """Say which base is whose, and whether the right one is active.
 
     `is_kernel(base)` says whether a base belongs to the kernel, None if that cannot be told (see the caller for
-    its evidence). `path` is None when LSTAR or the code behind it cannot be read.
+    its evidence). `path` is None when LSTAR or the code behind it cannot be read. `find_windows` follows the code
+    behind the IDT's gates, None if that cannot be read; it is asked only where the answer depends on it.
     """
-    expected, why = _expectation(cpl, rip, path)
-    expected_owner = {
-        GsState.KERNEL: "kernel", GsState.DOUBLE_SWAPPED: "kernel", GsState.UNKNOWN: "unknown",
-    }.get(expected, "user")  # fmt: skip
     active = _observe(gs_base, kernel_gs_base, is_kernel)
-    state = expected
-    if expected is GsState.DOUBLE_SWAPPED:
-        active = active if active != "unknown" else "user"
-    elif active == "unknown":
-        why += "; the two bases do not tell by themselves which is the kernel's"
-        if cpl != 3 and path is None:
-            state = GsState.UNKNOWN
-        else:
-            active = expected_owner
-    elif expected_owner not in ("unknown", active):
-        state, problem = _contradiction(expected, cpl, path, path is not None and rip in path.swaps)
-        why = f"{why}; but {problem}"
+    expected, why = _expectation(cpl, rip, path)
+    is_on_path = path is not None and rip in path.swaps
+    if cpl != 3 and not is_on_path and active != "kernel":
+        expected, why = _in_interrupt_window(rip, find_windows()) or (expected, why)
+    if expected is GsState.EXIT_WINDOW and active == "kernel" and _is_shared(rip, find_windows()):
+        expected, why = GsState.KERNEL, f"{why}, but handlers that return to the kernel pass there too"
+    state, active, why = _decide(expected, why, active, cpl, path, is_on_path)
     owners = {"kernel": (gs_base, kernel_gs_base), "user": (kernel_gs_base, gs_base)}
     kernel, user = owners.get(active, (None, None))
-    return GsReport(state, active, expected_owner, kernel, user, why)
+    return GsReport(state, active, _OWNERS.get(expected, "user"), kernel, user, why)
+
+
+_OWNERS = {GsState.KERNEL: "kernel", GsState.DOUBLE_SWAPPED: "kernel", GsState.UNKNOWN: "unknown"}
+
+
+def _decide(
+    expected: GsState, why: str, active: str, cpl: int, path: GsPath | None, is_on_path: bool
+) -> tuple[GsState, str, str]:
+    """State, owner of the active base, and why, from what must be (`expected`) and what is seen (`active`)."""
+    owner = _OWNERS.get(expected, "user")
+    if expected is GsState.DOUBLE_SWAPPED:
+        return expected, "user" if active == "unknown" else active, why
+    if active == "unknown":
+        why += "; the two bases do not tell by themselves which is the kernel's"
+        if cpl != 3 and (path is None or (owner == "user" and not is_on_path)):
+            return GsState.UNKNOWN, active, why
+        return expected, owner, why if owner == "unknown" else f"{why}, so whose they are is a guess from there"
+    if owner not in ("unknown", active):
+        state, problem = _contradiction(expected, cpl, path, is_on_path)
+        return state, active, f"{why}; but {problem}"
+    return expected, active, why

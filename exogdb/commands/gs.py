@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from exogdb.abi.percpu import PerCpuBlock
 from exogdb.commands.registry import Output, command
 from exogdb.reading import Reading, Unavailable
-from exogdb.target.cpus import Cpu
+from exogdb.target.cpus import Cpu, cpus_in_turn
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.percpu import read_percpu
 from exogdb.target.session import Session
@@ -47,5 +47,9 @@ def exo_gs(session: Session, options: Namespace) -> Output:
     Example: exo-gs --all-cpus"""
     cpus = session.cpus(options.all_cpus)
     entries = find_entries(cpus)
-    rows = [_read_cpu(session, cpu, entries.get(cpu.index)) for cpu in cpus]
+    rows = []
+    with cpus_in_turn() as select:
+        for cpu in cpus:
+            select(cpu)
+            rows.append(_read_cpu(session, cpu, entries.get(cpu.index)))
     return Output(lambda style: render_gs(rows, style), lambda: gs_to_json(rows))

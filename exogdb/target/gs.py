@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 from exogdb.abi.disassembly import Disassembler
 from exogdb.abi.gs import GsPath, GsReport, diagnose_gs, find_gs_path
+from exogdb.abi.gs_interrupt import InterruptWindows, find_interrupt_windows
 from exogdb.errors import AnalysisError, TargetLostError, UnavailableError
 from exogdb.reading import Reading
 from exogdb.target.cpus import Cpu
-from exogdb.target.memory import VirtualMemory
+from exogdb.target.memory import RememberingMemory, VirtualMemory
 from exogdb.target.msrs import Via, read_msrs
 from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.symbols import find_address
+from exogdb.target.tables import read_cpu_dump, read_idt
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.msr import parse_msr
 
@@ -58,15 +60,30 @@ def read_gs(cpu: Cpu, entry: int | None) -> GsBases:
     cpl, rip = read_cpl(cpu), read_register(cpu, "rip")
     active, waiting = read_register(cpu, "gs_base"), read_register(cpu, "k_gs_base")
     path = None if entry is None else _find_path(cpu, entry)
-    report = diagnose_gs(cpl, rip, active, waiting, path, lambda base: _is_kernel(cpu, base))
+    report = diagnose_gs(
+        cpl, rip, active, waiting, path, lambda base: _is_kernel(cpu, base), lambda: _find_windows(cpu)
+    )
     return GsBases(cpu.index, cpl, rip, active, waiting, report)
 
 
 def _find_path(cpu: Cpu, entry: int) -> GsPath | None:
     try:
-        return find_gs_path(Disassembler(VirtualMemory(cpu)), entry)
+        return find_gs_path(Disassembler(RememberingMemory(VirtualMemory(cpu))), entry)
     except AnalysisError:
         return None
+
+
+def _find_windows(cpu: Cpu) -> InterruptWindows | None:
+    """Where the handlers in the IDT of `cpu` may run on the user's base; None if the IDT cannot be read."""
+    memory = VirtualMemory(cpu)
+    try:
+        gates = read_idt(memory, read_cpu_dump(cpu)).gates
+    except TargetLostError:
+        raise
+    except UnavailableError:
+        return None
+    handlers = {gate.handler for gate in gates if gate.present}
+    return find_interrupt_windows(Disassembler(RememberingMemory(memory)), handlers)
 
 
 def _is_kernel(cpu: Cpu, base: int) -> bool | None:

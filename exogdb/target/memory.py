@@ -11,10 +11,13 @@ import gdb
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.cpus import Cpu, cpu_selected
 from exogdb.target.monitor import run_monitor
+from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["PhysicalMemory", "VirtualMemory", "read_selected"]
+__all__ = ["BLOCK_SIZE", "PhysicalMemory", "RememberingMemory", "VirtualMemory", "read_selected"]
 
 _PAGE_SIZE = 4096
+# A power of two that divides the page size: a block is mapped as a whole or not at all.
+BLOCK_SIZE = 256
 # QEMU's stub takes packets of 4,096 characters; a byte takes two.
 _BYTES_PER_PACKET = 1024
 # From GDB 14 on, `Inferior.read_memory` and `write_memory` ask for the memory of any thread of the process, for
@@ -55,6 +58,33 @@ class VirtualMemory:
                 raise MemoryFault(address, len(data), f"cannot write at {address:#x}") from error
             except (gdb.error, OverflowError) as error:
                 raise _to_fault(error, address, len(data)) from error
+
+
+class RememberingMemory:
+    """Reads whole blocks of `memory` and keeps them: for code that is looked at instruction by instruction.
+
+    `blocks` has what was read, by address divided by `BLOCK_SIZE`. Nothing is ever read again: for one command on
+    a stopped guest.
+    """
+
+    def __init__(self, memory: ReadableMemory) -> None:
+        self._memory = memory
+        self.blocks: dict[int, bytes] = {}
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes at `address`.
+
+        :raise MemoryFault: a block that any of them lies in cannot be read.
+        """
+        first, last = address // BLOCK_SIZE, (address + size - 1) // BLOCK_SIZE
+        data = b"".join(self._block(number) for number in range(first, last + 1))
+        start = address - first * BLOCK_SIZE
+        return data[start : start + size]
+
+    def _block(self, number: int) -> bytes:
+        if number not in self.blocks:
+            self.blocks[number] = self._memory.read(number * BLOCK_SIZE, BLOCK_SIZE)
+        return self.blocks[number]
 
 
 class PhysicalMemory:

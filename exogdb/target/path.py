@@ -20,7 +20,7 @@ from exogdb.errors import (
 )
 from exogdb.target import settings
 from exogdb.target.cpus import Cpu
-from exogdb.target.memory import VirtualMemory
+from exogdb.target.memory import BLOCK_SIZE, RememberingMemory, VirtualMemory
 from exogdb.target.msrs import read_msr
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
@@ -29,27 +29,6 @@ __all__ = ["analysed_paths", "learn_entry_path", "read_entry_path"]
 
 # Tried in this order when LSTAR itself cannot be read.
 _USUAL_NAMES = ("syscall_entry", "syscall_entry_asm", "entry_SYSCALL_64")
-# A power of two that divides the page size: a block is mapped as a whole or not at all.
-_BLOCK = 256
-
-
-class _RememberingMemory:
-    """Reads whole blocks from `memory` and keeps them."""
-
-    def __init__(self, memory: ReadableMemory) -> None:
-        self._memory = memory
-        self.blocks: dict[int, bytes] = {}
-
-    def read(self, address: int, size: int) -> bytes:
-        first, last = address // _BLOCK, (address + size - 1) // _BLOCK
-        data = b"".join(self._block(number) for number in range(first, last + 1))
-        start = address - first * _BLOCK
-        return data[start : start + size]
-
-    def _block(self, number: int) -> bytes:
-        if number not in self.blocks:
-            self.blocks[number] = self._memory.read(number * _BLOCK, _BLOCK)
-        return self.blocks[number]
 
 
 @dataclass(frozen=True)
@@ -80,7 +59,7 @@ class _Remembered:
     def is_current(self, memory: ReadableMemory) -> bool:
         try:
             return self.profile == _find_profile() and all(
-                memory.read(number * _BLOCK, _BLOCK) == data for number, data in self.blocks.items()
+                memory.read(number * BLOCK_SIZE, BLOCK_SIZE) == data for number, data in self.blocks.items()
             )
         except MemoryFault:
             return False
@@ -152,7 +131,7 @@ def _analyse(entry: int, memory: VirtualMemory) -> EntryPath:
     known = _remembered.get(entry)
     if known is not None and known.is_current(memory):
         return known.path
-    remembering = _RememberingMemory(memory)
+    remembering = RememberingMemory(memory)
     profile = _find_profile()
     try:
         path = _analyse_by(profile, remembering, entry)

@@ -93,9 +93,8 @@ def _fields(memory: ReadableMemory, base: int, kind: gdb.Type) -> Iterator[PerCp
             continue
         offset, size = (field.bitpos or 0) // 8, field.type.sizeof
         scalar = field.type.strip_typedefs().code in _SCALARS and size in (1, 2, 4, 8)
-        value = (
-            _read(memory, base + offset, size) if scalar else Unavailable(f"{size} bytes at {base + offset:#x}")
-        )
+        whole = Unavailable(f"{field.type}, {size} bytes at {base + offset:#x}")
+        value = _read(memory, base + offset, size) if scalar else whole
         yield PerCpuField(field.name, offset, size, str(field.type), value)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from exogdb.abi.gs import GsReport, GsState
 from exogdb.abi.percpu import PerCpuBlock, PerCpuField
-from exogdb.reading import Reading, Unavailable
+from exogdb.reading import Unavailable, Value
 from exogdb.view.style import Style
 from exogdb.view.table import render_sentence
 from exogdb.view.value import hex64
@@ -49,22 +49,26 @@ def _state_line(row: CpuGs, style: Style) -> str:
     return f"CPU {row.cpu}  CPL {row.cpl}  {style.paint(role, row.report.state.value)}"
 
 
-def _field_line(field: PerCpuField, names: dict[int, str], width: int, style: Style) -> str:
+def _field_line(field: PerCpuField, names: dict[int, str], widths: tuple[int, int], style: Style) -> str:
+    """`widths` are those of the offset, its `0x` included, and of the name."""
     if isinstance(field.value, Unavailable):
         shown = style.paint("faint", field.value.reason)
     else:
         shown = f"{field.value.value:#018x}"
         symbol = names.get(field.value.value)
         shown += f"  {style.paint('symbol', symbol)}" if symbol else ""
-    return f"    +{field.offset:#05x}  {field.name:<{width}}  {shown}"
+    return f"    +{field.offset:#0{widths[0]}x}  {field.name:<{widths[1]}}  {shown}"
 
 
 def _percpu_lines(row: CpuGs, style: Style) -> list[str]:
     if isinstance(row.percpu, Unavailable):
         return [render_sentence(f"  per-CPU block: unavailable ({row.percpu.reason})", style)]
-    width = max((len(field.name) for field in row.percpu.fields), default=0)
+    widths = (
+        max((len(f"{field.offset:#05x}") for field in row.percpu.fields), default=0),
+        max((len(field.name) for field in row.percpu.fields), default=0),
+    )
     head = f"  per-CPU block at {row.percpu.address:#x}, by {row.percpu.known_by}"
-    return [head, *(_field_line(field, row.names, width, style) for field in row.percpu.fields)]
+    return [head, *(_field_line(field, row.names, widths, style) for field in row.percpu.fields)]
 
 
 def _render_cpu(row: CpuGs, style: Style) -> str:
@@ -90,7 +94,11 @@ def _base_to_json(base: int | None, why: str) -> Any:
 def _percpu_to_json(block: PerCpuBlock | Unavailable) -> dict[str, Any]:
     if isinstance(block, Unavailable):
         return {"unavailable": block.reason}
-    return {field.name: hex64(field.value.value) for field in block.fields if isinstance(field.value, Reading)}
+    return {field.name: _field_to_json(field.value) for field in block.fields}
+
+
+def _field_to_json(value: Value) -> Any:
+    return {"unavailable": value.reason} if isinstance(value, Unavailable) else hex64(value.value)
 
 
 def _to_json(row: CpuGs) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from tests.harness.gdb import Gdb
 from tests.harness.session import open_guest
 from tests.harness.truth import CpuTruth, read_cpu_truths
-from tests.integration.stops import attach_running, stop_at
+from tests.integration.stops import attach_running, stop_at, stop_in_ring_3
 
 ENTRY_WINDOW = "entry window (swapgs not yet executed)"
 MOST_STEPS = 200
@@ -155,14 +155,58 @@ def test_functions_in_a_condition() -> None:
 
 
 def test_a_kernel_whose_stub_forgets_swapgs() -> None:
-    """The kernel of this variant loads rsp from the user's memory, and its first push faults."""
+    """The dispatcher of this variant runs on the user's base."""
     with open_guest(variant="no-swapgs-entry", stopped=True) as guest:
         gdb = guest.gdb
         stop_at(gdb, "syscall_entry")
         row = selected(gdb)
         assert row["state"] == ENTRY_WINDOW
-        gdb.run(f"tbreak *{gdb.address('trap_stubs') + 14 * 16:#x}")
         stop_at(gdb, "syscall_dispatch")
         row = selected(gdb)
         assert (row["active"], row["state"]) == ("user", "missing")
+        assert "the entry code calls the kernel without swapgs" in row["why"]
         assert int(row["kernel"], 16) == read_cpu_truths(gdb)[row["cpu"]].gs_base
+
+
+STATES_OF_AN_INTERRUPT = ["user", ENTRY_WINDOW, "kernel", "exit window", "user"]
+TIMER_STUB, NMI_STUB, STUB_SIZE = 32, 2, 16
+
+
+def step_while_in_kernel(gdb: Gdb, states: list[str], truths: list[CpuTruth]) -> None:
+    """Step to ring 3, over calls; `states` gets every state that is not the one before."""
+    for _ in range(MOST_STEPS):
+        row = selected(gdb)
+        check_owners(row, truths)
+        if row["state"] != states[-1]:
+            states.append(row["state"])
+        if row["cpl"] == 3:
+            return
+        gdb.reply("nexti")
+    pytest.fail(f"no way to ring 3 in {MOST_STEPS} steps: {states}")
+
+
+def test_every_state_of_an_interrupt_from_ring_3_and_back() -> None:
+    with open_guest("run=spin", attach=False) as guest:
+        attach_running(guest, after="spin")
+        gdb = guest.gdb
+        stop_in_ring_3(gdb)
+        truths, states = read_cpu_truths(gdb), [selected(gdb)["state"]]
+        gdb.run("set language c")
+        stub = gdb.address("trap_stubs") + TIMER_STUB * STUB_SIZE
+        gdb.run(f"tbreak *{stub:#x} if *(unsigned long *)($rsp + 8) & 3")
+        gdb.reply("continue")
+        step_while_in_kernel(gdb, states, truths)
+        assert states == STATES_OF_AN_INTERRUPT
+
+
+def test_an_nmi_in_the_entry_window_starts_in_one() -> None:
+    with open_guest(attach=False) as guest:
+        attach_running(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_entry")
+        gdb.run("monitor nmi")
+        gdb.run(f"tbreak *{gdb.address('trap_stubs') + NMI_STUB * STUB_SIZE:#x}")
+        gdb.reply("continue")
+        row = selected(gdb)
+        assert (row["state"], row["active"]) == (ENTRY_WINDOW, "user")
+        assert "in front of its swapgs" in row["why"]

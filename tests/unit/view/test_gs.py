@@ -14,7 +14,7 @@ BLOCK = PerCpuBlock(
     "type PerCpu",
     (
         PerCpuField("kernel_rsp", 0, 8, "u64", Reading(0xFFFFFFFFD0020000, "memory")),
-        PerCpuField("tss", 8, 104, "Tss", Unavailable("104 bytes at 0xffffffff80152448")),
+        PerCpuField("tss", 8, 104, "Tss", Unavailable("Tss, 104 bytes at 0xffffffff80152448")),
     ),
 )
 IN_KERNEL = GsReport(GsState.KERNEL, "kernel", "kernel", KERNEL, USER, "CPL is 0")
@@ -33,7 +33,10 @@ def test_both_bases_with_their_owner() -> None:
 def test_json() -> None:
     (cpu,) = gs_to_json([ROW])["cpus"]
     assert (cpu["kernel"], cpu["user"], cpu["active"]) == (hex(KERNEL), hex(USER), "kernel")
-    assert cpu["percpu"] == {"kernel_rsp": "0xffffffffd0020000"}
+    assert cpu["percpu"] == {
+        "kernel_rsp": "0xffffffffd0020000",
+        "tss": {"unavailable": "Tss, 104 bytes at 0xffffffff80152448"},
+    }
 
 
 def test_unknown_owners_are_not_guessed() -> None:
