@@ -20,6 +20,7 @@ from exogdb.target.symbols import find_source_line, find_symbol
 from exogdb.view.msr_lstar import CodeLine, LstarReport, lstar_to_json, render_lstar
 from exogdb.x86.address import is_canonical, linear_bits
 from exogdb.x86.msr import parse_msr
+from exogdb.x86.paging import CR4_SMEP
 
 __all__: list[str] = []
 
@@ -30,12 +31,16 @@ def _find_problems(cpu: Cpu, entry: int, cr4: int) -> list[str]:
     if entry == 0:
         return ["LSTAR was never written: SYSCALL would jump to address 0"]
     if not is_canonical(entry, bits):
-        return [f"not canonical with {bits}-bit linear addresses: WRMSR should have refused it"]
+        return [
+            f"not canonical with {bits}-bit linear addresses: SYSCALL would raise #GP at CPL 0 with the user's RSP"
+        ]
     walk = walk_address(cpu, entry)
     if not walk.mapped:
-        return [f"not mapped ({walk.reason}): SYSCALL would raise #PF at CPL 0 on the user's stack"]
+        return [f"not mapped ({walk.reason}): SYSCALL would raise #PF at CPL 0 with the user's RSP"]
     problems = ["its page is not executable: SYSCALL would raise #PF"] if walk.nx else []
-    if walk.user:
+    if walk.user and cr4 & CR4_SMEP:
+        problems.append("its page is a user page, which SMEP keeps CPL 0 from executing: SYSCALL would raise #PF")
+    elif walk.user:
         problems.append("its page is accessible from ring 3: user code can read it, or write it if it is writable")
     if walk.writable:
         problems.append("its page is writable: W^X does not protect the entry")

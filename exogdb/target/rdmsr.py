@@ -2,8 +2,9 @@
 
 It works at CPL 0 and, with the kernel's selectors loaded for the time of the step, at CPL 3. It is refused
 where it could hang or leave a trace: on a CPU halted with interrupts off, in the shadow of STI or MOV SS,
-and where no executable kernel address can be used. See `guest_step` for what is saved, restored and
-verified.
+and where no executable address can be used. An RDMSR that is there already comes first, in the kernel's image or
+in the pages of its exception handlers; else the bytes at RIP or at such a handler are replaced for the step. See
+`guest_step` for what is saved, restored and verified.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,15 +30,16 @@ from exogdb.target.tables import read_cpu_dump, read_gdt
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor
 from exogdb.x86.gdt import Gdt
-from exogdb.x86.idt import decode_gate
+from exogdb.x86.idt import Gate, decode_gate
+from exogdb.x86.paging import CR4_SMEP
 from exogdb.x86.tss import TSS_SIZE, decode_tss
 
 __all__ = ["read_msrs_in_guest", "write_msr_in_guest"]
 
 RDMSR, WRMSR = b"\x0f\x32", b"\x0f\x30"
 RFLAGS_IF = 1 << 9
-CR4_SMEP = 1 << 20
 MOST_PLACES = 16
+PAGE_SIZE = 4096
 EFER_LMA = 1 << 10
 # Registers of the stub that show an MSR: after WRMSR they are not restored.
 WRITTEN_BY_WRMSR = {
@@ -129,15 +131,17 @@ def _find_place(cpu: Cpu, code: bytes) -> _Place:
     registers: dict[str, int] = {}
     if dump.cpl != 0:
         registers = _kernel_segments(read_gdt(memory, dump))
-    stacks = _exception_stacks(memory, dump)
-    rip = read_register(cpu, "rip")
-    for address in _find_existing(memory, code):
-        if not _why_not_executable(cpu, address):
+    gates = _possible_gates(memory, dump)
+    stacks = _exception_stacks(memory, dump, gates)
+    rip, handlers = read_register(cpu, "rip"), [gate.handler for gate in gates if gate.present]
+    for address in (*_find_existing(memory, code), *_find_in_pages(memory, handlers, code)):
+        if not _why_not_executable(cpu, address, code):
             return _Place(address, False, registers, stacks)
-    problem = _why_not_executable(cpu, rip)
-    if problem:
-        raise UnavailableError(f"nothing can be executed on CPU {cpu.index}: RIP {rip:#x} is {problem}")
-    return _Place(rip, True, registers, stacks)
+    for address in (rip, *handlers):
+        if not _why_not_executable(cpu, address, code):
+            return _Place(address, True, registers, stacks)
+    problem = _why_not_executable(cpu, rip, code)
+    raise UnavailableError(f"nothing can be executed on CPU {cpu.index}: RIP {rip:#x} is {problem}")
 
 
 def _require_steppable(cpu: Cpu, dump: CpuDump) -> None:
@@ -169,18 +173,36 @@ def _kernel_segments(gdt: Gdt) -> dict[str, int]:
     return {"ss": data[0], "cs": code[0]}
 
 
-def _exception_stacks(memory: VirtualMemory, dump: CpuDump) -> tuple[int, ...]:
-    """Tops of the stacks that the possible exceptions would switch to, besides the current one."""
-    tables = dump.segments
+def _possible_gates(memory: VirtualMemory, dump: CpuDump) -> tuple[Gate, ...]:
+    """The gates of the possible exceptions; none where the IDT cannot be read."""
+    base = dump.segments["idtr"].base
     try:
-        tss = decode_tss(memory.read(tables["tr"].base, TSS_SIZE))
-        gates = [
-            decode_gate(memory.read(tables["idtr"].base + 16 * vector, 16), vector)
-            for vector in POSSIBLE_EXCEPTIONS
-        ]
+        return tuple(decode_gate(memory.read(base + 16 * vector, 16), vector) for vector in POSSIBLE_EXCEPTIONS)
+    except MemoryFault:
+        return ()
+
+
+def _exception_stacks(memory: VirtualMemory, dump: CpuDump, gates: Sequence[Gate]) -> tuple[int, ...]:
+    """Tops of the stacks that `gates` would switch to, besides the current one."""
+    try:
+        tss = decode_tss(memory.read(dump.segments["tr"].base, TSS_SIZE))
     except MemoryFault:
         return ()
     return tuple({tss.stack_for(gate.ist) for gate in gates if gate.ist})
+
+
+def _find_in_pages(memory: VirtualMemory, addresses: Sequence[int], code: bytes) -> Iterator[int]:
+    """Where `code` is in the pages of `addresses`: a kernel without an image has its RDMSR near its handlers.
+
+    These may be bytes inside other instructions; executed from there they are RDMSR all the same.
+    """
+    for page in sorted({address & -PAGE_SIZE for address in addresses}):
+        try:
+            at = memory.read(page, PAGE_SIZE).find(code)
+        except MemoryFault:
+            continue
+        if at >= 0:
+            yield page + at
 
 
 def _find_existing(memory: VirtualMemory, code: bytes) -> Iterator[int]:
@@ -208,13 +230,14 @@ def _holds(memory: VirtualMemory, address: int, code: bytes) -> bool:
         return False
 
 
-def _why_not_executable(cpu: Cpu, address: int) -> str:
-    """Why CPL 0 cannot fetch from `address` on `cpu` now; empty if it can."""
-    walk = walk_address(cpu, address)
-    if not walk.mapped:
-        return f"not mapped ({walk.reason})"
-    if walk.nx:
-        return "not executable"
-    if walk.user and read_register(cpu, "cr4") & CR4_SMEP:
-        return "a user page, which SMEP keeps CPL 0 from executing"
+def _why_not_executable(cpu: Cpu, address: int, code: bytes) -> str:
+    """Why CPL 0 cannot fetch `code` from `address` on `cpu` now; empty if it can."""
+    for each in dict.fromkeys((address & -PAGE_SIZE, address + len(code) - 1 & -PAGE_SIZE)):
+        walk = walk_address(cpu, each)
+        if not walk.mapped:
+            return f"not mapped ({walk.reason})"
+        if walk.nx:
+            return "not executable"
+        if walk.user and read_register(cpu, "cr4") & CR4_SMEP:
+            return "a user page, which SMEP keeps CPL 0 from executing"
     return ""

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from exogdb.x86.address import is_canonical, linear_bits
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["PageTableEntry", "PageWalk", "walk_page_tables"]
+__all__ = ["CR4_SMEP", "PageTableEntry", "PageWalk", "walk_page_tables"]
 
-CR0_PG, CR4_PAE = 1 << 31, 1 << 5
+CR0_PG, CR4_PAE, CR4_SMEP = 1 << 31, 1 << 5, 1 << 20
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 PRESENT, WRITABLE, USER, PAGE_SIZE, XD = 1 << 0, 1 << 1, 1 << 2, 1 << 7, 1 << 63
 ADDRESS_MASK = 0x000FFFFFFFFFF000

@@ -1,5 +1,6 @@
 """`exo-msr` and `exo-gs` on a kernel that nobody here wrote, against Linux's own MSR driver."""
 
+from tests.harness.gdb import Gdb
 from tests.harness.linux import LinuxTruth, open_linux
 from tests.harness.session import Guest
 
@@ -17,15 +18,31 @@ def check_msrs(guest: Guest, truth: LinuxTruth, via: str) -> None:
         assert entry["source"] == via
 
 
-def test_msrs_gs_and_tables_of_linux() -> None:
-    with open_linux(smp=2) as (guest, truth):
+LOCAL_TIMER = 0xEC
+CR4_LA57 = 1 << 12
+ENTRY_WINDOW = "entry window (swapgs not yet executed)"
+
+
+def check_interrupt_from_ring_3(gdb: Gdb) -> None:
+    """Linux runs SWAPGS in a function that its handlers call; until then the user's base is right."""
+    (gate,) = gdb.json(f"exo-idt {LOCAL_TIMER:#x}")["gates"]
+    gdb.run("set language c")
+    gdb.run(f"tbreak *{gate['handler']} if *(unsigned long *)($rsp + 8) & 3")
+    gdb.reply("continue")
+    (row,) = gdb.json("exo-gs")["cpus"]
+    assert (row["state"], row["active"], row["cpl"]) == (ENTRY_WINDOW, "user", 0)
+
+
+def test_msrs_gs_and_tables_of_linux_with_5_level_paging() -> None:
+    with open_linux(smp=2, qemu=("-cpu", "max")) as (guest, truth):
         gdb = guest.gdb
+        assert gdb.integer("$cr4") & CR4_LA57
         check_msrs(guest, truth, "qmp")
         entry = truth.symbols["entry_SYSCALL_64"]
         gdb.run(f"tbreak *{entry:#x}")
         gdb.reply("continue")
         (row,) = gdb.json("exo-gs")["cpus"]
-        assert row["state"] == "entry window (swapgs not yet executed)"
+        assert row["state"] == ENTRY_WINDOW
         assert (row["active"], int(row["kernel"], 16) >> 63) == ("user", 1)
         check_msrs(guest, truth, "rdmsr")
         gdb.run(f"tbreak *{gdb.integer('$rcx'):#x}")
@@ -41,3 +58,4 @@ def test_msrs_gs_and_tables_of_linux() -> None:
         assert "#DF" in stacks["IST1"]["used_by"]
         (page_fault,) = gdb.json("exo-idt 14")["gates"]
         assert page_fault["name"] == "#PF"
+        check_interrupt_from_ring_3(gdb)

@@ -10,13 +10,12 @@ from exogdb.abi.symbolic import Gs
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable
 from exogdb.x86.address import is_canonical
-from exogdb.x86.paging import PageWalk
+from exogdb.x86.paging import CR4_SMEP, PageWalk
 
 __all__ = ["MEMORY_RULES", "gs_slots", "section_pages"]
 
 CR0_WP = 1 << 16
-CR4_UMIP = 1 << 11
-CR4_SMEP, CR4_SMAP = 1 << 20, 1 << 21
+CR4_UMIP, CR4_SMAP = 1 << 11, 1 << 21
 EFER_NXE = 1 << 11
 
 
