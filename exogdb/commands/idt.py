@@ -4,10 +4,12 @@ from argparse import ArgumentParser, Namespace
 
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
+from exogdb.target.registers import read_register
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
-from exogdb.target.tables import read_cpu_dump, read_gdt, read_idt, read_tss
+from exogdb.target.tables import has_tss, read_cpu_dump, read_gdt, read_idt, read_tss
 from exogdb.view.idt import IdtReport, idt_to_json, render_idt
+from exogdb.x86.address import linear_bits
 from exogdb.x86.idt import Gate, check_gate
 
 __all__: list[str] = []
@@ -42,19 +44,23 @@ def exo_idt(session: Session, options: Namespace) -> Output:
     Usage: exo-idt [VECTOR ...] [--json]
 
     Without VECTOR every present gate. A warning follows a gate that cannot work: a handler that is not canonical,
-    a selector that is no 64-bit code segment, an IST entry that is 0. Nothing in the guest changes.
+    a selector that is no 64-bit code segment for CPL 0, an IST entry that is 0. Nothing in the guest changes.
 
     Example: exo-idt
     Example: exo-idt #PF 0x80"""
     dump = read_cpu_dump(session.cpu)
     idt = read_idt(session.memory, dump)
-    gdt, tss = read_gdt(session.memory, dump), read_tss(session.memory, dump).tss
+    gdt = read_gdt(session.memory, dump)
+    tss = read_tss(session.memory, dump).tss if has_tss(dump) else None
+    bits = linear_bits(read_register(session.cpu, "cr4"))
     gates = _choose(idt.gates, options.vectors)
     symbols = {
         gate.handler: str(symbol) for gate in gates if gate.present and (symbol := find_symbol(gate.handler))
     }
     findings = {
-        gate.vector: check_gate(gate, gdt.find_descriptor(gate.selector), tss) for gate in gates if gate.present
+        gate.vector: check_gate(gate, gdt.find_descriptor(gate.selector), tss, bits)
+        for gate in gates
+        if gate.present
     }
     absent = 0 if options.vectors else len(idt.gates) - len(gates)
     report = IdtReport(session.cpu.index, idt.base, idt.limit, gates, absent, symbols, findings)

@@ -12,9 +12,10 @@ from exogdb.target.memory import VirtualMemory
 from exogdb.target.monitor import run_monitor
 from exogdb.x86.gdt import Gdt, decode_gdt
 from exogdb.x86.idt import Gate, decode_idt
+from exogdb.x86.selector import Selector
 from exogdb.x86.tss import TSS_SIZE, Tss, decode_tss
 
-__all__ = ["IdtReading", "TssReading", "read_cpu_dump", "read_gdt", "read_idt", "read_tss"]
+__all__ = ["IdtReading", "TssReading", "has_tss", "read_cpu_dump", "read_gdt", "read_idt", "read_tss"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ def read_idt(memory: VirtualMemory, dump: CpuDump) -> IdtReading:
     return IdtReading(table.base, table.limit, decode_idt(memory.read(table.base, table.limit + 1)))
 
 
+def has_tss(dump: CpuDump) -> bool:
+    """Whether TR names a TSS. At reset, and until the kernel executes LTR, it is null."""
+    return not Selector(dump.segments["tr"].selector).is_null
+
+
 def read_tss(memory: VirtualMemory, dump: CpuDump) -> TssReading:
     """The TSS of the CPU that `dump` and `memory` belong to.
 
@@ -75,6 +81,6 @@ def read_tss(memory: VirtualMemory, dump: CpuDump) -> TssReading:
     :raise UnavailableError: TR is null.
     """
     tr = dump.segments["tr"]
-    if tr.selector & 0xFFFC == 0:
+    if not has_tss(dump):
         raise UnavailableError(f"CPU {dump.index} has no TSS: TR is null")
     return TssReading(tr.selector, tr.base, tr.limit, decode_tss(memory.read(tr.base, TSS_SIZE)))

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.view.style import Style
-from exogdb.view.table import Cell, render_table
+from exogdb.view.table import Cell, render_sentence, render_table
 from exogdb.view.value import hex64
+from exogdb.x86.tss import TSS_SIZE
 
 __all__ = ["StackRow", "TssReport", "render_tss", "tss_to_json"]
+
+LEAST_LIMIT = TSS_SIZE - 1
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,39 @@ class TssReport:
 
     @property
     def has_iomap(self) -> bool:
-        """Whether an I/O permission map lies inside the limit; without one CPL 3 may use no port (IOPL aside)."""
-        return self.iomap_base <= self.limit
+        """Whether an I/O permission map lies inside the limit; without one CPL 3 may use no port (IOPL aside).
+
+        Source: Intel SDM Vol. 1, I/O Permission Bit Map: a base at or above the limit means that there is none.
+        """
+        return self.iomap_base < self.limit
 
 
 def _users(stack: StackRow) -> str:
-    """The vectors in one line, those that the manual reserves as a number of them."""
-    named = [name for name in stack.used_by if name != "reserved"]
-    reserved = len(stack.used_by) - len(named)
-    return " ".join([*named, f"(and {reserved} reserved)"] if reserved else named)
+    """The vectors in one line: interrupts as ranges, those that the manual reserves as a number of them."""
+    named = [name for name in stack.used_by if name != "reserved" and not name.startswith("0x")]
+    numbers = [int(name, 16) for name in stack.used_by if name.startswith("0x")]
+    reserved = stack.used_by.count("reserved")
+    return " ".join([*named, *_ranges(numbers), *([f"(and {reserved} reserved)"] if reserved else [])])
+
+
+def _ranges(numbers: Sequence[int]) -> list[str]:
+    """Ascending numbers with neighbours put together.
+
+    >>> _ranges([0x20, 0x21, 0x22, 0x30])
+    ['0x20-0x22', '0x30']
+    """
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return [f"{first:#x}" if first == last else f"{first:#x}-{last:#x}" for first, last in ranges]
 
 
 def _row(stack: StackRow) -> list[Cell]:
-    unused = not stack.used_by and not stack.address
     state = "not set" if not stack.address else "mapped, writable" if not stack.problem else stack.problem
-    role = "faint" if unused else "bad" if stack.problem else "good"
+    role = "faint" if not stack.used_by else "bad" if stack.problem or not stack.address else "good"
     address = Cell(f"{stack.address:#018x}")
     return [Cell(stack.name, "name"), address, Cell(state, role), Cell(_users(stack)), Cell(stack.symbol)]
 
@@ -64,7 +85,9 @@ def render_tss(report: TssReport, style: Style) -> str:
     inside = (
         f"at offset {report.iomap_base:#x}" if report.has_iomap else "none: CPL 3 may use no port unless IOPL is 3"
     )
-    return f"{style.paint('heading', head)}\n{table}\nI/O permission map: {inside}"
+    short = f"! limit {report.limit:#x} is below {LEAST_LIMIT:#x}: #TS where the CPU needs what lies beyond"
+    damage = [] if report.limit >= LEAST_LIMIT else [render_sentence(short, style, "bad")]
+    return "\n".join([style.paint("heading", head), table, f"I/O permission map: {inside}", *damage])
 
 
 def _stack_to_json(stack: StackRow) -> dict[str, Any]:

@@ -15,12 +15,12 @@ EFER: tuple[Flag, ...] = (
     Flag("LMA", 10, "long mode is active (set by the CPU)", _SDM),
     Flag("NXE", 11, "bit 63 of a page-table entry forbids execution; without it that bit is reserved", _SDM),
     Flag("SVME", 12, "AMD virtualization instructions enabled", _APM),
-    Flag("LMSLE", 13, "segment limits in long mode (AMD)", _APM),
-    Flag("FFXSR", 14, "FXSAVE at CPL 0 leaves out the XMM registers (AMD)", _APM),
-    Flag("TCE", 15, "INVLPG drops fewer translations (AMD)", _APM),
+    Flag("LMSLE", 13, "segment limits are checked in 64-bit mode (AMD)", _APM),
+    Flag("FFXSR", 14, "FXSAVE and FXRSTOR in 64-bit mode at CPL 0 leave out the XMM registers (AMD)", _APM),
+    Flag("TCE", 15, "INVLPG keeps upper-level translations that do not lead to its page (AMD)", _APM),
     Flag("MCOMMIT", 17, "MCOMMIT enabled (AMD)", _APM),
-    Flag("INTWB", 18, "WBINVD can be interrupted (AMD)", _APM),
-    Flag("UAIE", 20, "upper address bits are ignored (AMD)", _APM),
+    Flag("INTWB", 18, "WBINVD and WBNOINVD can be interrupted (AMD)", _APM),
+    Flag("UAIE", 20, "the upper bits of data addresses are ignored (AMD)", _APM),
     Flag("AIBRSE", 21, "automatic IBRS (AMD)", _APM),
 )
 

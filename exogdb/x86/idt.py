@@ -129,17 +129,27 @@ def decode_idt(data: bytes) -> tuple[Gate, ...]:
     return tuple(decode_gate(data[n * GATE_SIZE : (n + 1) * GATE_SIZE], n) for n in range(count))
 
 
-def check_gate(gate: Gate, descriptor: Descriptor | None, tss: Tss) -> tuple[str, ...]:
-    """What is wrong with a present gate, one sentence each. `descriptor` is what its selector names, None
-    outside.
+def check_gate(
+    gate: Gate, descriptor: Descriptor | None, tss: Tss | None, address_bits: int = 48
+) -> tuple[str, ...]:
+    """What is wrong with a present gate, one sentence each.
+
+    `descriptor` is what its selector names, None outside the GDT; `tss` is None while TR is null; `address_bits`
+    is how many bits of a linear address are translated.
     """
     findings = []
     if gate.type not in GATE_TYPES:
         findings.append(f"{gate.kind}: long mode allows interrupt and trap gates only")
-    if not is_canonical(gate.handler, 57):
-        findings.append(f"the handler {gate.handler:#x} is not canonical")
+    if not is_canonical(gate.handler, address_bits):
+        findings.append(f"the handler {gate.handler:#x} is not canonical with {address_bits}-bit linear addresses")
     if not (isinstance(descriptor, CodeDescriptor) and descriptor.long and descriptor.present):
         findings.append(f"the selector {gate.selector} is no present 64-bit code segment")
-    if gate.ist and tss.stack_for(gate.ist) == 0:
+    elif descriptor.conforming:
+        findings.append("its code segment is conforming: the handler runs at the CPL that was interrupted")
+    elif descriptor.dpl:
+        findings.append(f"its code segment has DPL {descriptor.dpl}: #GP when it arrives at a lower CPL")
+    if gate.ist and tss is None:
+        findings.append(f"IST{gate.ist} is named, and there is no TSS: TR is null")
+    elif gate.ist and tss is not None and tss.stack_for(gate.ist) == 0:
         findings.append(f"IST{gate.ist} of the TSS is 0: the CPU would push to the top of the address space")
     return tuple(findings)

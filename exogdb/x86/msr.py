@@ -115,8 +115,7 @@ MSRS: tuple[MsrSpec, ...] = (
     MsrSpec(0x6E0, "IA32_TSC_DEADLINE", "when the local APIC timer fires", "SDM Vol. 3A, TSC-Deadline Mode"),
     MsrSpec(0xDA0, "IA32_XSS", "supervisor state that XSAVES saves", "SDM Vol. 1, XSAVE-Supported Features"),
     MsrSpec(0xC0010114, "VM_CR", "virtualization controls (AMD)", _SVM),
-    MsrSpec(0xC0010117, "VM_HSAVE_PA", "where VMRUN saves the host (AMD), physical", _SVM, (),
-            "address"),
+    MsrSpec(0xC0010117, "VM_HSAVE_PA", "where VMRUN saves the host (AMD), physical", _SVM),
 )  # fmt: skip
 
 # What `exo-msr` shows without arguments: all that decides about SYSCALL, SYSRET and SWAPGS.

@@ -38,13 +38,13 @@ RFLAGS: tuple[Flag, ...] = (
     Flag("AC", 18, "alignment check; at CPL 0 with SMAP: access to user pages allowed", _EFLAGS),
     Flag("VIF", 19, "virtual interrupt flag", _EFLAGS),
     Flag("VIP", 20, "virtual interrupt pending", _EFLAGS),
-    Flag("ID", 21, "CPUID can be used", _EFLAGS),
+    Flag("ID", 21, "can be changed where there is CPUID", _EFLAGS),
 )
 
 # The flags that ring 3 controls and that hurt a kernel which starts to run with them set.
 DANGEROUS_AT_ENTRY: dict[str, str] = {
     "TF": "single-stepping user code raises #DB at the first kernel instruction, "
-    "on the user stack and with the user's GS base",
+    "with the user's GS base, and on the user's stack unless #DB has an IST",
     "IF": "an interrupt can arrive before the entry stub has switched GS base and stack",
     "DF": "string instructions in the kernel run backwards (the ABI promises DF = 0)",
     "NT": "an IRETQ in the kernel raises #GP while NT is set",

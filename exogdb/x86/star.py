@@ -7,9 +7,10 @@
     | SYSRET CS, SS | SYSCALL CS, SS|   legacy-mode target (AMD)     |
     +---------------+---------------+--------------------------------+
 
-SYSCALL loads fixed, flat descriptors and never looks at the GDT; so does SYSRET. The GDT entries that the
-selectors name are used later: by IRETQ, by interrupts from ring 3 and by anything that reloads a segment
-register. When they differ from the fixed values, the kernel breaks long after the mistake.
+SYSCALL loads fixed, flat descriptors and never looks at the GDT; so does SYSRET, whose SS on AMD gets the selector
+only and keeps base, limit and attributes. The GDT entries that the selectors name are used later: by IRETQ, by
+interrupts from ring 3 and by anything that reloads a segment register. When they differ from the fixed values, the
+kernel breaks long after the mistake.
 
 Source: Intel SDM Vol. 2B (SYSCALL, SYSRET), Vol. 3A (Fast System Calls in 64-Bit Mode); AMD APM Vol. 3
 (SYSCALL, SYSRET).

@@ -101,7 +101,8 @@ def test_text_names_the_cpu(stopped: Guest, truth: CpuTruth, command: str) -> No
 
 
 def test_the_record_of_a_kernel_with_a_wrong_star() -> None:
-    with open_guest(variant="star-off-by-one", attach=False) as guest:
+    # The fault waits for a tick in ring 3, where `spin` always is.
+    with open_guest("run=spin", variant="star-off-by-one", attach=False) as guest:
         attach_running(guest, after="stack trace:")
         (truth,) = read_cpu_truths(guest.gdb)
         report = guest.gdb.json("exo-msr star")

@@ -43,9 +43,15 @@ def test_a_gate_that_cannot_work_is_told_why() -> None:
         "IST2 of the TSS is 0: the CPU would push to the top of the address space",
     )
     assert "no present 64-bit code segment" in check_gate(gate, None, full)[0]
+    assert check_gate(gate, code, None) == ("IST2 is named, and there is no TSS: TR is null",)
+    of_ring_3 = decode_descriptor((0x00AFFB000000FFFF).to_bytes(8, "little"))
+    assert "has DPL 3: #GP" in check_gate(gate, of_ring_3, full)[0]
+    conforming = decode_descriptor((0x00AF9F000000FFFF).to_bytes(8, "little"))
+    assert "is conforming" in check_gate(gate, conforming, full)[0]
     bad = decode_gate((0x8500_0000_0000 | 0x7F << 64).to_bytes(16, "little"), 0)
     assert [text.split(":")[0] for text in check_gate(bad, code, full)] == ["reserved type 0x5"]
     odd = decode_gate((0xFF000000_0000_8E00_0008_0000).to_bytes(16, "little"), 0)
-    assert check_gate(odd, code, full) == ()
+    assert check_gate(odd, code, full, 57) == ()
+    assert "not canonical with 48-bit" in check_gate(odd, code, full)[0]
     wild = decode_gate((0x7F000000_0000_8E00_0008_0000).to_bytes(16, "little"), 0)
     assert "not canonical" in check_gate(wild, code, full)[0]
