@@ -34,7 +34,7 @@ def check_interrupt_from_ring_3(gdb: Gdb) -> None:
 
 
 def test_msrs_gs_and_tables_of_linux_with_5_level_paging() -> None:
-    with open_linux(smp=2, qemu=("-cpu", "max")) as (guest, truth):
+    with open_linux(smp=2, cpu="max") as (guest, truth):
         gdb = guest.gdb
         assert gdb.integer("$cr4") & CR4_LA57
         check_msrs(guest, truth, "qmp")
