@@ -17,7 +17,7 @@ mod truth;
 
 use crate::arch::{apic, cpu, percpu, power, serial, smp, traps};
 use crate::memory::boot_info::BootInfo;
-use crate::memory::paging;
+use crate::memory::{paging, stacks};
 use crate::process::program::{self, Arguments};
 use crate::process::{lock, scheduler};
 use core::sync::atomic::Ordering;
@@ -29,19 +29,22 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     let boot = BootInfo::read(start_info);
     set_up_memory(boot.ram_end);
     percpu::init(0, 0);
-    percpu::this_cpu().lapic_id = apic::id();
+    percpu::this_cpu().set_lapic_id(apic::id());
     traps::mask_legacy_interrupts();
     traps::init();
     init_this_cpu(0);
     smp::start_others(boot.cpus.lapic_ids());
-    println!(
-        "exo-os: {} CPUs, {} MiB, {}",
-        smp::ONLINE.load(Ordering::Acquire),
-        boot.ram_end >> 20,
-        boot.command_line()
-    );
+    greet(&boot);
     start_user_space(&boot);
-    scheduler::idle()
+    stacks::leave_boot_stack(scheduler::idle)
+}
+
+/// Says what the kernel runs on and with: everybody who waits for the kernel waits for this line.
+fn greet(boot: &BootInfo) {
+    let cpus = smp::ONLINE.load(Ordering::Acquire);
+    let plural = if cpus == 1 { "" } else { "s" };
+    let command_line = if boot.command_line().is_empty() { "run=demo" } else { boot.command_line() };
+    println!("exo-os: {cpus} CPU{plural}, {} MiB, {command_line}", boot.ram_end >> 20);
 }
 
 fn set_up_memory(ram_end: u64) {
@@ -81,8 +84,9 @@ fn start_user_space(boot: &BootInfo) {
 
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo) -> ! {
-    traps::stop_others();
-    println!("kernel panic on CPU {}: {}", percpu::this_cpu().cpu_id, information);
+    let cpu_id = percpu::cpu_id_at_any_time();
+    traps::stop_others(cpu_id);
+    println!("kernel panic on CPU {cpu_id}: {information}");
     let rbp: u64;
     // SAFETY: reading rbp changes nothing.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack)) };

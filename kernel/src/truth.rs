@@ -209,16 +209,16 @@ pub fn begin_call(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64, a6: 
         }
         store!(state = CALL_NONE);
         fence(Ordering::Release);
-        store!(sequence = sequence, cpu = cpu.cpu_id, process = (*cpu.current_process).pid, number = number);
+        store!(sequence = sequence, cpu = cpu.cpu_id(), process = (*cpu.current_process()).pid, number = number);
         store!(arguments[0] = a1, arguments[1] = a2, arguments[2] = a3);
         store!(arguments[3] = a4, arguments[4] = a5, arguments[5] = a6);
         store!(user_rip = (*frame).rcx, user_rsp = frame::user_rsp(), user_rflags = (*frame).r11);
         store!(rbp = (*frame).rbp, rbx = (*frame).rbx, r12 = (*frame).r12, r13 = (*frame).r13);
-        store!(r14 = (*frame).r14, r15 = (*frame).r15, frame = frame as u64, kernel_rsp = cpu.kernel_rsp);
+        store!(r14 = (*frame).r14, r15 = (*frame).r15, frame = frame as u64, kernel_rsp = cpu.kernel_rsp());
         fence(Ordering::Release);
         store!(state = CALL_IN_PROGRESS);
-        cpu.syscall_sequence = sequence;
-        addr_of_mut!(EXO_TRUTH.cpus[cpu.cpu_id as usize].last_sequence).write_volatile(sequence);
+        cpu.set_syscall_sequence(sequence);
+        addr_of_mut!(EXO_TRUTH.cpus[cpu.cpu_id() as usize].last_sequence).write_volatile(sequence);
         sequence
     }
 }

@@ -121,6 +121,27 @@ def test_a_kernel_fault_prints_registers_and_a_stack_trace_and_stops() -> None:
     assert re.search(r"^stack trace:\s+0xffffffff8\w+\s+0xffffffff8", serial, re.MULTILINE)
 
 
+def test_an_nmi_on_every_cpu_is_told_once(guest: OpenGuest) -> None:
+    one = guest("run=spin", smp=4, plugin=False, attach=False)
+    one.qemu.wait_serial("spin:")
+    one.gdb.run(f"target remote {one.qemu.gdb_socket}")
+    one.gdb.run("monitor nmi")  # QEMU sends it to all of them; most are in ring 3
+    one.gdb.resume()
+    one.qemu.wait_serial("kernel stopped")
+    one.gdb.interrupt()
+    one.gdb.finish()
+    serial = one.qemu.serial()
+    assert (serial.count("kernel fault: NMI on CPU"), serial.count("kernel stopped")) == (1, 1)
+    assert "killed" not in serial, "an NMI is not the program's doing"
+
+
+def test_too_little_memory_is_a_panic_that_says_so() -> None:
+    with boot("run=echo", qemu=("-m", "3")) as qemu:
+        qemu.wait_serial("kernel stopped")
+        assert "kernel panic on CPU 0" in qemu.serial()
+        assert "memory for the kernel's page tables" in qemu.serial()
+
+
 def test_shared_gs_block(guest: OpenGuest) -> None:
     one = guest(variant="shared-gs-block", smp=2, plugin=False, stopped=True)
     first, second = truths_at_the_first_trap(one)

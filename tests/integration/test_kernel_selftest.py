@@ -16,7 +16,7 @@ def test_every_call_does_what_it_should(variant: str, smp: int) -> None:
     with boot("run=selftest", smp, variant, qemu=("-m", "32")) as qemu:
         status = qemu.wait_exit(60)
         serial = qemu.serial()
-    assert f"exo-os: {smp} CPUs" in serial
+    assert f"exo-os: {smp} CPU" in serial
     last = re.findall(r"^selftest: (\d+) passed, (\d+) failed", serial, re.MULTILINE)
     assert [failed for _, failed in last] == ["0"], serial
     assert int(last[0][0]) >= CHECKS

@@ -52,6 +52,9 @@ fn find_madt(root_pointer: u64) -> Option<u64> {
         return None;
     }
     let rsdt = u64::from(word(root_pointer + RSDT_ADDRESS));
+    if word(rsdt).to_le_bytes() != *b"RSDT" {
+        return None; // a machine with an XSDT only: the boot CPU is all that is used
+    }
     let end = rsdt + u64::from(word(rsdt + 4));
     let tables = (rsdt + HEADER_LENGTH..end).step_by(4).map(|place| u64::from(word(place)));
     tables.into_iter().find(|&table| word(table).to_le_bytes() == *b"APIC")

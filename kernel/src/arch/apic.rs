@@ -4,7 +4,7 @@ use crate::memory::paging::LAPIC_ADDRESS;
 
 pub const TIMER_VECTOR: u8 = 0x20;
 pub const WAKE_VECTOR: u8 = 0x21;
-const SPURIOUS_VECTOR: u32 = 0xff;
+pub const SPURIOUS_VECTOR: u32 = 0xff;
 /// Ticks of the scheduler's clock in one second.
 pub const TICKS_PER_SECOND: u64 = 100;
 

@@ -2,24 +2,28 @@
 
 use core::arch::asm;
 
-pub const IA32_EFER: u32 = 0xc000_0080;
-pub const IA32_STAR: u32 = 0xc000_0081;
-pub const IA32_LSTAR: u32 = 0xc000_0082;
-pub const IA32_CSTAR: u32 = 0xc000_0083;
-pub const IA32_FMASK: u32 = 0xc000_0084;
-pub const IA32_FS_BASE: u32 = 0xc000_0100;
-pub const IA32_GS_BASE: u32 = 0xc000_0101;
-pub const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
+/// A model-specific register that every x86-64 CPU has: reading one of these never faults.
+#[derive(Clone, Copy)]
+pub struct Msr(u32);
+
+pub const IA32_EFER: Msr = Msr(0xc000_0080);
+pub const IA32_STAR: Msr = Msr(0xc000_0081);
+pub const IA32_LSTAR: Msr = Msr(0xc000_0082);
+pub const IA32_CSTAR: Msr = Msr(0xc000_0083);
+pub const IA32_FMASK: Msr = Msr(0xc000_0084);
+pub const IA32_FS_BASE: Msr = Msr(0xc000_0100);
+pub const IA32_GS_BASE: Msr = Msr(0xc000_0101);
+pub const IA32_KERNEL_GS_BASE: Msr = Msr(0xc000_0102);
 
 const CR4_UMIP: u64 = 1 << 11;
 const CR4_SMEP: u64 = 1 << 20;
 const CR4_SMAP: u64 = 1 << 21;
 
 /// Reads a model-specific register.
-pub fn rdmsr(msr: u32) -> u64 {
+pub fn rdmsr(msr: Msr) -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: every caller names a register that exists on any x86-64 CPU; reading it changes nothing.
-    unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nomem, nostack)) };
+    // SAFETY: the register exists, and the kernel runs at CPL 0; reading it changes nothing.
+    unsafe { asm!("rdmsr", in("ecx") msr.0, out("eax") low, out("edx") high, options(nomem, nostack)) };
     (u64::from(high) << 32) | u64::from(low)
 }
 
@@ -27,9 +31,9 @@ pub fn rdmsr(msr: u32) -> u64 {
 ///
 /// # Safety
 /// The value must leave the kernel able to run: a GS base that is no per-CPU block, for one, does not.
-pub unsafe fn wrmsr(msr: u32, value: u64) {
+pub unsafe fn wrmsr(msr: Msr, value: u64) {
     // SAFETY: the caller's promise.
-    unsafe { asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack)) };
+    unsafe { asm!("wrmsr", in("ecx") msr.0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack)) };
 }
 
 /// Writes a byte to an I/O port.

@@ -63,16 +63,20 @@ pub struct TablePointer {
     pub base: u64,
 }
 
-/// Loads this CPU's GDT and task register. The GS base is lost with the segment registers; the caller sets it.
-pub fn load(cpu: &mut PerCpu) {
-    let tss = &raw const cpu.tss as u64;
-    let limit = size_of::<Tss>() as u64 - 1;
-    cpu.gdt.descriptors[6] = limit | ((tss & 0xff_ffff) << 16) | (0x89 << 40) | ((tss >> 24 & 0xff) << 56);
-    cpu.gdt.descriptors[7] = tss >> 32;
-    let pointer = TablePointer { limit: size_of::<Gdt>() as u16 - 1, base: &raw const cpu.gdt as u64 };
-    // SAFETY: the GDT is in the per-CPU block, which lives for ever; its code and data selectors are the ones in
-    // use, and the far return reloads CS from it.
+/// Loads the GDT and the task register of the calling CPU's block. The GS base is lost with the segment registers; the
+/// caller sets it. DS, ES, FS and GS get the null selector: SYSRET would carry another one to the user.
+///
+/// # Safety
+/// `cpu` must be the calling CPU's block, which nobody else uses yet.
+pub unsafe fn load(cpu: *mut PerCpu) {
+    // SAFETY: the caller's promise. The GDT is in the block, which lives for ever; its code and stack selectors are the
+    // ones in use, and the far return reloads CS from it.
     unsafe {
+        let tss = &raw const (*cpu).tss as u64;
+        let limit = size_of::<Tss>() as u64 - 1;
+        (*cpu).gdt.descriptors[6] = limit | ((tss & 0xff_ffff) << 16) | (0x89 << 40) | ((tss >> 24 & 0xff) << 56);
+        (*cpu).gdt.descriptors[7] = tss >> 32;
+        let pointer = TablePointer { limit: size_of::<Gdt>() as u16 - 1, base: &raw const (*cpu).gdt as u64 };
         asm!(
             "lgdt [{pointer}]",
             "push {code}",
@@ -80,9 +84,9 @@ pub fn load(cpu: &mut PerCpu) {
             "push {scratch}",
             "retfq",
             "2:",
-            "mov ds, {data:e}",
-            "mov es, {data:e}",
             "mov ss, {data:e}",
+            "mov ds, {zero:e}",
+            "mov es, {zero:e}",
             "mov fs, {zero:e}",
             "mov gs, {zero:e}",
             "ltr {tss:x}",

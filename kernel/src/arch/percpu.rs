@@ -2,7 +2,7 @@
 //!
 //! The entry stub uses the first fields by the offsets of `percpu.h`.
 
-use crate::arch::cpu::{wrmsr, IA32_GS_BASE, IA32_KERNEL_GS_BASE};
+use crate::arch::cpu::{rdmsr, wrmsr, IA32_GS_BASE, IA32_KERNEL_GS_BASE};
 use crate::arch::gdt::{self, Gdt, Tss};
 use crate::memory::stacks;
 use crate::process::Process;
@@ -85,15 +85,17 @@ pub const IST_DEBUG: u8 = 4;
 
 /// Gives the calling CPU its block, GDT, TSS and GS base.
 pub fn init(cpu_id: usize, lapic_id: u64) {
-    // SAFETY: each CPU initialises its own block, once, before anything else can name it.
-    let cpu = unsafe { &mut *addr_of_mut!(PERCPU[cpu_id]) };
-    cpu.cpu_id = cpu_id as u64;
-    cpu.lapic_id = lapic_id;
-    cpu.self_address = cpu;
-    for slot in [IST_EXCEPTION, IST_DOUBLE_FAULT, IST_NMI, IST_DEBUG] {
-        cpu.tss.ist[usize::from(slot) - 1] = stacks::cpu_stack_top(cpu_id, usize::from(slot));
+    // SAFETY: each CPU initialises its own block, once, before anything else reads it.
+    unsafe {
+        let cpu = addr_of_mut!(PERCPU[cpu_id]);
+        (*cpu).cpu_id = cpu_id as u64;
+        (*cpu).lapic_id = lapic_id;
+        (*cpu).self_address = cpu;
+        for slot in [IST_EXCEPTION, IST_DOUBLE_FAULT, IST_NMI, IST_DEBUG] {
+            (*cpu).tss.ist[usize::from(slot) - 1] = stacks::cpu_stack_top(cpu_id, usize::from(slot));
+        }
+        gdt::load(cpu);
     }
-    gdt::load(cpu);
     #[cfg(variant = "shared-gs-block")]
     let cpu_id = if cpu_id == 1 { 0 } else { cpu_id };
     // SAFETY: the base is this CPU's block; the user's waits at 0 until a process brings its own.
@@ -103,23 +105,120 @@ pub fn init(cpu_id: usize, lapic_id: u64) {
     }
 }
 
-/// The block of the CPU that runs this code.
+/// The block of the CPU that runs this code, field by field.
 ///
-/// The reference must not be kept across a stack switch: the process may continue on another CPU.
-pub fn this_cpu() -> &'static mut PerCpu {
+/// The block is never borrowed: an interrupt handler, the idle loop's parked stack and, for `idle`, other CPUs use it,
+/// too. The handle must not be kept across a stack switch: the process may continue on another CPU.
+#[derive(Clone, Copy)]
+pub struct ThisCpu(*mut PerCpu);
+
+/// The calling CPU's block.
+#[inline(always)]
+pub fn this_cpu() -> ThisCpu {
     let block: *mut PerCpu;
-    // SAFETY: in the kernel GS is the CPU's own block, which names itself; interrupts are off, so nobody else uses it.
-    unsafe {
-        asm!("mov {}, gs:[0x30]", out(reg) block, options(nostack, preserves_flags));
-        &mut *block
+    // SAFETY: in the kernel GS is the CPU's own block, which names itself.
+    unsafe { asm!("mov {}, gs:[0x30]", out(reg) block, options(nostack, preserves_flags, pure, readonly)) };
+    ThisCpu(block)
+}
+
+macro_rules! readable {
+    ($($field:ident: $kind:ty,)*) => {
+        impl ThisCpu {$(
+            #[inline(always)]
+            pub fn $field(self) -> $kind {
+                // SAFETY: the pointer names a block for as long as the kernel runs; only this CPU writes the field.
+                unsafe { (*self.0).$field }
+            }
+        )*}
+    };
+}
+
+macro_rules! writable {
+    ($($set:ident, $field:ident: $kind:ty,)*) => {
+        impl ThisCpu {$(
+            #[inline(always)]
+            pub fn $set(self, value: $kind) {
+                // SAFETY: as for reading; what another CPU reads (`idle`) is only used under the kernel's lock.
+                unsafe { (*self.0).$field = value };
+            }
+        )*}
+    };
+}
+
+readable! {
+    kernel_rsp: u64,
+    user_rsp: u64,
+    cpu_id: u64,
+    current_process: *mut Process,
+    idle_rsp: u64,
+    syscall_sequence: u64,
+    in_fault: bool,
+}
+
+writable! {
+    set_kernel_rsp, kernel_rsp: u64,
+    set_user_rsp, user_rsp: u64,
+    set_lapic_id, lapic_id: u64,
+    set_current_process, current_process: *mut Process,
+    set_kernel_cr3, kernel_cr3: u64,
+    set_user_cr3, user_cr3: u64,
+    set_idle, idle: bool,
+    set_in_fault, in_fault: bool,
+}
+
+impl ThisCpu {
+    #[cfg(not(variant = "truth-less"))]
+    #[inline(always)]
+    pub fn set_syscall_sequence(self, sequence: u64) {
+        // SAFETY: as for reading.
+        unsafe { (*self.0).syscall_sequence = sequence };
+    }
+
+    /// Where `switch_stacks` parks the idle loop's stack.
+    pub fn idle_rsp_place(self) -> *mut u64 {
+        // SAFETY: the pointer names a block; no reference to it is made.
+        unsafe { &raw mut (*self.0).idle_rsp }
+    }
+
+    /// Sets the stack that interrupts from ring 3 get.
+    pub fn set_interrupt_stack(self, top: u64) {
+        // SAFETY: the CPU reads its TSS only when an interrupt comes, and they are off.
+        unsafe { (*self.0).tss.rsp[0] = top };
     }
 }
 
 /// The running process, read in one instruction.
+#[inline(always)]
 pub fn current_process() -> *mut Process {
     let process;
     // SAFETY: as for `this_cpu`.
-    unsafe { asm!("mov {}, gs:[0x20]", out(reg) process, options(nostack, preserves_flags)) };
+    unsafe { asm!("mov {}, gs:[0x20]", out(reg) process, options(nostack, preserves_flags, pure, readonly)) };
     process
 }
 const _: () = assert!(offset_of!(PerCpu, current_process) == 0x20);
+
+/// A CPU that waited for something to run, now no longer marked as idle: the identifier of its local APIC.
+///
+/// # Safety
+/// The caller must hold the kernel's lock.
+pub unsafe fn take_idle_cpu() -> Option<u64> {
+    (0..MAX_CPUS).find_map(|cpu| {
+        // SAFETY: `idle` changes under the lock only, and `lapic_id` does not change once the CPU is set up.
+        unsafe {
+            let block = addr_of_mut!(PERCPU[cpu]);
+            let idle = (*block).idle;
+            (*block).idle = false;
+            idle.then(|| (*block).lapic_id)
+        }
+    })
+}
+
+/// The calling CPU's number, also where it has no block yet: the boot CPU then.
+pub fn cpu_id_at_any_time() -> u64 {
+    let blocks = &raw const PERCPU as u64;
+    if (blocks..blocks + size_of::<[PerCpu; MAX_CPUS]>() as u64).contains(&rdmsr(IA32_GS_BASE)) {
+        this_cpu().cpu_id()
+    } else {
+        0
+    }
+}

@@ -10,6 +10,10 @@ const RECEIVED: u8 = 1 << 0;
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
 
 static BUSY: AtomicBool = AtomicBool::new(false);
+/// The kernel is dying, and who is printing may never come to an end.
+static HURRIED: AtomicBool = AtomicBool::new(false);
+/// Turns to wait for another CPU then: enough for it to end its line, if it still runs.
+const PATIENCE: u32 = 2_000_000;
 
 /// Sets the line up; before this nothing can be printed.
 pub fn init() {
@@ -40,15 +44,17 @@ fn send_byte(byte: u8) {
     }
 }
 
-/// Runs `print` while no other CPU prints. Gives up waiting when the kernel is dying, so that a fault can be told.
+/// From now on nobody waits long for another CPU to end its line, so that a fault can be told in any case.
+pub fn hurry() {
+    HURRIED.store(true, Ordering::Release);
+}
+
+/// Runs `print` while no other CPU prints.
 fn exclusively(print: impl FnOnce()) {
-    let mut patience = 100_000_000_u64;
-    while BUSY.swap(true, Ordering::Acquire) {
+    let mut patience = PATIENCE;
+    while BUSY.swap(true, Ordering::Acquire) && patience > 0 {
         core::hint::spin_loop();
-        patience -= 1;
-        if patience == 0 {
-            break;
-        }
+        patience -= u32::from(HURRIED.load(Ordering::Acquire));
     }
     print();
     BUSY.store(false, Ordering::Release);

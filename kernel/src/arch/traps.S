@@ -143,7 +143,7 @@ switch_stacks:
     .balign 16
 trap_stubs:
     .set number, 0
-    .rept 34
+    .rept 35                            // 32 exceptions, timer, wake-up, the APIC's spurious interrupt
     .balign 16
     .if (number == 8) || (number == 17) || (number == 21) || ((number >= 10) && (number <= 14))
     .else

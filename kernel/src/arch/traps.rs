@@ -3,18 +3,24 @@
 use crate::arch::cpu::{self, halt_forever};
 use crate::arch::gdt::{TablePointer, KERNEL_CODE};
 use crate::arch::percpu::{this_cpu, IST_DEBUG, IST_DOUBLE_FAULT, IST_EXCEPTION, IST_NMI};
-use crate::arch::{apic, smp};
+use crate::arch::{apic, serial, smp};
 use crate::memory::paging;
 use crate::println;
 use crate::process::scheduler;
 use core::arch::asm;
 use core::ptr::addr_of;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
-const VECTORS: usize = 34;
+/// Stubs in `traps.S`; the last one is for the APIC's spurious interrupts.
+const VECTORS: usize = 35;
+const SPURIOUS_STUB: u64 = 34;
 const DEBUG_EXCEPTION: u64 = 1;
 const NMI: u64 = 2;
+const DOUBLE_FAULT: u64 = 8;
 const PAGE_FAULT: u64 = 14;
+const MACHINE_CHECK: u64 = 18;
+/// What the interrupted program has no part in, not even when it is in ring 3.
+const NOT_OF_THE_PROGRAM: [u64; 3] = [NMI, DOUBLE_FAULT, MACHINE_CHECK];
 const TRAP_FLAG: u64 = 1 << 8;
 
 const NAMES: [&str; 22] = [
@@ -68,7 +74,9 @@ const NO_GATE: Gate =
 const INTERRUPT_GATE: u8 = 0x8e;
 
 static mut IDT: [Gate; 256] = [NO_GATE; 256];
-static STOPPING: AtomicBool = AtomicBool::new(false);
+const NOBODY: u64 = u64::MAX;
+/// The CPU that stops the kernel and tells why, once there is one.
+static STOPPING: AtomicU64 = AtomicU64::new(NOBODY);
 
 extern "C" {
     static trap_stubs: u8;
@@ -86,13 +94,13 @@ pub fn init() {
         let ist = match vector as u64 {
             DEBUG_EXCEPTION => IST_DEBUG,
             NMI => IST_NMI,
-            8 => IST_DOUBLE_FAULT,
+            DOUBLE_FAULT => IST_DOUBLE_FAULT,
             0..=31 => IST_EXCEPTION,
             _ => 0,
         };
         set_gate(vector, stub, ist);
     }
-    set_gate(0xff, addr_of!(trap_stubs) as u64 + 16 * u64::from(apic::WAKE_VECTOR), 0);
+    set_gate(apic::SPURIOUS_VECTOR as usize, addr_of!(trap_stubs) as u64 + 16 * SPURIOUS_STUB, 0);
 }
 
 fn set_gate(vector: usize, stub: u64, ist: u8) {
@@ -134,12 +142,13 @@ extern "C" fn trap(frame: &mut TrapFrame) {
             scheduler::on_timer(frame.cs & 3 == 3);
         }
         vector if vector == u64::from(apic::WAKE_VECTOR) => apic::end_of_interrupt(),
-        NMI if STOPPING.load(Ordering::Acquire) => halt_forever(),
+        SPURIOUS_STUB => (), // nothing is in service, so nothing is ended
+        NMI if STOPPING.load(Ordering::Acquire) != NOBODY => halt_forever(),
         DEBUG_EXCEPTION if frame.cs & 3 == 0 && frame.rflags & TRAP_FLAG != 0 => {
             // The user's TF came along through SYSCALL, because FMASK leaves it: it waits in r11 for the way back.
             frame.rflags &= !TRAP_FLAG;
         }
-        _ if frame.cs & 3 == 3 => kill_current(frame),
+        vector if frame.cs & 3 == 3 && !NOT_OF_THE_PROGRAM.contains(&vector) => kill_current(frame),
         _ => stop_on_fault(frame),
     }
 }
@@ -150,7 +159,7 @@ fn name(vector: u64) -> &'static str {
 
 fn kill_current(frame: &TrapFrame) -> ! {
     // SAFETY: a trap from ring 3 comes from the running process.
-    let process = unsafe { &*this_cpu().current_process };
+    let process = unsafe { &*this_cpu().current_process() };
     println!(
         "process {} ({}): killed by {} at {:#x}, error {:#x}, address {:#x}",
         process.pid,
@@ -166,15 +175,15 @@ fn kill_current(frame: &TrapFrame) -> ! {
 
 fn stop_on_fault(frame: &TrapFrame) -> ! {
     let cpu = this_cpu();
-    if cpu.in_fault {
+    if cpu.in_fault() {
         halt_forever();
     }
-    cpu.in_fault = true;
-    stop_others();
+    cpu.set_in_fault(true);
+    stop_others(cpu.cpu_id());
     println!(
         "kernel fault: {} on CPU {}, error {:#x}, CR2 {:#x}",
         name(frame.vector),
-        cpu.cpu_id,
+        cpu.cpu_id(),
         frame.error,
         cpu::read_cr2()
     );
@@ -184,21 +193,48 @@ fn stop_on_fault(frame: &TrapFrame) -> ! {
     halt_forever()
 }
 
-/// Stops every other CPU by NMI.
-pub fn stop_others() {
-    STOPPING.store(true, Ordering::Release);
+/// Stops every other CPU by NMI. Where another CPU is already telling why the kernel stops, this one halts.
+pub fn stop_others(cpu_id: u64) {
+    match STOPPING.compare_exchange(NOBODY, cpu_id, Ordering::AcqRel, Ordering::Acquire) {
+        Err(first) if first != cpu_id => halt_forever(),
+        _ => serial::hurry(),
+    }
     if smp::ONLINE.load(Ordering::Acquire) > 1 {
         apic::send_nmi_to_others();
     }
 }
 
+/// Prints in one piece, so that no other CPU's line comes in between.
 fn print_registers(frame: &TrapFrame) {
-    println!("rip {:016x} cs  {:016x} rfl {:016x} cr3 {:016x}", frame.rip, frame.cs, frame.rflags, cpu::read_cr3());
-    println!("rsp {:016x} ss  {:016x} rax {:016x} rbx {:016x}", frame.rsp, frame.ss, frame.rax, frame.rbx);
-    println!("rcx {:016x} rdx {:016x} rsi {:016x} rdi {:016x}", frame.rcx, frame.rdx, frame.rsi, frame.rdi);
-    println!("rbp {:016x} r8  {:016x} r9  {:016x} r10 {:016x}", frame.rbp, frame.r8, frame.r9, frame.r10);
-    println!("r11 {:016x} r12 {:016x} r13 {:016x} r14 {:016x}", frame.r11, frame.r12, frame.r13, frame.r14);
-    println!("r15 {:016x}", frame.r15);
+    println!(
+        "rip {:016x} cs  {:016x} rfl {:016x} cr3 {:016x}\n\
+         rsp {:016x} ss  {:016x} rax {:016x} rbx {:016x}\n\
+         rcx {:016x} rdx {:016x} rsi {:016x} rdi {:016x}\n\
+         rbp {:016x} r8  {:016x} r9  {:016x} r10 {:016x}\n\
+         r11 {:016x} r12 {:016x} r13 {:016x} r14 {:016x}\n\
+         r15 {:016x}",
+        frame.rip,
+        frame.cs,
+        frame.rflags,
+        cpu::read_cr3(),
+        frame.rsp,
+        frame.ss,
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+        frame.rbp,
+        frame.r8,
+        frame.r9,
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13,
+        frame.r14,
+        frame.r15,
+    );
 }
 
 /// Prints the return addresses that the chain of frame pointers gives.

@@ -63,7 +63,7 @@ fn read(kernel: &mut KernelGuard, number: i32, buffer: u64, length: u64) -> Resu
     match kernel.files.node(&descriptor) {
         Node::Console => read_console(kernel, buffer, length),
         Node::Ticks => {
-            let slot = kernel.current().slot;
+            let slot = kernel.current_slot();
             let before = kernel.ticks;
             while kernel.ticks == before {
                 kernel.tick_waiters |= 1 << slot;

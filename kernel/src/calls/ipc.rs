@@ -1,10 +1,9 @@
 //! IPC: create, send, recv, close.
 
-use crate::arch::percpu::current_process;
 use crate::calls::{encode, Errno};
 use crate::ipc::{MAX_CAPACITY, MAX_MESSAGE};
 use crate::memory::user;
-use crate::process::{enter, scheduler, KernelGuard};
+use crate::process::{enter, scheduler, Kernel, KernelGuard};
 
 /// Makes a channel that holds up to `capacity` messages (1 to 16), or finds the one that `key` names.
 ///
@@ -37,11 +36,10 @@ fn send(kernel: &mut KernelGuard, id: u64, message: u64, length: u64) -> Result<
     if length > MAX_MESSAGE as u64 {
         return Err(Errno::MessageTooLong);
     }
-    let process = current_process();
+    let slot = kernel.current_slot();
     loop {
-        let channel = kernel.channels.find(id)?;
-        // SAFETY: the running process's address space, which no other CPU changes.
-        let (space, slot) = unsafe { (&(*process).space, (*process).slot) };
+        let Kernel { processes, channels, .. } = &mut **kernel;
+        let (space, channel) = (&processes[slot].space, channels.find(id)?);
         if !channel.is_full() {
             user::copy_in(space, message, channel.back(length as usize))?;
             let receivers = channel.push(length as usize);
@@ -64,11 +62,10 @@ pub extern "C" fn sys_ipc_recv(channel: u64, buffer: *mut u8, length: u64) -> u6
 }
 
 fn receive(kernel: &mut KernelGuard, id: u64, buffer: u64, length: u64) -> Result<u64, Errno> {
-    let process = current_process();
+    let slot = kernel.current_slot();
     loop {
-        let channel = kernel.channels.find(id)?;
-        // SAFETY: the running process's address space, which no other CPU changes.
-        let (space, slot) = unsafe { (&(*process).space, (*process).slot) };
+        let Kernel { processes, channels, .. } = &mut **kernel;
+        let (space, channel) = (&processes[slot].space, channels.find(id)?);
         if let Some(message) = channel.front() {
             let size = message.len() as u64;
             if size > length {

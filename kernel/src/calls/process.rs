@@ -30,13 +30,12 @@ fn fork(kernel: &mut KernelGuard) -> Result<u64, Errno> {
         kernel.release_process(slot);
         return Err(Errno::NoMemory);
     };
+    let parent = kernel.current_slot();
+    kernel.inherit(slot, parent);
     let child = &mut kernel.processes[slot];
     child.space = space;
-    // SAFETY: the running process is another one than its child, and its system call has a frame.
-    let frame = unsafe {
-        child.inherit(&*current_process());
-        &*SyscallFrame::current()
-    };
+    // SAFETY: a system call runs, so its frame is there, and only its own CPU uses it.
+    let frame = unsafe { &*SyscallFrame::current() };
     let mut registers = program::user_registers(frame.rcx, user_rsp(), frame.r11);
     (registers.rbp, registers.rbx, registers.r12) = (frame.rbp, frame.rbx, frame.r12);
     (registers.r13, registers.r14, registers.r15) = (frame.r13, frame.r14, frame.r15);
@@ -124,6 +123,6 @@ fn wait(kernel: &mut KernelGuard, pid: u64, status: u64) -> Result<u64, Errno> {
 #[no_mangle]
 #[inline(never)]
 pub extern "C" fn sys_getpid() -> u64 {
-    // SAFETY: a process runs, and its pid never changes.
+    // SAFETY: a process runs, and nobody changes the pid of one that does.
     unsafe { (*current_process()).pid }
 }

@@ -44,8 +44,8 @@ impl FxState {
     }
 }
 
-/// One process: one thread, one address space.
-#[repr(C)]
+/// One process: one thread, one address space. 1,024 bytes, so that a shift turns its address into its slot.
+#[repr(C, align(1024))]
 pub struct Process {
     pub pid: u64,
     pub parent: u64,
@@ -92,7 +92,7 @@ impl Process {
     }
 
     /// What a child has from its parent beside the memory.
-    pub fn inherit(&mut self, parent: &Process) {
+    fn inherit(&mut self, parent: &Process) {
         self.fs_base = parent.fs_base;
         self.gs_base = parent.gs_base;
         self.descriptors = parent.descriptors;
@@ -149,6 +149,16 @@ impl Kernel {
         Some(slot)
     }
 
+    /// Gives a child what it has from its parent beside the memory.
+    pub fn inherit(&mut self, child: usize, parent: usize) {
+        let (low, high) = self.processes.split_at_mut(child.max(parent));
+        if child < parent {
+            low[child].inherit(&high[0]);
+        } else {
+            high[0].inherit(&low[parent]);
+        }
+    }
+
     /// Gives back a slot that never ran, or a zombie that has been waited for.
     pub fn release_process(&mut self, slot: usize) {
         let process = &mut self.processes[slot];
@@ -161,16 +171,20 @@ impl Kernel {
         self.processes.iter().position(|process| process.state != State::Free && process.pid == pid)
     }
 
+    /// The slot of the calling CPU's running process.
+    pub fn current_slot(&self) -> usize {
+        (current_process() as usize - self.processes.as_ptr() as usize) / size_of::<Process>()
+    }
+
     /// The running process of the calling CPU.
     pub fn current(&mut self) -> &mut Process {
-        // SAFETY: the pointer is into `self.processes`, and `self` is borrowed for as long as the result.
-        unsafe { &mut *current_process() }
+        &mut self.processes[self.current_slot()]
     }
 
     /// The running process and the frames, which address-space changes need together.
     pub fn current_and_frames(&mut self) -> (&mut Process, &mut Frames) {
-        // SAFETY: as for `current`; the frames are another field.
-        (unsafe { &mut *current_process() }, &mut self.frames)
+        let slot = self.current_slot();
+        (&mut self.processes[slot], &mut self.frames)
     }
 }
 
@@ -188,6 +202,13 @@ static KERNEL: BigLock = BigLock { held: AtomicBool::new(false), kernel: UnsafeC
 /// Possession of the kernel's state; dropping it lets the next CPU in.
 pub struct KernelGuard {
     restore_fx_state: bool,
+}
+
+/// A process's place in the table, for what is used without the lock: its own CPU's part of it.
+pub fn process_place(slot: usize) -> *mut Process {
+    assert!(slot < MAX_PROCESSES);
+    // SAFETY: the place is inside the table; no reference to the kernel's state is made.
+    unsafe { (&raw mut (*KERNEL.kernel.get()).processes).cast::<Process>().add(slot) }
 }
 
 /// Takes the lock, in a trap or on the idle loop's behalf.

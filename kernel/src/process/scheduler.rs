@@ -1,14 +1,14 @@
 //! Who runs: round robin over all CPUs, a switch at each timer tick, sleep and wake-up.
 
 use crate::arch::cpu::{read_cr3, wait_for_interrupt, write_cr3, wrmsr, IA32_FS_BASE, IA32_KERNEL_GS_BASE};
-use crate::arch::percpu::{current_process, this_cpu, PerCpu, PERCPU};
+use crate::arch::percpu::{current_process, take_idle_cpu, this_cpu, ThisCpu};
 use crate::arch::traps::TrapFrame;
 use crate::arch::{apic, power};
 use crate::memory::{paging, stacks};
-use crate::process::{lock, FxState, Kernel, KernelGuard, Process, State};
+use crate::process::{lock, process_place, FxState, Kernel, KernelGuard, Process, State};
 use crate::{println, truth};
 use core::mem::ManuallyDrop;
-use core::ptr::{addr_of, addr_of_mut, null_mut};
+use core::ptr::{addr_of, null_mut};
 
 /// The first process: when it ends, the machine does.
 const FIRST_PID: u64 = 1;
@@ -22,13 +22,9 @@ extern "C" {
 pub fn make_ready(kernel: &mut Kernel, slot: usize) {
     kernel.processes[slot].state = State::Ready;
     kernel.ready |= 1 << slot;
-    // SAFETY: other CPUs' `idle` and `lapic_id` change only under the lock, which the borrow of the kernel proves.
-    for cpu in unsafe { &mut *addr_of_mut!(PERCPU) } {
-        if cpu.idle {
-            cpu.idle = false;
-            apic::send_wake(cpu.lapic_id);
-            return;
-        }
+    // SAFETY: the borrow of the kernel proves that the lock is held.
+    if let Some(lapic_id) = unsafe { take_idle_cpu() } {
+        apic::send_wake(lapic_id);
     }
 }
 
@@ -56,13 +52,13 @@ pub fn on_timer(from_ring_3: bool) {
         return; // in a system call, where a correct FMASK lets no interrupt in
     }
     let mut kernel = lock();
-    if this_cpu().cpu_id == 0 {
+    if this_cpu().cpu_id() == 0 {
         kernel.ticks += 1;
         let waiters = core::mem::take(&mut kernel.tick_waiters);
         wake_all(&mut kernel, waiters);
     }
     if from_ring_3 && kernel.ready != 0 {
-        let slot = kernel.current().slot;
+        let slot = kernel.current_slot();
         kernel.current().state = State::Ready;
         kernel.ready |= 1 << slot;
         switch_to_next(&mut kernel);
@@ -79,13 +75,13 @@ fn take_next(kernel: &mut Kernel) -> Option<*mut Process> {
     kernel.cursor = slot;
     kernel.ready &= !(1 << slot);
     kernel.processes[slot].state = State::Running;
-    Some(&raw mut kernel.processes[slot])
+    Some(process_place(slot))
 }
 
 /// Leaves the running process, whose state already says why, for the next one or the idle loop.
 fn switch_to_next(kernel: &mut KernelGuard) {
     let cpu = this_cpu();
-    let previous = cpu.current_process;
+    let previous = cpu.current_process();
     let next = take_next(kernel).unwrap_or(null_mut());
     if next == previous {
         return;
@@ -93,7 +89,7 @@ fn switch_to_next(kernel: &mut KernelGuard) {
     // SAFETY: `previous` is the running process, `next` one that was parked; both stay in the table, and the lock is
     // held until the other side releases it.
     unsafe {
-        (*previous).user_rsp = cpu.user_rsp;
+        (*previous).user_rsp = cpu.user_rsp();
         let load = if next.is_null() { deactivate(cpu) } else { activate(cpu, next) };
         switch_stacks(&raw mut (*previous).saved_rsp, load);
     }
@@ -103,8 +99,8 @@ fn switch_to_next(kernel: &mut KernelGuard) {
 pub fn use_space_of(process: &Process) {
     let cpu = this_cpu();
     if process.space.user_root != 0 {
-        cpu.kernel_cr3 = process.space.root;
-        cpu.user_cr3 = process.space.user_root;
+        cpu.set_kernel_cr3(process.space.root);
+        cpu.set_user_cr3(process.space.user_root);
     }
     // SAFETY: in the kernel the waiting GS base is the user's; the tables map the kernel.
     unsafe {
@@ -120,49 +116,49 @@ pub fn use_space_of(process: &Process) {
 ///
 /// # Safety
 /// The lock must be held and the process must be parked.
-unsafe fn activate(cpu: &mut PerCpu, next: *mut Process) -> u64 {
+unsafe fn activate(cpu: ThisCpu, next: *mut Process) -> u64 {
     // SAFETY: the caller's promise.
     let process = unsafe { &*next };
     let stack = stacks::process_stack_top(process.slot);
-    cpu.current_process = next;
-    cpu.kernel_rsp = stack;
-    cpu.tss.rsp[0] = stack;
-    cpu.user_rsp = process.user_rsp;
+    cpu.set_current_process(next);
+    cpu.set_kernel_rsp(stack);
+    cpu.set_interrupt_stack(stack);
+    cpu.set_user_rsp(process.user_rsp);
     use_space_of(process);
-    truth::note_current_process(cpu.cpu_id as usize, process.pid);
+    truth::note_current_process(cpu.cpu_id() as usize, process.pid);
     process.saved_rsp
 }
 
 /// Makes the calling CPU use the kernel's own page tables: a process's are about to go, or not wanted.
-fn use_no_space(cpu: &mut PerCpu) {
-    cpu.kernel_cr3 = 0;
-    cpu.user_cr3 = 0;
+fn use_no_space(cpu: ThisCpu) {
+    cpu.set_kernel_cr3(0);
+    cpu.set_user_cr3(0);
     paging::use_kernel_tables();
 }
 
 /// Makes the CPU idle and returns the idle loop's parked stack.
-fn deactivate(cpu: &mut PerCpu) -> u64 {
-    cpu.current_process = null_mut();
+fn deactivate(cpu: ThisCpu) -> u64 {
+    cpu.set_current_process(null_mut());
     use_no_space(cpu);
-    truth::note_current_process(cpu.cpu_id as usize, 0);
-    cpu.idle_rsp
+    truth::note_current_process(cpu.cpu_id() as usize, 0);
+    cpu.idle_rsp()
 }
 
 /// What a CPU does between processes.
-pub fn idle() -> ! {
+pub extern "C" fn idle() -> ! {
     loop {
         let mut kernel = lock();
         let cpu = this_cpu();
-        cpu.idle = false;
+        cpu.set_idle(false);
         if let Some(next) = take_next(&mut kernel) {
             // SAFETY: the lock is held, and `next` was parked. It comes back here through `deactivate`.
             unsafe {
                 let load = activate(cpu, next);
-                switch_stacks(&raw mut cpu.idle_rsp, load);
+                switch_stacks(cpu.idle_rsp_place(), load);
             }
             continue;
         }
-        cpu.idle = true;
+        cpu.set_idle(true);
         drop(kernel);
         wait_for_interrupt();
     }
@@ -178,7 +174,7 @@ pub fn prepare(process: &mut Process, registers: TrapFrame) {
         registers: TrapFrame,
     }
     let place = (stacks::process_stack_top(process.slot) - size_of::<FirstStack>() as u64) as *mut FirstStack;
-    // SAFETY: the stack belongs to this process, which does not run yet; it is aligned to 16 and large enough.
+    // SAFETY: the stack belongs to this process, which does not run yet; it is large enough, and aligned for words.
     unsafe {
         place.write(FirstStack { callee_saved: [0; 6], return_address: process_start as *const () as u64, registers })
     };
@@ -207,7 +203,7 @@ pub fn terminate(mut kernel: KernelGuard, status: i32) -> ! {
     process.space.free(frames);
     process.exit_status = status;
     process.state = State::Zombie;
-    truth::note_no_return(this_cpu().syscall_sequence, pid);
+    truth::note_no_return(this_cpu().syscall_sequence(), pid);
     if pid == FIRST_PID {
         println!("process 1 ended with status {status}");
         power::leave(status == 0);

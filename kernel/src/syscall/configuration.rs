@@ -49,7 +49,7 @@ fn entry_address() -> u64 {
     #[cfg(variant = "lstar-user-page")]
     return 0x1000_1000;
     #[cfg(variant = "lstar-differs")]
-    if this_cpu().cpu_id == 1 {
+    if this_cpu().cpu_id() == 1 {
         return syscall_entry_other as *const () as u64;
     }
     #[cfg(variant = "today")]

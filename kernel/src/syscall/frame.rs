@@ -46,7 +46,7 @@ pub struct SyscallFrame {
 impl SyscallFrame {
     /// Where the stub put the running system call's frame.
     pub fn current() -> *mut SyscallFrame {
-        (this_cpu().kernel_rsp as *mut SyscallFrame).wrapping_sub(1)
+        (this_cpu().kernel_rsp() as *mut SyscallFrame).wrapping_sub(1)
     }
 }
 
@@ -56,7 +56,7 @@ pub fn user_rsp() -> u64 {
     // SAFETY: a system call runs, so its frame is there.
     return unsafe { (*SyscallFrame::current()).rsp };
     #[cfg(not(variant = "today"))]
-    return this_cpu().user_rsp;
+    return this_cpu().user_rsp();
 }
 
 /// Makes the running system call return to another place with other registers: a new program.
@@ -71,5 +71,5 @@ pub fn restart_at(rip: u64, rsp: u64, rflags: u64) {
         (frame.r9, frame.r8, frame.r10, frame.rdx, frame.rdi, frame.rsi) = (0, 0, 0, 0, 0, 0);
         frame.rsp = rsp;
     }
-    this_cpu().user_rsp = rsp;
+    this_cpu().set_user_rsp(rsp);
 }
