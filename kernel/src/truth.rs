@@ -9,16 +9,16 @@ use crate::arch::gdt;
 use crate::arch::percpu::{this_cpu, MAX_CPUS};
 use crate::syscall::frame::{self, SyscallFrame};
 use core::ptr::addr_of_mut;
-use core::sync::atomic::{fence, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// "EXOTRUTH", read as bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EXOTRUTH");
 /// Grows when the layout changes.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// System calls that the ring remembers.
 pub const CALLS: usize = 256;
 
-/// `CallTruth::state`: this place of the ring was never used, or is being written right now.
+/// `CallTruth::state`: this place of the ring was never used.
 pub const CALL_NONE: u64 = 0;
 /// The call has not returned yet; `result` means nothing.
 pub const CALL_IN_PROGRESS: u64 = 1;
@@ -26,6 +26,8 @@ pub const CALL_IN_PROGRESS: u64 = 1;
 pub const CALL_RETURNED: u64 = 2;
 /// The call ended its process.
 pub const CALL_NEVER_RETURNS: u64 = 3;
+/// A CPU is writing to this place right now, and has it for itself until it stores another state.
+pub const CALL_BEING_WRITTEN: u64 = 4;
 
 /// One CPU, as RDMSR and the kernel's tables have it after set-up; 16 words.
 #[repr(C)]
@@ -184,9 +186,47 @@ pub fn note_current_process(cpu: usize, pid: u64) {
     unsafe { addr_of_mut!(EXO_TRUTH.cpus[cpu].current_process).write_volatile(pid) };
 }
 
-fn place_of(sequence: u64) -> *mut CallTruth {
-    // SAFETY: the index is below CALLS.
-    unsafe { addr_of_mut!(EXO_TRUTH.calls).cast::<CallTruth>().add(sequence as usize % CALLS) }
+/// A place of the ring that the calling CPU has for itself.
+struct Place {
+    call: *mut CallTruth,
+    /// What `state` was before.
+    state: u64,
+}
+
+impl Place {
+    /// Takes the place of a call.
+    ///
+    /// A virtual CPU may stand still at any instruction for as long as the others need for 256 calls. So a place is
+    /// written by one CPU at a time, which then looks whose it is.
+    #[inline(always)]
+    fn take(sequence: u64) -> Self {
+        // SAFETY: the index is below CALLS, and `state` is only ever used as an atomic.
+        unsafe {
+            let call = addr_of_mut!(EXO_TRUTH.calls).cast::<CallTruth>().add(sequence as usize % CALLS);
+            let lock = AtomicU64::from_ptr(addr_of_mut!((*call).state));
+            loop {
+                let state = lock.swap(CALL_BEING_WRITTEN, Ordering::Acquire);
+                if state != CALL_BEING_WRITTEN {
+                    return Place { call, state };
+                }
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    /// The call that the place belongs to; 0 if it was never used.
+    #[inline(always)]
+    fn sequence(&self) -> u64 {
+        // SAFETY: the place is this CPU's.
+        unsafe { addr_of_mut!((*self.call).sequence).read_volatile() }
+    }
+
+    /// Gives the place back.
+    #[inline(always)]
+    fn release(self, state: u64) {
+        // SAFETY: as for `take`.
+        unsafe { AtomicU64::from_ptr(addr_of_mut!((*self.call).state)) }.store(state, Ordering::Release);
+    }
 }
 
 /// Writes down a system call that starts, and returns its sequence number.
@@ -197,28 +237,31 @@ fn place_of(sequence: u64) -> *mut CallTruth {
 pub fn begin_call(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64, a6: u64) -> u64 {
     let cpu = this_cpu();
     let frame = SyscallFrame::current();
-    // SAFETY: the stub has just saved the frame; a place of the ring is written by the call whose number it is,
-    // unless 256 calls start meanwhile, and then `sequence` tells.
+    // SAFETY: the stub has just saved the frame, a process runs, every CPU has a record, and the place is this CPU's.
     unsafe {
         let sequence = AtomicU64::from_ptr(&raw mut EXO_TRUTH.last_sequence).fetch_add(1, Ordering::Relaxed) + 1;
-        let call = place_of(sequence);
+        cpu.set_syscall_sequence(sequence);
+        let cpu_truth = addr_of_mut!(EXO_TRUTH.cpus).cast::<CpuTruth>().add(cpu.cpu_id() as usize);
+        addr_of_mut!((*cpu_truth).last_sequence).write_volatile(sequence);
+        let place = Place::take(sequence);
+        if place.sequence() > sequence {
+            let state = place.state;
+            place.release(state); // this CPU stood still, and the ring has gone on to a later call
+            return sequence;
+        }
+        let call = place.call;
         macro_rules! store {
             ($($field:ident $([$index:literal])? = $value:expr),*) => {
                 $( addr_of_mut!((*call).$field $([$index])?).write_volatile($value); )*
             };
         }
-        store!(state = CALL_NONE);
-        fence(Ordering::Release);
         store!(sequence = sequence, cpu = cpu.cpu_id(), process = (*cpu.current_process()).pid, number = number);
         store!(arguments[0] = a1, arguments[1] = a2, arguments[2] = a3);
         store!(arguments[3] = a4, arguments[4] = a5, arguments[5] = a6);
         store!(user_rip = (*frame).rcx, user_rsp = frame::user_rsp(), user_rflags = (*frame).r11);
         store!(rbp = (*frame).rbp, rbx = (*frame).rbx, r12 = (*frame).r12, r13 = (*frame).r13);
         store!(r14 = (*frame).r14, r15 = (*frame).r15, frame = frame as u64, kernel_rsp = cpu.kernel_rsp());
-        fence(Ordering::Release);
-        store!(state = CALL_IN_PROGRESS);
-        cpu.set_syscall_sequence(sequence);
-        addr_of_mut!(EXO_TRUTH.cpus[cpu.cpu_id() as usize].last_sequence).write_volatile(sequence);
+        place.release(CALL_IN_PROGRESS);
         sequence
     }
 }
@@ -226,25 +269,24 @@ pub fn begin_call(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64, a6: 
 /// Writes down what a call returned, if the ring still remembers the call.
 #[inline(always)]
 pub fn end_call(sequence: u64, result: u64) {
-    let call = place_of(sequence);
-    // SAFETY: as for `begin_call`.
-    unsafe {
-        if addr_of_mut!((*call).sequence).read_volatile() == sequence {
-            addr_of_mut!((*call).result).write_volatile(result);
-            fence(Ordering::Release);
-            addr_of_mut!((*call).state).write_volatile(CALL_RETURNED);
-        }
+    let place = Place::take(sequence);
+    let mut state = place.state;
+    if place.sequence() == sequence {
+        // SAFETY: the place is this CPU's.
+        unsafe { addr_of_mut!((*place.call).result).write_volatile(result) };
+        state = CALL_RETURNED;
     }
+    place.release(state);
 }
 
 /// Writes down that a process ended; the call it was in, if any, stays without a result.
 pub fn note_no_return(sequence: u64, pid: u64) {
-    let call = place_of(sequence);
-    // SAFETY: as for `begin_call`.
-    unsafe {
-        let mine = (*call).sequence == sequence && (*call).process == pid;
-        if mine && addr_of_mut!((*call).state).read_volatile() == CALL_IN_PROGRESS {
-            addr_of_mut!((*call).state).write_volatile(CALL_NEVER_RETURNS);
-        }
+    let place = Place::take(sequence);
+    let mut state = place.state;
+    // SAFETY: the place is this CPU's.
+    let process = unsafe { addr_of_mut!((*place.call).process).read_volatile() };
+    if state == CALL_IN_PROGRESS && place.sequence() == sequence && process == pid {
+        state = CALL_NEVER_RETURNS;
     }
+    place.release(state);
 }

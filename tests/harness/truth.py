@@ -19,6 +19,7 @@ __all__ = [
     "call_truth_address",
     "read_call_truths",
     "read_cpu_truths",
+    "read_last_sequence",
 ]
 
 _HEADER = struct.Struct("<8s5Q")
@@ -27,7 +28,8 @@ _CALL = struct.Struct("<24Q")
 _MAX_CPUS = 8
 _CALLS = 256
 IN_PROGRESS, RETURNED, NEVER_RETURNS = 1, 2, 3  # values of `CallTruth.state`
-_LAYOUT_VERSION = 1
+_WRITTEN = (IN_PROGRESS, RETURNED, NEVER_RETURNS)  # not: never used, or being written right now
+_LAYOUT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,19 @@ class CallTruth:
     kernel_rsp: int
 
 
+def read_last_sequence(gdb: Gdb) -> int:
+    """The number of the last call that started on any CPU; the guest must be stopped."""
+    last: int = _HEADER.unpack(gdb.memory(gdb.address("EXO_TRUTH"), _HEADER.size))[5]
+    return last
+
+
 def call_truth_address(gdb: Gdb, ahead: int) -> int:
     """Where the call that is `ahead` calls later than the last one will be recorded; the guest must be stopped.
 
     The first word there is its sequence number, which is written once for each call.
     """
-    address = gdb.address("EXO_TRUTH")
-    last_sequence: int = _HEADER.unpack(gdb.memory(address, _HEADER.size))[5]
-    place = (last_sequence + ahead) % _CALLS
-    return address + _HEADER.size + _MAX_CPUS * _CPU.size + place * _CALL.size
+    place = (read_last_sequence(gdb) + ahead) % _CALLS
+    return gdb.address("EXO_TRUTH") + _HEADER.size + _MAX_CPUS * _CPU.size + place * _CALL.size
 
 
 def read_call_truths(gdb: Gdb) -> list[CallTruth]:
@@ -107,6 +113,6 @@ def read_call_truths(gdb: Gdb) -> list[CallTruth]:
         gdb.run(f"dump binary memory {file.name} {start:#x} {start + _CALLS * _CALL.size:#x}")
         data = file.read()
     words = (_CALL.unpack_from(data, place * _CALL.size) for place in range(_CALLS))
-    fields = ([*call[:5], call[5:11], *call[11:23]] for call in words if call[1])
+    fields = ([*call[:5], call[5:11], *call[11:23]] for call in words if call[1] in _WRITTEN)
     calls = [CallTruth(*record) for record in fields]
     return sorted(calls, key=lambda call: call.sequence)

@@ -4,7 +4,14 @@ import struct
 
 from tests.harness.gdb import Gdb
 from tests.harness.session import Guest
-from tests.harness.truth import IN_PROGRESS, RETURNED, CallTruth, read_call_truths, read_cpu_truths
+from tests.harness.truth import (
+    IN_PROGRESS,
+    RETURNED,
+    CallTruth,
+    read_call_truths,
+    read_cpu_truths,
+    read_last_sequence,
+)
 from tests.integration.conftest import OpenGuest
 
 IPC_SEND = 101
@@ -73,11 +80,37 @@ def test_a_call_that_returned_has_its_result(guest: OpenGuest) -> None:
 
 def test_the_ring_holds_the_last_calls_and_the_count_agrees(guest: OpenGuest) -> None:
     gdb = stop_at(guest(plugin=False, attach=False), "sys_getpid")
+    while read_last_sequence(gdb) < 256:
+        gdb.run("continue")
     calls = read_call_truths(gdb)
     assert len(calls) == 256
     assert [call.sequence for call in calls] == list(range(calls[-1].sequence - 255, calls[-1].sequence + 1))
     assert gdb.word("SYSCALL_COUNT") == calls[-1].sequence
     assert calls[-1].number == 4
+
+
+def test_a_cpu_that_stood_still_does_not_overwrite_later_calls(guest: OpenGuest) -> None:
+    gdb = guest("run=spin", smp=2, plugin=False, stopped=True).gdb
+    entry = gdb.address("syscall_entry")
+    gdb.run(f"hbreak *{entry:#x}")
+    gdb.run("continue")
+    while len({cpu.current_process for cpu in read_cpu_truths(gdb)} - {0}) < 2:  # until both CPUs spin
+        gdb.run("continue")
+    gdb.run("delete")
+    slow = gdb.integer("$_thread")
+    last = read_last_sequence(gdb)
+    gdb.run("set scheduler-locking on")
+    while read_last_sequence(gdb) == last:
+        gdb.run("stepi")  # until it has a number, and has not written anything else
+    gdb.run(f"thread {3 - slow}")
+    gdb.run(f"hbreak *{entry:#x}")
+    gdb.run("ignore $bpnum 300")
+    gdb.run("continue", seconds=60)
+    gdb.run(f"thread {slow}")
+    gdb.run("continue")  # to its next call
+    sequences = [call.sequence for call in read_call_truths(gdb)]
+    assert last + 1 not in sequences
+    assert sequences == list(range(sequences[-1] - 255, sequences[-1] + 1))
 
 
 def test_processes_run_and_talk_on_every_cpu(guest: OpenGuest) -> None:
