@@ -22,6 +22,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--rule", action="append", default=[], metavar="ID")
     parser.add_argument("--ignore", action="append", default=[], metavar="ID")
     parser.add_argument("--fail-on", default="error", choices=[*map(str, Severity), _NEVER])
+    parser.add_argument("--strict", action="store_true")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--list", action="store_true")
 
@@ -34,7 +35,8 @@ def _complete(token: str) -> Iterable[str]:
 def exo_syscall_check(options: Namespace) -> Output:
     """Examine the system-call path of the running kernel and say what is wrong with it.
 
-    Usage: exo-syscall check [--rule ID[,ID]]... [--ignore ID[,ID]]... [--fail-on SEVERITY] [--all] [--json]
+    Usage: exo-syscall check [--rule ID[,ID]]... [--ignore ID[,ID]]... [--fail-on SEVERITY] [--strict]
+                             [--all] [--json]
            exo-syscall check --list [--json]
     Example: exo-syscall check --ignore EXO061
 
@@ -46,6 +48,7 @@ def exo_syscall_check(options: Namespace) -> Output:
     --ignore ID    ask all but these
     --fail-on SEV  end as a failed command if a finding is at least this bad: error (the default), warning,
                    note or never. `gdb -batch` then exits with status 1 if this was its last command
+    --strict       fail also if a rule could not be checked, in whole or in part
     --all          name the sound rules too
     --list         print the catalogue; no guest is needed
     """
@@ -54,10 +57,11 @@ def exo_syscall_check(options: Namespace) -> Output:
         return Output(lambda style: render_rules(rules, style), lambda: rules_to_json(rules))
     facts = read_facts(require_guest())
     report, sources = run_rules(rules, facts), _msr_sources(facts)
+    failure = _failure(report, options.fail_on, strict=options.strict)
     return Output(
         lambda style: render_report(report, style, sources=sources, show_sound=options.all),
-        lambda: report_to_json(report, sources),
-        failure=_failure(report, options.fail_on),
+        lambda: report_to_json(report, sources, failed=bool(failure)),
+        failure=failure,
     )
 
 
@@ -80,7 +84,8 @@ def _parse_rules(arguments: list[str]) -> list[Rule]:
     return rules
 
 
-def _failure(report: Report, threshold: str) -> str:
-    if threshold == _NEVER or report.worst is None or report.worst < Severity[threshold.upper()]:
-        return ""
-    return f"exo-syscall check: {summarize(report)}"
+def _failure(report: Report, threshold: str, *, strict: bool) -> str:
+    is_bad = threshold != _NEVER and report.worst is not None and report.worst >= Severity[threshold.upper()]
+    if is_bad or (strict and not report.is_complete):
+        return f"exo-syscall check: {summarize(report)}"
+    return ""

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from exogdb.abi.check.rule import Finding, NotChecked, Report, Result, Rule, Severity
@@ -31,9 +32,14 @@ def summarize(report: Report) -> str:
     counts = ", ".join(
         _count(report.count(severity), str(severity)) for severity in sorted(Severity, reverse=True)
     )
-    statuses = [result.status for result in report.results]
-    rules = _count(len(statuses), "rule")
-    return f"{counts}; {rules}: {statuses.count('sound')} sound, {statuses.count('not checked')} not checked"
+    rules = _count(len(report.results), "rule")
+    sound = sum(result.status == "sound" for result in report.results)
+    return f"{counts}; {rules}: {sound} sound, {_count_unchecked(report)} not checked"
+
+
+def _count_unchecked(report: Report) -> int:
+    """How many rules could not look at everything that they ask for, whatever they found in the rest."""
+    return sum(bool(result.not_checked) for result in report.results)
 
 
 def render_report(report: Report, style: Style, *, sources: Collection[str] = (), show_sound: bool = False) -> str:
@@ -58,14 +64,14 @@ def render_report(report: Report, style: Style, *, sources: Collection[str] = ()
 
 
 def _render_result(result: Result, worst: Severity, style: Style) -> str:
-    lines = [
-        f"{style.paint(_ROLES[worst], str(worst))} {style.paint('name', result.rule.id)}  {result.rule.title}"
-    ]
+    heading = f"{style.paint(_ROLES[worst], str(worst))} {style.paint('name', result.rule.id)}"
+    lines = _wrap(f"not kept: {result.rule.title}", f"{heading}  ", len(f"{worst} {result.rule.id}  "), style)
     for finding, cpus in _merge(result.findings):
         severity = result.severity_of(finding)
         mark = f"{severity}: " if severity != worst else ""
-        lines += _labelled("found", f"{mark}{finding.found}{_on(cpus)}", style)
+        lines += _labelled("found", f"{mark}{finding.found}", style)
         lines += _labelled("expected", finding.expected, style)
+        lines += _labelled("where", _where(finding, cpus), style)
     lines += _labelled("why", result.rule.why, style)
     lines += _labelled("fix", result.rule.fix, style)
     lines += _labelled("see", result.rule.source, style)
@@ -75,24 +81,39 @@ def _render_result(result: Result, worst: Severity, style: Style) -> str:
 def _for_each_unchecked(results: Iterable[Result], style: Style) -> Iterable[str]:
     for result in results:
         for reason, cpus in _merge_reasons(result.not_checked):
-            yield from _labelled(result.rule.id, f"{result.rule.title}: {reason}{_on(cpus)}", style)
+            on = f" [{_name_cpus(cpus)}]" if cpus else ""
+            yield from _labelled(result.rule.id, f"{result.rule.title}: {reason}{on}", style)
+
+
+def _where(finding: Finding, cpus: list[int]) -> str:
+    """The place, its address if the finding's own words do not have it, and the CPUs."""
+    address = "" if finding.address is None else f"{finding.address:#x}"
+    parts = [finding.where, "" if address in finding.found + finding.where else address, _name_cpus(cpus)]
+    return ", ".join(part for part in parts if part)
 
 
 def _labelled(label: str, text: str, style: Style) -> list[str]:
-    indent = " " * (_LABEL_WIDTH + 2)
-    width = max(style.width, _NARROWEST) - len(indent) if style.width else len(text) + 1
+    return _wrap(text, f"  {style.paint('faint', label.ljust(_LABEL_WIDTH))}", _LABEL_WIDTH + 2, style)
+
+
+def _wrap(text: str, first: str, indent: int, style: Style) -> list[str]:
+    """`text` behind `first`, which takes `indent` columns, in lines that fit the terminal."""
+    width = max(style.width, _NARROWEST) - indent if style.width else len(text) + 1
     lines = textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
-    first = f"  {style.paint('faint', label.ljust(_LABEL_WIDTH))}"
-    return [f"{first}{lines[0]}", *(f"{indent}{line}" for line in lines[1:])]
+    return [f"{first}{lines[0]}", *(f"{' ' * indent}{line}" for line in lines[1:])]
 
 
 def _merge(findings: Iterable[Finding]) -> list[tuple[Finding, list[int]]]:
-    """Findings that differ in nothing but the CPU become one with several CPUs."""
-    merged: dict[tuple[str, str, str], tuple[Finding, list[int]]] = {}
+    """Findings that say the same of several CPUs become one; it keeps its address if that is the same, too."""
+    merged: dict[Finding, list[Finding]] = {}
     for finding in findings:
-        _, cpus = merged.setdefault((finding.found, finding.expected, finding.where), (finding, []))
-        cpus += [] if finding.cpu is None else [finding.cpu]
-    return list(merged.values())
+        merged.setdefault(replace(finding, address=None, cpu=None), []).append(finding)
+    return [(_join(same), [each.cpu for each in same if each.cpu is not None]) for same in merged.values()]
+
+
+def _join(findings: list[Finding]) -> Finding:
+    first = findings[0]
+    return first if all(each.address == first.address for each in findings) else replace(first, address=None)
 
 
 def _merge_reasons(reasons: Iterable[NotChecked]) -> list[tuple[str, list[int]]]:
@@ -102,10 +123,10 @@ def _merge_reasons(reasons: Iterable[NotChecked]) -> list[tuple[str, list[int]]]
     return list(merged.items())
 
 
-def _on(cpus: list[int]) -> str:
+def _name_cpus(cpus: list[int]) -> str:
     if not cpus:
         return ""
-    return f" [CPU {cpus[0]}]" if len(cpus) == 1 else f" [CPUs {', '.join(map(str, cpus))}]"
+    return f"CPU {cpus[0]}" if len(cpus) == 1 else f"CPUs {', '.join(map(str, cpus))}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -121,16 +142,18 @@ def _severity(rule: Rule, style: Style) -> str:
     return style.paint(_ROLES[rule.severity], str(rule.severity).ljust(9))
 
 
-def report_to_json(report: Report, sources: Collection[str] = ()) -> dict[str, Any]:
-    """`{"errors": n, "warnings": n, "notes": n, "not_checked": n, "msr_sources": [...], "rules": [...]}`.
+def report_to_json(report: Report, sources: Collection[str] = (), *, failed: bool = False) -> dict[str, Any]:
+    """`{"failed": bool, "errors": n, "warnings": n, "notes": n, "not_checked": n, "msr_sources": [...],
+    "rules": [...]}`.
 
-    Every rule that was asked is in `rules`.
+    `failed` says whether the command ends as a failed one. Every rule that was asked is in `rules`.
     """
     return {
+        "failed": failed,
         "errors": report.count(Severity.ERROR),
         "warnings": report.count(Severity.WARNING),
         "notes": report.count(Severity.NOTE),
-        "not_checked": sum(result.status == "not checked" for result in report.results),
+        "not_checked": _count_unchecked(report),
         "msr_sources": sorted(sources),
         "rules": [_result_to_json(result) for result in report.results],
     }
@@ -172,9 +195,10 @@ def _finding_to_json(result: Result, finding: Finding) -> dict[str, Any]:
     }
 
 
-def render_catalogue(rules: Iterable[Rule]) -> str:
-    """`docs/checks.md`: the whole catalogue in Markdown, without its introduction."""
-    return "\n".join(
+def render_catalogue(rules: Collection[Rule]) -> str:
+    """The rules in `docs/checks.md`: a table of all of them, then a section for each, in Markdown."""
+    table = "".join(f"| [{rule.id}](#{_anchor(rule)}) | {rule.severity} | {rule.title} |\n" for rule in rules)
+    return f"| rule | usually | what it asks for |\n|---|---|---|\n{table}\n" + "\n".join(
         f"## {rule.id}: {rule.title}\n\n"
         f"Usually a{'n' if rule.severity is Severity.ERROR else ''} **{rule.severity}**.\n\n"
         f"{rule.why}\n\n"
@@ -182,3 +206,9 @@ def render_catalogue(rules: Iterable[Rule]) -> str:
         f"- Source: {rule.source}\n"
         for rule in rules
     )
+
+
+def _anchor(rule: Rule) -> str:
+    """What Markdown makes of the section's heading: letters, digits and hyphens."""
+    heading = f"{rule.id}: {rule.title}".lower().replace(" ", "-")
+    return "".join(letter for letter in heading if letter.isalnum() or letter in "-_")

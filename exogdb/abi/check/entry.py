@@ -75,7 +75,7 @@ ENTRY_RULES = (
         "LSTAR is canonical",
         "WRMSR refuses a non-canonical LSTAR with #GP on hardware. Emulators may accept it; SYSCALL then "
         "jumps to an address that cannot be fetched from, at CPL 0 on the user's stack.",
-        "Intel SDM Vol. 3A, Fast System Calls in 64-Bit Mode; Vol. 1, Canonical Addressing",
+        "Intel SDM Vol. 2D, WRMSR; Vol. 3A, Fast System Calls in 64-Bit Mode; Vol. 1, Canonical Addressing",
         "Write the full 64-bit address of the entry stub, sign-extended from bit 47 (56 with CR4.LA57).",
         each_cpu(_check_canonical),
     ),

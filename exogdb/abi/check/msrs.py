@@ -54,7 +54,7 @@ def _check_tf(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
     if gate is None or not gate.present:
         yield _left(cpu, "TF", "the IDT has no gate for #DB")
     elif gate.ist == 0:
-        yield _left(cpu, "TF", "and #DB has no IST stack, so its frame goes where the user's rsp points")
+        yield _left(cpu, "TF", "#DB has no IST stack, so its frame goes where the user's rsp points")
     else:
         detail = f"#DB lands on IST{gate.ist}, whose handler must expect it at CPL 0 in the entry stub"
         yield _left(cpu, "TF", detail, Severity.WARNING)
@@ -62,7 +62,7 @@ def _check_tf(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
 
 def _check_df(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
     if _leaves(cpu, DF) and is_left_at_dispatch(facts.path_of(cpu), "DF"):
-        yield _left(cpu, "DF", "and the entry stub calls compiled code without CLD")
+        yield _left(cpu, "DF", "the entry stub can call compiled code without CLD")
 
 
 def _check_ac(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:

@@ -117,6 +117,11 @@ class Report:
         return sum(result.worst == severity for result in self.results)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every rule could look at everything it asks for."""
+        return not any(result.not_checked for result in self.results)
+
+    @property
     def worst(self) -> Severity | None:
         """The severity of the worst finding; None when nothing was found."""
         return max((result.worst for result in self.results if result.worst is not None), default=None)

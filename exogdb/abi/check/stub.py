@@ -17,6 +17,7 @@ from exogdb.reading import Reading, Unavailable
 __all__ = ["STUB_RULES", "find_dispatcher", "is_left_at_dispatch", "last_user_page", "returns_to_32_bit"]
 
 OWNED_BY_USER = ("rip", "rsp", "rflags", "rbx", "rbp", "r12", "r13", "r14", "r15")
+GENERAL_PROTECTION = 13
 NEAR_THE_HOLE = 1 << 46  # a bound below this says nothing about being canonical
 
 
@@ -155,15 +156,30 @@ def _check_canonical_return(entry: EntryFacts, facts: Facts) -> Iterator[Outcome
                 f"what the branch at {facts.name(undecided.address)} tests is not told by the stub alone"
             )
             continue
-        mapped = next((cpu for cpu in facts.cpus if _last_page_is_code(cpu)), None)
-        detail = f"; CPU {mapped.index} has user code mapped in the last page below the hole" if mapped else ""
-        yield Finding(
-            f"nothing on the way to {_at(facts, exit_)} tests rcx{detail}",
-            "a test that rcx is a canonical user address, and IRETQ or a signal otherwise",
-            "entry stub",
-            exit_.address,
-            severity=Severity.ERROR if mapped else None,
-        )
+        yield _untested_return(entry, exit_, facts)
+
+
+def _untested_return(entry: EntryFacts, exit_: Exit, facts: Facts) -> Finding:
+    """Worse where a program is one SYSCALL away from it, better where #GP does not use the user's stack."""
+    severity, detail = Severity.WARNING, ""
+    if all(_has_ist(cpu, GENERAL_PROTECTION) for cpu in facts.cpus if cpu.index in entry.cpus):
+        severity = Severity.NOTE
+        detail = "; #GP has an IST stack, and its handler must expect it at CPL 0 with the user's rsp and GS base"
+    mapped = next((cpu for cpu in facts.cpus if _last_page_is_code(cpu)), None)
+    if mapped is not None:
+        severity = Severity(severity + 1)
+        detail += f"; CPU {mapped.index} has user code mapped in the last page below the hole"
+    return Finding(
+        f"nothing on the way to {_at(facts, exit_)} tests rcx{detail}",
+        "a test that rcx is a canonical user address, and IRETQ or a signal otherwise",
+        "entry stub",
+        exit_.address,
+        severity=severity,
+    )
+
+
+def _has_ist(cpu: CpuFacts, vector: int) -> bool:
+    return not isinstance(cpu.idt, Unavailable) and len(cpu.idt) > vector and cpu.idt[vector].ist != 0
 
 
 def _is_undecided(branch: Comparison) -> bool:
@@ -319,11 +335,12 @@ STUB_RULES = (
         "EXO034",
         Severity.WARNING,
         "SYSRET does not return to a non-canonical address",
-        "On Intel, SYSRET with a non-canonical rcx raises #GP at CPL 0, when rsp is the user's already: the "
-        "fault's frame is written where the program wants it. A SYSCALL in the last bytes of the lower half, "
-        "or an edited frame, gets there.",
+        "On Intel, SYSRET with a non-canonical rcx raises #GP at CPL 0, when rsp and GS base are the user's "
+        "already: without an IST stack the fault's frame is written where the program wants it. A SYSCALL in the "
+        "last two bytes of the lower half gets there, or a frame that ptrace or a signal handler changed.",
         "CVE-2012-0217, CVE-2006-0744, CVE-2014-4699; Intel SDM Vol. 2B, SYSRET",
-        "Test rcx and return by IRETQ if it is not canonical; and never map the last page of the lower half.",
+        "Test rcx and return by IRETQ if it is not canonical; never map the last page of the lower half; give #GP "
+        "an IST stack.",
         each_entry(_check_canonical_return),
     ),
     Rule(

@@ -9,20 +9,32 @@ from exogdb.abi.check.rule import run_rules
 from exogdb.reading import Unavailable
 from exogdb.view.check import render_catalogue, render_report, render_rules, report_to_json
 from exogdb.view.style import PLAIN, Style
+from exogdb.x86.gdt import decode_gdt
 from tests.harness.kernel import ROOT
-from tests.unit.abi.check.sound import sound_facts, with_cpu, with_msr
+from tests.unit.abi.check.sound import sound_facts, table, with_cpu, with_msr
 
 CATALOGUE = ROOT / "docs" / "checks.md"
+BEGIN, END = "<!-- rules -->\n\n", "\n<!-- end of rules -->\n"
 
 
 def test_the_same_finding_on_several_cpus_is_shown_once() -> None:
     text = render_report(run_rules(RULES, with_msr(sound_facts(), "IA32_FMASK", 0x257DD5)), PLAIN)
-    assert text.startswith("error EXO010  FMASK clears IF\n")
+    assert text.startswith("error EXO010  not kept: FMASK clears IF\n")
     assert text.count("found ") == 1
-    assert "[CPUs 0, 1]" in text
+    assert "  where     IA32_FMASK, CPUs 0, 1\n" in text
     assert text.endswith(
         f"1 error, 0 warnings, 0 notes; {len(RULES)} rules: {len(RULES) - 1} sound, 0 not checked"
     )
+
+
+def test_a_finding_says_where_with_the_address_that_its_words_do_not_have() -> None:
+    elsewhere = with_msr(sound_facts(), "IA32_STAR", 0x001B_0028 << 32)
+    lines = render_report(run_rules(RULES, elsewhere), PLAIN).splitlines()
+    [where] = [line for line in lines if line.startswith("  where     IA32_STAR and the GDT, 0xffffffff80300028")]
+    assert where.endswith("CPUs 0, 1")
+    two_tables = with_cpu(elsewhere, lambda cpu: replace(cpu, gdt=decode_gdt(table(), 0xFFFFFFFF80400000)), (1,))
+    text = render_report(run_rules(RULES, two_tables), PLAIN)
+    assert "  where     IA32_STAR and the GDT, CPUs 0, 1\n" in text
 
 
 def test_what_was_not_checked_is_shown_with_its_reason() -> None:
@@ -54,6 +66,8 @@ def test_json_has_every_rule_and_hex_addresses() -> None:
     assert broken["findings"][0]["address"] == "0x800000000000"
     assert [each["cpu"] for each in broken["findings"]] == [0, 1]
     assert answer["not_checked"] == 3
+    assert not answer["failed"]
+    assert report_to_json(report, failed=True)["failed"]
 
 
 def test_the_list_has_a_line_for_each_rule() -> None:
@@ -64,15 +78,18 @@ def test_the_list_has_a_line_for_each_rule() -> None:
 
 def test_the_catalogue_in_the_docs_is_the_table() -> None:
     text = CATALOGUE.read_text()
-    assert text == introduction(text) + render_catalogue(RULES), "run `python -m tests.unit.view.test_check`"
+    assert text == with_catalogue(text), "run `python -m tests.unit.view.test_check`"
 
 
-def introduction(text: str) -> str:
-    return text.partition("## ")[0]
+def with_catalogue(text: str) -> str:
+    """`text` with the rules anew; what is in front of them and behind them is written by hand."""
+    front, _, rest = text.partition(BEGIN)
+    _, _, back = rest.partition(END)
+    return f"{front}{BEGIN}{render_catalogue(RULES)}{END}{back}"
 
 
 def write_catalogue(path: Path) -> None:
-    path.write_text(introduction(path.read_text()) + render_catalogue(RULES))
+    path.write_text(with_catalogue(path.read_text()))
 
 
 if __name__ == "__main__":

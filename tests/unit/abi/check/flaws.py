@@ -188,6 +188,16 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
     "the seed's stub": ("EXO033", ERROR, as_in_the_seed),
     "a frame structure in the wrong order": ("EXO033", ERROR, wrong_frame_structure),
     "SYSRET without a test": ("EXO034", WARNING, untested_return),
+    "SYSRET without a test, #GP on an IST stack": (
+        "EXO034",
+        NOTE,
+        lambda f: with_gate(untested_return(f), 13, ist=3),
+    ),
+    "SYSRET without a test, #GP on an IST stack, last page mapped": (
+        "EXO034",
+        WARNING,
+        lambda f: with_page(with_gate(untested_return(f), 13, ist=3), page(0x7FFFFFFFF000, user=True)),
+    ),
     "SYSRET without a test, last page mapped": (
         "EXO034",
         ERROR,
