@@ -17,7 +17,7 @@ With no number table at all (a kernel without sources) every number may be named
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -62,8 +62,8 @@ class _Part:
     unknown: bool = False
 
 
-def parse_choice(text: str, table: NumberTable, extra_groups: Mapping[str, str] | None = None) -> Choice:
-    """The choice that `text` spells; `extra_groups` maps a group's name (without `%`) to a choice of its own.
+def parse_choice(text: str, table: NumberTable) -> Choice:
+    """The choice that `text` spells.
 
     >>> from exogdb.abi.numbers import parse_numbers
     >>> table = parse_numbers("const SYS_A: u64 = 1; \\nconst SYS_B: u64 = 2;")
@@ -72,10 +72,10 @@ def parse_choice(text: str, table: NumberTable, extra_groups: Mapping[str, str] 
 
     :raise UsageError: an unknown name, number or group, a bad expression, or a choice that holds nothing.
     """
-    return _Grammar(table, extra_groups or {}).parse(text)
+    return _Grammar(table).parse(text)
 
 
-def complete_choice(token: str, table: NumberTable, extra_groups: Mapping[str, str] | None = None) -> list[str]:
+def complete_choice(token: str, table: NumberTable) -> list[str]:
     """Every continuation of `token`, the whole comma list each time, so that GDB can offer the last item.
 
     >>> from exogdb.abi.numbers import parse_numbers
@@ -85,18 +85,15 @@ def complete_choice(token: str, table: NumberTable, extra_groups: Mapping[str, s
     head, comma, last = token.rpartition(",")
     negation = "!" if last.startswith("!") else ""
     typed = last[len(negation) :]
-    groups = [f"%{name}" for name in (*table.groups, *(extra_groups or {}))]
+    groups = [f"%{name}" for name in (*table.groups, *table.extra_groups)]
     constants = [entry.constant for entry in table if typed[:1].isupper() or typed.startswith("_")]
     words = [*(entry.name for entry in table), *constants, *groups, "all", "unknown"]
     return [f"{head}{comma}{negation}{word}" for word in sorted(set(words)) if word.startswith(typed)]
 
 
 class _Grammar:
-    def __init__(
-        self, table: NumberTable, extra_groups: Mapping[str, str], *, open_groups: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, table: NumberTable, open_groups: tuple[str, ...] = ()) -> None:
         self._table = table
-        self._extra_groups = extra_groups
         self._open_groups = open_groups
 
     def parse(self, text: str) -> Choice:
@@ -163,15 +160,15 @@ class _Grammar:
         return _Part(frozenset({entry.number}))
 
     def _parse_group(self, name: str) -> _Part:
-        if name in self._extra_groups:
+        if name in self._table.extra_groups:
             if name in self._open_groups:
                 raise UsageError(f"the group %{name} of the profile contains itself")
-            inner = _Grammar(self._table, self._extra_groups, open_groups=(*self._open_groups, name))
-            choice = inner.parse(self._extra_groups[name])
+            inner = _Grammar(self._table, (*self._open_groups, name))
+            choice = inner.parse(self._table.extra_groups[name])
             return _Part(choice.numbers, choice.unknown)
         numbers = self._table.groups.get(name.lower()) or self._table.groups.get(name.lower().removesuffix("s"))
         if numbers is None:
-            groups = [*self._table.groups, *self._extra_groups]
+            groups = [*self._table.groups, *self._table.extra_groups]
             known = ", ".join(f"%{group}" for group in groups) or "none"
             raise UsageError(f"there is no group %{name}; the groups are {known}")
         return _Part(numbers)

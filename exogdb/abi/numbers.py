@@ -46,10 +46,14 @@ class SyscallNumber:
 
 @dataclass(frozen=True)
 class NumberTable:
-    """All numbers of one kernel, in order. `source` says where they were read from, empty if nowhere."""
+    """All numbers of one kernel, in order. `source` says where they were read from, empty if nowhere.
+
+    `extra_groups` are the user's own: a group's name without `%` to the calls in it (`abi.choice`).
+    """
 
     entries: tuple[SyscallNumber, ...] = ()
     source: str = ""
+    extra_groups: Mapping[str, str] = field(default_factory=dict, compare=False)
     _by_number: dict[int, SyscallNumber] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

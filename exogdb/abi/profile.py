@@ -6,6 +6,9 @@
     user_rsp_slot = 0x8            # per-CPU slots, as offsets from the kernel's GS base
     kernel_rsp_slot = 0x0
 
+    [groups]                       # more groups for choosing calls: `%net`
+    net = "open,close,%ipc"        # in the grammar of `exo-syscall break`
+
     [frame]
     base_below_top = 0x40          # bytes from the kernel stack's top down to the frame
     [[frame.slot]]
@@ -24,8 +27,9 @@ Every key but `version` may be left out: the analysis fills it in. Addresses are
 profile outlives the kernel's being moved.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exogdb.abi.entry import find_entry_path
@@ -54,10 +58,11 @@ class Profile:
     realigned: bool | None = None
     number: Location | None = None
     arguments: tuple[Location | None, ...] | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_profile(path: EntryPath) -> str:
-    """`path` as the text of a profile file."""
+def write_profile(path: EntryPath, groups: Mapping[str, str] | None = None) -> str:
+    """`path` as the text of a profile file, with the groups of calls of another one."""
     lines = [f"version = {PROFILE_VERSION}"]
     lines += _write_number("user_rsp_slot", path.user_rsp_slot) + _write_number(
         "kernel_rsp_slot", path.kernel_rsp_slot
@@ -68,6 +73,8 @@ def write_profile(path: EntryPath) -> str:
         lines += [f'holds = "{slot.holds}"'] if slot.holds else [f"# holds {slot.value}"]
         if slot.restored_to:
             lines.append(f"restored_to = [{', '.join(map(_quote, slot.restored_to))}]")
+    if groups:
+        lines += ["", "[groups]", *(f"{_quote_text(name)} = {_quote_text(text)}" for name, text in groups.items())]
     if path.dispatcher is not None:
         lines += ["", "[dispatcher]", *_write_dispatcher(path.dispatcher, path.entry)]
     return "\n".join(lines) + "\n"
@@ -86,6 +93,10 @@ def _write_dispatcher(dispatcher: Dispatcher, entry: int) -> list[str]:
 
 def _write_number(key: str, value: int | None) -> list[str]:
     return [f"{key} = {value:#x}"] if value is not None else []
+
+
+def _quote_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML string
 
 
 def _quote(text: str) -> str:
@@ -122,6 +133,7 @@ def parse_profile(text: str) -> Profile:
         realigned=dispatcher.take("realigned", bool),
         number=_parse_place(dispatcher.take("number", str)),
         arguments=_parse_arguments(dispatcher.take("arguments", list)),
+        groups=_parse_groups(top.take("groups", dict) or {}),
     )
     for each in (top, frame, dispatcher):
         each.expect_empty()
@@ -171,6 +183,15 @@ def _parse_arguments(places: list[Any] | None) -> tuple[Location | None, ...] | 
     if len(places) != len(ARGUMENT_REGISTERS) or not all(isinstance(place, str) for place in places):
         raise FormatError(f"`dispatcher.arguments` must be {len(ARGUMENT_REGISTERS)} strings")
     return tuple(map(_parse_place, places))
+
+
+def _parse_groups(groups: dict[str, Any]) -> dict[str, str]:
+    for name, choice in groups.items():
+        if not isinstance(choice, str):
+            raise FormatError(
+                f"`groups.{name}` must be a string: the calls in it, as `exo-syscall break` takes them"
+            )
+    return groups
 
 
 def apply_profile(profile: Profile, name: str, memory: ReadableMemory, entry: int) -> EntryPath:

@@ -1,6 +1,7 @@
 """`exo-syscall abi`: what the entry stub does, derived from its code."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 import gdb
@@ -13,6 +14,7 @@ from exogdb.errors import UnavailableError, UsageError
 from exogdb.reading import Unavailable
 from exogdb.target.check import read_signature
 from exogdb.target.path import read_entry_path
+from exogdb.target.profile import find_profile, read_profile
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
 from exogdb.view.abi import AbiReport, abi_to_json, render_abi
@@ -47,10 +49,15 @@ def exo_syscall_abi(session: Session, options: Namespace) -> Output | None:
 
 def _save(path: EntryPath, file: Path) -> None:
     try:
-        file.write_text(write_profile(path), encoding="utf-8")
+        file.write_text(write_profile(path, _groups()), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the profile {file}: {error.strerror}") from error
     gdb.write(f"wrote {file}; `set exo profile {file}` loads it\n")
+
+
+def _groups() -> Mapping[str, str]:
+    profile = find_profile()
+    return read_profile(profile).groups if profile is not None else {}
 
 
 def _name(address: int) -> str:

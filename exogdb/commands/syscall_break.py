@@ -51,7 +51,8 @@ def exo_syscall_break(options: Namespace) -> Output:
       101, 0x65            a number
       ipc_send             a name, also SYS_IPC_SEND
       100-103              the numbers in a range
-      %ipc                 a group: %process %ipc %memory %file, whatever the kernel's number table has
+      %ipc                 a group: %process %ipc %memory %file, whatever the kernel's number table has, and the
+                           `[groups]` of the profile that `set exo profile` names
       /^ipc_/              the names that a regular expression matches
       all, unknown         every number; the numbers that the table lacks
     and `!` in front of the list or of one item takes calls out: !getpid or %ipc,!ipc_recv.
@@ -141,7 +142,7 @@ def _is_silent(row: gdb.Breakpoint) -> bool:
 
 
 def _describe(hit: Hit) -> str:
-    entry = PLACEMENT.table().find(hit.number)
+    entry = PLACEMENT.plan.table.find(hit.number) if PLACEMENT.plan is not None else None
     report = HitReport(
         hit.number,
         entry.name if entry is not None else str(hit.number),

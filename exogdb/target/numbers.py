@@ -6,6 +6,7 @@ that one are searched for `SYS_*` or `__NR_*` definitions.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import gdb
 from exogdb.abi.numbers import NumberTable, parse_numbers
 from exogdb.errors import FormatError, UsageError
 from exogdb.target import settings
+from exogdb.target.profile import find_profile, read_profile
 from exogdb.target.symbols import find_address
 
-__all__ = ["read_number_table"]
+__all__ = ["read_number_table", "with_users_groups"]
 
 _SUFFIXES = (".rs", ".h")
 # A number table has many definitions; a lone SYS_ constant in a driver is none.
@@ -27,12 +29,25 @@ _LARGEST_FILE = 1 << 20
 
 
 def read_number_table(code: Iterable[int] = ()) -> NumberTable:
-    """The number table, empty if none can be found. Nothing is read from the guest.
+    """The number table with the profile's groups, empty if none can be found. Nothing is read from the guest.
 
     `code` are addresses of functions to start from, such as the dispatcher's; the usual names are tried as well.
 
-    :raise UsageError: the file given by `set exo syscalls` cannot be read or holds no numbers.
+    :raise UsageError: the file of `set exo syscalls` or `set exo profile` cannot be read, or is no such file.
     """
+    return with_users_groups(_find_table(code))
+
+
+def with_users_groups(table: NumberTable) -> NumberTable:
+    """`table` with the groups that the profile has now.
+
+    :raise UsageError: the profile cannot be read, or is none.
+    """
+    profile = find_profile()
+    return replace(table, extra_groups=read_profile(profile).groups if profile is not None else {})
+
+
+def _find_table(code: Iterable[int]) -> NumberTable:
     named = settings.syscall_table_file()
     if named:
         return _read_named(Path(named).expanduser())

@@ -5,11 +5,10 @@ again, so that a kernel that patched its stub, or another kernel, is analysed an
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from exogdb.abi.entry import find_entry_path
 from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.profile import apply_profile, parse_profile
+from exogdb.abi.profile import apply_profile
 from exogdb.errors import (
     AnalysisError,
     FormatError,
@@ -18,10 +17,10 @@ from exogdb.errors import (
     UnavailableError,
     UsageError,
 )
-from exogdb.target import settings
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import BLOCK_SIZE, RememberingMemory, VirtualMemory
 from exogdb.target.msrs import read_msr
+from exogdb.target.profile import ProfileFile, find_profile, read_profile
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
 
@@ -32,33 +31,14 @@ _USUAL_NAMES = ("syscall_entry", "syscall_entry_asm", "entry_SYSCALL_64")
 
 
 @dataclass(frozen=True)
-class _ProfileFile:
-    """What `set exo profile` names, as it was at `modified_ns`."""
-
-    path: Path
-    modified_ns: int
-
-
-def _find_profile() -> _ProfileFile | None:
-    named = settings.profile_file()
-    if not named:
-        return None
-    path = Path(named).expanduser()
-    try:
-        return _ProfileFile(path, path.stat().st_mtime_ns)
-    except OSError as error:
-        raise UsageError(f"`set exo profile {named}`: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
 class _Remembered:
     path: EntryPath
     blocks: dict[int, bytes]
-    profile: _ProfileFile | None
+    profile: ProfileFile | None
 
     def is_current(self, memory: ReadableMemory) -> bool:
         try:
-            return self.profile == _find_profile() and all(
+            return self.profile == find_profile() and all(
                 memory.read(number * BLOCK_SIZE, BLOCK_SIZE) == data for number, data in self.blocks.items()
             )
         except MemoryFault:
@@ -132,7 +112,7 @@ def _analyse(entry: int, memory: VirtualMemory) -> EntryPath:
     if known is not None and known.is_current(memory):
         return known.path
     remembering = RememberingMemory(memory)
-    profile = _find_profile()
+    profile = find_profile()
     try:
         path = _analyse_by(profile, remembering, entry)
     except MemoryFault as error:
@@ -142,11 +122,10 @@ def _analyse(entry: int, memory: VirtualMemory) -> EntryPath:
     return path
 
 
-def _analyse_by(profile: _ProfileFile | None, memory: ReadableMemory, entry: int) -> EntryPath:
+def _analyse_by(profile: ProfileFile | None, memory: ReadableMemory, entry: int) -> EntryPath:
     if profile is None:
         return find_entry_path(memory, entry)
     try:
-        content = parse_profile(profile.path.read_text(encoding="utf-8"))
-        return apply_profile(content, str(profile.path), memory, entry)
-    except (OSError, UnicodeDecodeError, FormatError) as error:
+        return apply_profile(read_profile(profile), str(profile.path), memory, entry)
+    except FormatError as error:
         raise UsageError(f"`set exo profile {profile.path}`: {error}") from error

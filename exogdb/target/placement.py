@@ -5,10 +5,8 @@ the connection or the symbol file went away, breakpoints are pending and a `Prov
 dispatcher for the first call.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import gdb
 
@@ -18,20 +16,14 @@ from exogdb.abi.numbers import NumberTable
 from exogdb.abi.plan import Place, PlaceKind
 from exogdb.abi.request import PROVIDER, Request, decode_location
 from exogdb.errors import ExoError, UnavailableError
-from exogdb.target.breakpoints import (
-    Catch,
-    Provisional,
-    Setting,
-    SyscallBreakpoint,
-    TableWatch,
-    delete_retired,
-    make_condition,
-)
+from exogdb.target.breakpoints import Catch, Setting, SyscallBreakpoint, make_condition
 from exogdb.target.cpus import Cpu, all_cpus
 from exogdb.target.current_process import forget_layouts
-from exogdb.target.numbers import read_number_table
+from exogdb.target.hidden_breakpoints import Provisional, TableWatch, delete_retired
+from exogdb.target.loaded_probes import LoadedProbes, quietly
+from exogdb.target.numbers import read_number_table, with_users_groups
 from exogdb.target.planning import SyscallPlan, read_plan
-from exogdb.target.probe_file import Probe, make_probe_file
+from exogdb.target.probe_file import Probe
 from exogdb.target.session import require_guest
 from exogdb.target.symbols import find_address
 
@@ -39,14 +31,6 @@ __all__ = ["PLACEMENT", "Placement"]
 
 _USUAL = ""
 _DISPATCHERS = ("syscall_dispatch", "syscall_rust_handler", "do_syscall_64")
-
-
-@dataclass(frozen=True)
-class _ProbeFile:
-    """A symbol file that is loaded now, and the probes in it."""
-
-    path: Path
-    probes: tuple[Probe, ...]
 
 
 class Placement:
@@ -57,11 +41,8 @@ class Placement:
         self._catches: dict[int, Catch] = {}
         self._watches: dict[tuple[int, int, int], TableWatch] = {}
         self._provisional: Provisional | None = None
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
-        self._files: dict[str, _ProbeFile] = {}
-        self._loads = 0
+        self._probes = LoadedProbes()
         self._is_placing = False
-        self._is_loading = False
 
     def catches(self) -> list[Catch]:
         """Those whose rows exist, by number."""
@@ -72,8 +53,11 @@ class Placement:
         return self._catches.get(number)
 
     def table(self) -> NumberTable:
-        """The plan's number table, or what can be found without a guest."""
-        return self.plan.table if self.plan is not None else read_number_table()
+        """The plan's number table, or what can be found without a guest, with the user's groups.
+
+        :raise UsageError: a file that the user named cannot be read, or is no such file.
+        """
+        return with_users_groups(self.plan.table) if self.plan is not None else read_number_table()
 
     def add(self, request: Request, *, temporary: bool = False) -> Catch:
         """A new breakpoint for `request`, placed now if the guest can be asked, pending otherwise.
@@ -87,7 +71,7 @@ class Placement:
         request = self._spell(request)
         self._load_probes([*self._requests(), request])
         catch = Catch(request)
-        _quietly(lambda: self._take_in(SyscallBreakpoint(catch, temporary=temporary), catch))
+        quietly(lambda: self._take_in(SyscallBreakpoint(catch, temporary=temporary), catch))
         self._give_settings()
         return catch
 
@@ -124,9 +108,13 @@ class Placement:
         wanted = set(self._wanted_entries()) if self.plan is not None else set()
         for key in wanted - self._watches.keys():
             address, size, number = key
-            self._watches[key] = TableWatch(address, size, number, self.catches)
+            self._watches[key] = TableWatch(address, size, number, self._tell)
         for key, watch in self._watches.items():
             watch.switch(key in wanted)
+
+    def _tell(self, cpu: int, number: int) -> None:
+        for each in self.catches():
+            each.expect(cpu, number)
 
     def places_of(self, choice: Choice) -> list[Place]:
         """The plan's places for a choice, by number, `UNKNOWN` last; empty without a plan."""
@@ -222,8 +210,8 @@ class Placement:
     def _load_probes(self, requests: Iterable[Request]) -> None:
         """Tell GDB what the names in the breakpoints' locations stand for.
 
-        GDB re-sets every breakpoint whenever a file comes or goes, so the names that need no options are all in
-        one file that stays as long as the plan, used or not: `break -probe syscall:NAME` knows them.
+        The names that need no options are all in one file that stays as long as the plan, used or not:
+        `break -probe syscall:NAME` knows them.
         """
         if self.plan is None:
             return  # a row that loses all its locations would be disabled; what stands there is never a stop
@@ -232,41 +220,11 @@ class Placement:
         for request in requests:
             if request.probe_name not in known:
                 wanted[request.probe_name] = self._probes_of(request)
-        if {name: file.probes for name, file in self._files.items()} == {n: p for n, p in wanted.items() if p}:
-            return
+        self._probes.load(wanted, before_change=self._show_all)
+
+    def _show_all(self) -> None:
         for catch in self.catches():
             catch.show_all()
-        for name, probes in wanted.items():
-            old = self._files.pop(name, None)
-            if old is None or old.probes != probes:
-                self._load(name, probes)
-                # Only now: a breakpoint that lost all its locations would forget which were disabled.
-                self._unload(old)
-            else:
-                self._files[name] = old
-        for name in self._files.keys() - wanted.keys():
-            self._unload(self._files.pop(name))
-
-    def _load(self, name: str, probes: tuple[Probe, ...]) -> None:
-        if not probes:
-            return
-        if self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="exogdb-")
-        self._loads += 1
-        path = Path(self._directory.name).resolve() / f"syscalls-{self._loads}"
-        path.write_bytes(make_probe_file(probes))
-        self._files[name] = _ProbeFile(path, probes)
-        _quietly(lambda: gdb.execute(f"add-symbol-file {path}"))
-
-    def _unload(self, file: "_ProbeFile | None") -> None:
-        if file is None:
-            return
-        self._is_loading = True
-        try:
-            _quietly(lambda: gdb.execute(f"remove-symbol-file {file.path}"))
-        finally:
-            self._is_loading = False
-        file.path.unlink()
 
     def _usual_probes(self) -> tuple[Probe, ...]:
         """Every name, group and keyword of the grammar, for calls and for their returns."""
@@ -282,10 +240,6 @@ class Placement:
         if request.on_return:
             addresses |= _return_addresses(self.plan)
         return tuple(Probe(PROVIDER, request.probe_name, address) for address in sorted(addresses))
-
-    def _is_ours(self, objfile: gdb.Objfile) -> bool:
-        directory = self._directory
-        return directory is not None and (objfile.filename or "").startswith(str(Path(directory.name).resolve()))
 
     # What GDB reports.
 
@@ -347,14 +301,14 @@ class Placement:
 
     def _on_clear_objfiles(self) -> None:
         # Removing the old probe file says the same as a new kernel.
-        if not self._is_loading:
+        if not self._probes.is_unloading:
             self.forget()
             self.replan()
 
     def _on_new_objfile(self, event: gdb.NewObjFileEvent) -> None:
         space = gdb.current_progspace()
         is_kernel = space is not None and event.new_objfile.filename == space.filename
-        if is_kernel and not self._is_ours(event.new_objfile):
+        if is_kernel and not self._probes.holds(event.new_objfile):
             self.forget()
             self.replan()
 
@@ -389,22 +343,6 @@ def _is_poor(plan: SyscallPlan) -> bool:
     places = [place for number, place in plan.places.items() if number != UNKNOWN]
     lost = [place for place in places if place.kind is PlaceKind.DISPATCHER]
     return len(lost) * 2 > len(places)
-
-
-_errand: list[object] = []
-
-
-def _quietly(action: object) -> None:
-    """Run `action` with what GDB would print about it dropped: only a command's output can be caught."""
-    _errand.append(action)
-    with gdb.with_parameter("confirm", False):
-        gdb.execute(f"python import {__name__}; {__name__}._run_errand()", to_string=True)
-
-
-def _run_errand() -> None:
-    action = _errand.pop()
-    assert callable(action)
-    action()
 
 
 PLACEMENT = Placement()

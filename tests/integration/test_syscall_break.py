@@ -151,7 +151,8 @@ def test_it_is_an_ordinary_breakpoint(guest: OpenGuest, tmp_path: Path) -> None:
     assert "pending" in gdb.run("exo-syscall break SYS_IPC_SEND")
     gdb.run(f"target remote {one.qemu.gdb_socket}")
     assert stopped_at(gdb.run("continue")) == 101
-    gdb.run("condition 1 $arg3 == 0")
+    gdb.run("condition 1 ($arg3 == 0) || ($arg3 == 77777)")
+    assert " && (($arg3 == 0) || ($arg3 == 77777))" in gdb.run("info breakpoints"), "on top of what it is for"
     gdb.run("tbreak -probe syscall:read")
     assert stopped_at(gdb.run("continue")) == 302
     assert "No breakpoint" in gdb.run("info breakpoints 2")

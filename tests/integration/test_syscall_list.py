@@ -1,5 +1,7 @@
 """The list is the kernel's own table, and its plan needs no stop of the guest."""
 
+from pathlib import Path
+
 from tests.integration.conftest import OpenGuest
 
 TABLE = {
@@ -29,6 +31,19 @@ def test_a_choice_shortens_the_list_and_breakpoints_are_named(guest: OpenGuest) 
     rows = gdb.json("exo-syscall list %ipc")["syscalls"]
     assert [row["number"] for row in rows] == [100, 101, 102, 103]
     assert [row["breakpoints"] for row in rows] == [[], [1], [], []]
+
+
+def test_a_profile_adds_groups(guest: OpenGuest, tmp_path: Path) -> None:
+    gdb = guest("run=demo", stopped=True).gdb
+    profile = tmp_path / "profile.toml"
+    profile.write_text('version = 1\n[groups]\nnet = "open,close,%ipc,!ipc_recv"\n')
+    gdb.run(f"set exo profile {profile}")
+    rows = gdb.json("exo-syscall list %net")["syscalls"]
+    assert [row["number"] for row in rows] == [100, 101, 103, 300, 301]
+    assert "Breakpoint 1 on %net" in gdb.run("exo-syscall break %net")
+    assert "%net" in gdb.run("complete exo-syscall list %n")
+    profile.unlink()
+    assert "No such file" in gdb.fails("exo-syscall list %net")
 
 
 def test_without_a_guest_there_are_numbers_and_no_places(guest: OpenGuest) -> None:

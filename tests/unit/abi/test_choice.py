@@ -1,5 +1,7 @@
 """The grammar chooses what strace's would, and says what is wrong with a mistake."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,8 +10,7 @@ from exogdb.abi.choice import complete_choice, parse_choice
 from exogdb.abi.numbers import NumberTable, parse_numbers
 from exogdb.errors import UsageError
 
-TABLE = parse_numbers(
-    """
+SOURCE = """
 // Process
 pub const SYS_EXIT: u64 = 0;
 pub const SYS_GETPID: u64 = 4;
@@ -22,11 +23,10 @@ pub const SYS_IPC_RECV: u64 = 102;
 // Files
 pub const SYS_READ: u64 = 302;
 pub const SYS_WRITE: u64 = 303;
-""",
-    "syscall.rs",
-)
+"""
 EVERY = {0, 4, 100, 101, 102, 302, 303}
 GROUPS = {"slow": "read,ipc_recv", "slower": "%slow,exit", "loop": "exit,%loop"}
+TABLE = replace(parse_numbers(SOURCE, "syscall.rs"), extra_groups=GROUPS)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ GROUPS = {"slow": "read,ipc_recv", "slower": "%slow,exit", "loop": "exit,%loop"}
     ],
 )
 def test_choices(text: str, numbers: set[int], unknown: bool) -> None:
-    choice = parse_choice(text, TABLE, GROUPS)
+    choice = parse_choice(text, TABLE)
     assert set(choice.numbers) == numbers
     assert choice.unknown is unknown
     assert all(number in choice for number in numbers)
@@ -83,7 +83,7 @@ def test_choices(text: str, numbers: set[int], unknown: bool) -> None:
 )
 def test_mistakes_get_a_sentence(text: str, message: str) -> None:
     with pytest.raises(UsageError) as raised:
-        parse_choice(text, TABLE, GROUPS)
+        parse_choice(text, TABLE)
     assert message in str(raised.value)
 
 
@@ -104,7 +104,7 @@ def test_single_is_only_a_choice_of_exactly_one() -> None:
     ("token", "words"),
     [
         ("ipc_", ["ipc_create", "ipc_recv", "ipc_send"]),
-        ("%", ["%file", "%ipc", "%process"]),
+        ("%", ["%file", "%ipc", "%loop", "%process", "%slow", "%slower"]),
         ("exit,!wr", ["exit,!write"]),
         ("SYS_R", ["SYS_READ"]),
         ("un", ["unknown"]),

@@ -35,6 +35,11 @@ def test_a_saved_profile_changes_nothing_when_it_is_loaded(name: str) -> None:
     ]
 
 
+def test_groups_are_kept() -> None:
+    groups = {"net": "open,close,%ipc", 'odd "name"': r"/^ipc_\w/"}
+    assert parse_profile(write_profile(analyse("seed"), groups)).groups == groups
+
+
 def test_what_a_profile_leaves_out_the_analysis_fills_in() -> None:
     assert replace(load("today", "version = 1"), profile="") == analyse("today")
 
@@ -55,6 +60,7 @@ def test_what_a_profile_says_wins() -> None:
         ("version =", "not TOML"),
         ("version = 1\nuser_rsp = 8", "`user_rsp` is not a key"),
         ('version = 1\nuser_rsp_slot = "8"', "`user_rsp_slot` must be a whole number"),
+        ("version = 1\n[groups]\nnet = 3", "`groups.net` must be a string"),
         ("version = 1\n[dispatcher]\nnumber = 3", "`dispatcher.number` must be a string"),
         ('version = 1\n[dispatcher]\nnumber = "rdi+8"', "is no place"),
         ('version = 1\n[dispatcher]\narguments = ["rdi"]', "must be 6 strings"),
