@@ -13,7 +13,6 @@ import re
 import secrets
 import selectors
 import signal
-import subprocess
 import sys
 import termios
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from exogdb.launch.deadline import wait_until
+from tests.harness.warm import GdbProcess, start_cold, start_warm
 
 __all__ = ["Gdb", "GdbFailure", "Reply"]
 
@@ -68,21 +68,27 @@ class Reply:
 class Gdb:
     """One GDB process. Usable as a context manager; leaving it ends GDB."""
 
-    def __init__(self, arguments: Sequence[str | Path] = (), binary: str = "gdb", cwd: Path | None = None) -> None:
-        """Start `binary -nx -q` with `arguments` after the settings that keep output plain."""
+    def __init__(
+        self,
+        arguments: Sequence[str | Path] = (),
+        binary: str = "gdb",
+        cwd: Path | None = None,
+        *,
+        warm: bool = False,
+    ) -> None:
+        """Start `binary -nx -q` with `arguments` after the settings that keep output plain.
+
+        `warm` forks one that has done all that before, if there is one: see `tests.harness.warm`.
+        """
         settings = [word for command in QUIET for word in ("-iex", command)]
         self.transcript: list[str] = []
         self._marks = itertools.count(1)
         self._token = secrets.token_hex(8)
         self._pending: list[str] = []
-        self._process = subprocess.Popen(
-            [binary, "-nx", "-q", *settings, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env={name: value for name, value in os.environ.items() if name not in NOT_FOR_GDB},
-            start_new_session=True,
+        command = (binary, "-nx", "-q", *settings, *map(str, arguments))
+        environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_GDB}
+        self._process: GdbProcess = (
+            start_warm(command, environment) if warm else start_cold(command, environment, cwd)
         )
         self._buffers: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
         self._selector = selectors.DefaultSelector()

@@ -85,7 +85,7 @@ def open_linux(smp: int = 2, cpu: str = "qemu64") -> Iterator[tuple[Guest, Linux
         directory = stack.enter_context(private_directory())
         process = stack.enter_context(Qemu(machine, directory))
         wait_until(lambda: _status(process, "status")["status"] == "paused", SAVE_SECONDS, "the saved Linux")
-        gdb = stack.enter_context(Gdb([init, "-ex", f"source {ROOT / 'gdbinit.py'}"]))
+        gdb = stack.enter_context(Gdb([init, "-ex", f"source {ROOT / 'gdbinit.py'}"], warm=True))
         gdb.run(f"set exo syscalls {NUMBERS}")
         gdb.run(f"target remote {process.gdb_socket}")
         yield Guest(Kernel(vmlinuz, (init,)), process, gdb), LinuxTruth.from_serial(printed.read_text())

@@ -10,8 +10,10 @@ from exogdb.launch.qemu import Machine, Qemu
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT, Kernel, build_kernel
 
-__all__ = ["DEBUG_EXIT", "Guest", "open_guest", "private_directory"]
+__all__ = ["DEBUG_EXIT", "DEMO_RUNS", "Guest", "open_guest", "private_directory"]
 
+# What the first program of `run=demo` prints, just before it starts the others.
+DEMO_RUNS = "demo: pid"
 DEBUG_EXIT = ("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04")
 
 
@@ -60,8 +62,8 @@ def open_guest(
 ) -> Iterator[Guest]:
     """Boot the kernel of `variant` (or `elf`) and attach a GDB that has its symbols and the plugin.
 
-    `stopped` holds every CPU at reset until GDB continues; otherwise the guest boots while GDB starts, and
-    attaching stops it wherever it is. `attach=False` leaves GDB with the symbols and without a target.
+    `stopped` holds every CPU at reset until GDB continues; otherwise attaching waits until `run=demo` starts its
+    programs, and stops the guest wherever it is. `attach=False` leaves GDB with the symbols and without a target.
     `qemu` is added to QEMU's command line.
     """
     kernel = Kernel(elf, programs or ()) if elf else build_kernel(variant)
@@ -69,9 +71,11 @@ def open_guest(
     with ExitStack() as stack:
         directory = stack.enter_context(private_directory())
         process = stack.enter_context(Qemu(machine, directory))
-        gdb = stack.enter_context(Gdb(_gdb_arguments(kernel, plugin)))
+        gdb = stack.enter_context(Gdb(_gdb_arguments(kernel, plugin), warm=True))
         guest = Guest(kernel, process, gdb)
         if attach:
+            if not stopped and append.startswith("run=demo"):
+                process.wait_serial(DEMO_RUNS)
             gdb.run(f"target remote {process.gdb_socket}")
         yield guest
 

@@ -10,19 +10,22 @@ A Markdown file names the commands in a comment, and the block after it is what 
     ...
     ```
 
-All blocks of a file are one session, which starts at the guest's first system call. `python -m
-tests.harness.transcript FILE...` (`make transcripts`) takes them anew; a test compares what exogdb's
+All blocks of a file are one session, which starts at the guest's first system call, in an empty directory. Of a
+command with `~ ` in front, which times the guest, only the first line is compared.
+`python -m tests.harness.transcript FILE...` (`make transcripts`) takes them anew; a test compares what exogdb's
 commands print now with what is written, apart from addresses.
 """
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from exogdb.launch.image import read_image
+from exogdb.launch.logfilter import log_filter
 from tests.harness.gdb import Gdb
-from tests.harness.kernel import ROOT
-from tests.harness.session import open_guest
+from tests.harness.kernel import ROOT, build_kernel
+from tests.harness.session import open_guest, private_directory
 
 __all__ = ["documents", "for_each_block", "normalise", "retake"]
 
@@ -32,6 +35,9 @@ HASH = re.compile(r"::h[0-9a-f]{16}\b")
 # Numbers in hexadecimal, offsets behind a symbol, line numbers.
 VARYING = re.compile(r"0x[0-9a-f]+|(?<=\+)\d+|(?<=:)\d+\b")
 WIDTH = 110
+VARIES = "~ "
+# Guest time that follows the instructions makes the guest do the same every time.
+OPTIONS = ("-icount", "shift=0,sleep=off")
 
 
 def documents() -> list[Path]:
@@ -41,38 +47,47 @@ def documents() -> list[Path]:
 
 
 def for_each_block(text: str) -> Iterator[str]:
-    """The transcripts in a document, as they are written there."""
+    """What must be equal of each transcript in a document, see `normalise`."""
     for found in BLOCK.finditer(text):
-        yield found["text"]
+        lines = found["commands"].splitlines()
+        yield normalise(found["text"], [line.removeprefix(VARIES) for line in lines if line.startswith(VARIES)])
 
 
 def retake(text: str) -> str:
     """The document `text` with every transcript taken anew."""
-    # Guest time that follows the instructions makes the guest do the same every time.
-    with open_guest(stopped=True, qemu=("-icount", "shift=0,sleep=off")) as guest:
+    options = (*OPTIONS, *log_filter(read_image(build_kernel().elf)))
+    with private_directory() as directory, open_guest(stopped=True, qemu=options) as guest:
         gdb = guest.gdb
         gdb.run(f"set width {WIDTH}")
+        gdb.run(f"directory {ROOT}")
+        gdb.run(f"cd {directory}")
         gdb.run("thbreak syscall_entry")
         gdb.run("continue")
         return BLOCK.sub(lambda found: found[1] + _take(gdb, found["commands"]) + found[4], text)
 
 
-def normalise(transcript: str) -> str:
+def normalise(transcript: str, varying: Sequence[str] = ()) -> str:
     """What must be equal: the output of exogdb's own commands, apart from addresses and the blanks beside them.
 
-    What GDB says of a stop or a source line differs from compiler to compiler.
+    Of the commands in `varying` that is their first line. What GDB says of a stop or a source line differs from
+    compiler to compiler.
     """
-    own = [part for part in transcript.split("(gdb) ") if part.startswith("exo-")]
-    anonymous = VARYING.sub("_", HASH.sub("", "".join(own)))
+    compared = []
+    for part in transcript.split("(gdb) ")[1:]:
+        command, *output = part.splitlines()[:2] if part.partition("\n")[0] in varying else part.splitlines()
+        if command.startswith("exo-"):
+            compared += [command, *output]
+    anonymous = VARYING.sub("_", HASH.sub("", "\n".join(compared)))
     return "\n".join(" ".join(line.split()) for line in anonymous.splitlines())
 
 
 def _take(gdb: Gdb, commands: str) -> str:
     shown = []
-    for command in commands.splitlines():
+    for line in commands.splitlines():
+        command = line.removeprefix(VARIES)
         reply = gdb.reply(command)
-        output = (reply.out + reply.err).strip("\n")
-        shown.append(f"(gdb) {command}\n" + "".join(f"{line.rstrip()}\n" for line in output.splitlines()))
+        output = (reply.out + reply.err).strip("\n").replace(f"{ROOT}/", "")
+        shown.append(f"(gdb) {command}\n" + "".join(f"{each.rstrip()}\n" for each in output.splitlines()))
     return "".join(shown)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.harness.kernel import ROOT
-from tests.harness.transcript import documents, for_each_block, normalise, retake
+from tests.harness.transcript import documents, for_each_block, retake
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_transcripts_are_current(path: Path) -> None:
     text = path.read_text()
     for written, taken in zip(for_each_block(text), for_each_block(retake(text)), strict=True):
-        assert normalise(written) == normalise(taken), "`make transcripts` takes them anew"
+        assert written == taken, "`make transcripts` takes them anew"
