@@ -10,6 +10,7 @@
     |   +-- TargetLostError   the connection to the guest broke
     |   +-- MonitorError      QEMU's monitor (QMP or HMP) refused, or is not there
     +-- AnalysisError         code in the guest that could not be understood
+    +-- OutputError           what was to be written could not be
     +-- FormatError           bytes or a file that are not what they should be
     +-- LaunchError           QEMU or GDB could not be started, or did not get ready in time
 
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryFault",
     "MonitorError",
     "NoTargetError",
+    "OutputError",
     "TargetLostError",
     "UnavailableError",
     "UsageError",
@@ -79,6 +81,10 @@ class AnalysisError(ExoError):
     def __init__(self, message: str, address: int | None = None) -> None:
         super().__init__(message)
         self.address = address
+
+
+class OutputError(ExoError):
+    """A file, or whoever reads the output, takes no more; says which and why."""
 
 
 class FormatError(ExoError):

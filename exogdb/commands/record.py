@@ -12,11 +12,11 @@ from exogdb.commands.tracing import (
     complete_choice_of_kernel,
     make_sink,
     make_words,
-    render_end,
+    parse_trace_choice,
     render_start,
+    report_end,
 )
-from exogdb.errors import UsageError
-from exogdb.target.outlet import Outlet
+from exogdb.target.outlet import LineBuffer, Outlet, open_output_file
 from exogdb.target.session import Session
 from exogdb.target.tracing import prepare_tracing
 
@@ -28,7 +28,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_trace_arguments(parser)
 
 
-@command("exo-syscall record", add_arguments=_add_arguments, complete=complete_choice_of_kernel, shows_data=False)
+@command(
+    "exo-syscall record",
+    holds_ctrl_c=True,
+    add_arguments=_add_arguments,
+    complete=complete_choice_of_kernel,
+    shows_data=False,
+)
 def record(session: Session, options: Namespace) -> None:
     """Let the guest run until Ctrl-C and write every system call to FILE.
 
@@ -39,15 +45,15 @@ def record(session: Session, options: Namespace) -> None:
     to whom.
     """
     tracing = prepare_tracing(session, options.engine)
+    choice = parse_trace_choice(options, tracing)
     words, observers = make_words(tracing)
-    path = options.file.expanduser()
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            gdb.write(render_start(tracing) + "\n")
-            lines = RecordLines(tracing, words, file.write)
-            sink = make_sink(tracing, options, lines.write, observers)
-            outcome = tracing.run(sink, options.seconds, Outlet())
-            lines.finish(sink, outcome)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    gdb.write(f"{render_end(outcome)}\n{path}: make a page of it with `exogdb report {path}`\n")
+    with open_output_file(options.file) as file:
+        gdb.write(render_start(tracing, options) + "\n")
+        buffer = LineBuffer(file.write)
+        lines = RecordLines(tracing, words, buffer.write)
+        sink = make_sink(tracing, options, choice, lines.write, observers)
+        sink.flush = buffer.flush
+        outcome = tracing.run(sink, options.seconds, Outlet())
+        lines.finish(sink, outcome)
+    report_end(outcome, gdb.write)
+    gdb.write(f"{options.file}: make a page of it with `exogdb report {options.file}`\n")

@@ -20,6 +20,7 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from typing import Any, NoReturn
 import gdb
 
 from exogdb.errors import ExoError, UsageError
+from exogdb.target.ctrl_c import ctrl_c_held
 from exogdb.target.session import require_guest
 from exogdb.view.style import Style
 
@@ -63,6 +65,7 @@ class Command:
     parser: ArgumentParser
     complete: Completer | None
     is_name_too: bool = False
+    holds_ctrl_c: bool = False
 
 
 COMMANDS: dict[str, Command] = {}
@@ -77,13 +80,15 @@ def command(
     shows_data: bool = True,
     is_prefix: bool = False,
     is_name_too: bool = False,
+    holds_ctrl_c: bool = False,
 ) -> Callable[[Body], Body]:
     """Put the decorated function into the registry as GDB command `name`.
 
     `complete(token)` yields candidates for the word being typed, besides the options. A command that shows data
     gets `--json` by itself. `is_prefix` lets other commands start with this one's name.
     `is_name_too` says that the last word of `name` is also an argument of the command in front of it, which gets
-    whatever this one does not understand.
+    whatever this one does not understand. `holds_ctrl_c` is for a command that looks for Ctrl-C by itself, where
+    that is safe (`exogdb.target.ctrl_c`): nothing else notices it.
     """
 
     def register(body: Body) -> Body:
@@ -93,7 +98,9 @@ def command(
         if shows_data:
             parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
         summary = inspect.cleandoc(body.__doc__ or "")
-        COMMANDS[name] = Command(name, body, summary, needs_guest, is_prefix, parser, complete, is_name_too)
+        COMMANDS[name] = Command(
+            name, body, summary, needs_guest, is_prefix, parser, complete, is_name_too, holds_ctrl_c
+        )
         return body
 
     return register
@@ -156,18 +163,27 @@ def _register(entry: Command) -> None:
 def _run(entry: Command, argument: str) -> None:
     try:
         entry, options = _parse(entry, gdb.string_to_argv(argument))
-        inputs = (require_guest(), options) if entry.needs_guest else (options,)
-        output = entry.body(*inputs)
-        if output is not None:
-            _write(output, as_json=getattr(options, "json", False))
-            if output.failure:
-                raise UsageError(output.failure)
-            if output.then is not None:
-                output.then()
+        with ctrl_c_held() if entry.holds_ctrl_c else nullcontext():
+            _run_body(entry, options)
     except ExoError as error:
         raise gdb.GdbError(str(error)) from None
     except gdb.error as error:
         raise gdb.GdbError(explain(entry.name, error)) from None
+    except KeyboardInterrupt:
+        # Interrupted while it unwinds, GDB keeps half a frame and fails over it from then on.
+        gdb.execute("maintenance flush register-cache", to_string=True)
+        raise
+
+
+def _run_body(entry: Command, options: Namespace) -> None:
+    inputs = (require_guest(), options) if entry.needs_guest else (options,)
+    output = entry.body(*inputs)
+    if output is not None:
+        _write(output, as_json=getattr(options, "json", False))
+        if output.failure:
+            raise UsageError(output.failure)
+        if output.then is not None:
+            output.then()
 
 
 def _parse(entry: Command, words: list[str]) -> tuple[Command, Namespace]:

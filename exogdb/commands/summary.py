@@ -9,12 +9,14 @@ from exogdb.commands.tracing import (
     add_trace_arguments,
     complete_choice_of_kernel,
     make_sink,
+    parse_trace_choice,
     render_end,
     render_start,
 )
 from exogdb.target.outlet import Outlet
 from exogdb.target.session import Session
-from exogdb.target.tracing import prepare_tracing
+from exogdb.target.tracing import Tracing, prepare_tracing
+from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Notice, NoticeKind
 from exogdb.trace.summary import Summary
 from exogdb.view.style import Style
@@ -23,7 +25,9 @@ from exogdb.view.summary import render_summary, summary_to_json
 __all__: list[str] = []
 
 
-@command("exo-syscall summary", add_arguments=add_trace_arguments, complete=complete_choice_of_kernel)
+@command(
+    "exo-syscall summary", holds_ctrl_c=True, add_arguments=add_trace_arguments, complete=complete_choice_of_kernel
+)
 def summary(session: Session, options: Namespace) -> Output:
     """Let the guest run until Ctrl-C, then show count, errors and latency of every system call.
 
@@ -32,19 +36,7 @@ def summary(session: Session, options: Namespace) -> Output:
 
     Like `strace -c`, with a histogram of the latencies. CHOICE is written as for `exo-syscall break`.
     """
-    tracing = prepare_tracing(session, options.engine)
-    found = Summary()
-
-    def count(notice: Notice) -> None:
-        if notice.kind is not NoticeKind.UNFINISHED:
-            found.add(notice.call)
-
-    sink = make_sink(tracing, options, count)
-    if not options.json:
-        gdb.write(render_start(tracing) + "\n")
-    outcome = tracing.run(sink, options.seconds, Outlet(private=options.json))
-    for call in sink.still_open():
-        found.add(call)
+    tracing, found, outcome = _gather(session, options)
 
     def name_of(number: int | None) -> str:
         return "?" if number is None else tracing.numbers.name_of(number)
@@ -59,3 +51,20 @@ def summary(session: Session, options: Namespace) -> Output:
             | {"engine": tracing.engine_name, "end": outcome.to_json()}
         ),
     )
+
+
+def _gather(session: Session, options: Namespace) -> tuple[Tracing, Summary, Outcome]:
+    found = Summary()
+
+    def count(notice: Notice) -> None:
+        if notice.kind is not NoticeKind.UNFINISHED:
+            found.add(notice.call)
+
+    tracing = prepare_tracing(session, options.engine)
+    sink = make_sink(tracing, options, parse_trace_choice(options, tracing), count)
+    if not options.json:
+        gdb.write(render_start(tracing, options) + "\n")
+    outcome = tracing.run(sink, options.seconds, Outlet(private=options.json))
+    for call in sink.still_open():
+        found.add(call)
+    return tracing, found, outcome

@@ -13,11 +13,11 @@ from exogdb.commands.tracing import (
     complete_choice_of_kernel,
     make_sink,
     make_words,
-    render_end,
+    parse_trace_choice,
     render_start,
+    report_end,
 )
-from exogdb.errors import UsageError
-from exogdb.target.outlet import Outlet
+from exogdb.target.outlet import LineBuffer, Outlet, open_output_file
 from exogdb.target.session import Session
 from exogdb.target.tracing import Tracing, prepare_tracing
 from exogdb.trace.pairing import Notice
@@ -26,8 +26,6 @@ from exogdb.view.style import PLAIN
 from exogdb.view.trace import TraceLines
 
 __all__ = ["open_output"]
-
-_BUFFERED_CHARACTERS = 1 << 14
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -38,7 +36,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
 
 
-@command("exo-syscall trace", add_arguments=_add_arguments, complete=complete_choice_of_kernel, shows_data=False)
+@command(
+    "exo-syscall trace",
+    holds_ctrl_c=True,
+    add_arguments=_add_arguments,
+    complete=complete_choice_of_kernel,
+    shows_data=False,
+)
 def trace(session: Session, options: Namespace) -> None:
     """Let the guest run and show every system call, one line a call, until Ctrl-C.
 
@@ -49,10 +53,21 @@ def trace(session: Session, options: Namespace) -> None:
     or --engine stops asks for an engine; without it the fastest that this QEMU allows is taken.
     """
     tracing = prepare_tracing(session, options.engine)
+    choice = parse_trace_choice(options, tracing)
+    words, observers = make_words(tracing, with_stack=options.stack)
     outlet = Outlet(private=options.json)
+    say = _silent if options.json else outlet.write
     with open_output(options.output, outlet) as put:
-        say = _silent if options.json else outlet.write
-        _run(tracing, options, put, say, outlet)
+        say(render_start(tracing, options) + "\n")
+        buffer = LineBuffer(put)
+        record = RecordLines(tracing, words, buffer.write) if options.json else None
+        write = record.write if record is not None else _line_writer(_make_lines(tracing, words, options), buffer)
+        sink = make_sink(tracing, options, choice, write, observers)
+        sink.flush = buffer.flush
+        outcome = tracing.run(sink, options.seconds, outlet)
+        if record is not None:
+            record.finish(sink, outcome)
+    report_end(outcome, say)
 
 
 @contextmanager
@@ -64,63 +79,21 @@ def open_output(path: Path | None, outlet: Outlet) -> Iterator[Callable[[str], o
     if path is None:
         yield outlet.write
         return
-    try:
-        file = path.expanduser().open("w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--output {path}: {error.strerror}") from error
-    with file:
+    with open_output_file(path) as file:
         yield file.write
 
 
-def _run(
-    tracing: Tracing,
-    options: Namespace,
-    put: Callable[[str], object],
-    say: Callable[[str], object],
-    outlet: Outlet,
-) -> None:
-    words, observers = make_words(tracing, with_stack=options.stack)
-    say(render_start(tracing) + "\n")
-    buffer = _Buffer(put)
-    record = RecordLines(tracing, words, buffer.write) if options.json else None
-    lines = _make_lines(tracing, words, options)
-
-    def write_line(notice: Notice) -> None:
+def _line_writer(lines: TraceLines, buffer: LineBuffer) -> Callable[[Notice], None]:
+    def write(notice: Notice) -> None:
         buffer.write(lines.render(notice) + "\n")
 
-    sink = make_sink(tracing, options, record.write if record is not None else write_line, observers)
-    sink.flush = buffer.flush
-    outcome = tracing.run(sink, options.seconds, outlet)
-    if record is not None:
-        record.finish(sink, outcome)
-    buffer.flush()
-    say(render_end(outcome) + "\n")
+    return write
 
 
 def _make_lines(tracing: Tracing, words: CallWords, options: Namespace) -> TraceLines:
     style = PLAIN if options.output is not None else current_style()
     origin = time.monotonic_ns() if tracing.engine == "log" else 0
     return TraceLines(words, style, options.time, origin)
-
-
-class _Buffer:
-    """Gathers lines, because one write for each would cost more than the line."""
-
-    def __init__(self, put: Callable[[str], object]) -> None:
-        self._put = put
-        self._texts: list[str] = []
-        self._size = 0
-
-    def write(self, text: str) -> None:
-        self._texts.append(text)
-        self._size += len(text)
-        if self._size >= _BUFFERED_CHARACTERS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._texts:
-            self._put("".join(self._texts))
-            self._texts, self._size = [], 0
 
 
 def _silent(_text: str) -> None:

@@ -10,6 +10,7 @@ import gdb
 
 from exogdb.abi.choice import Choice, complete_choice, parse_choice
 from exogdb.commands.callers import Callers
+from exogdb.errors import OutputError
 from exogdb.target.cpus import all_cpus
 from exogdb.target.memory_text import TextAtStops
 from exogdb.target.numbers import read_number_table
@@ -33,6 +34,7 @@ __all__ = [
     "parse_trace_choice",
     "render_end",
     "render_start",
+    "report_end",
 ]
 
 _LONGEST_TEXT = 64
@@ -82,17 +84,25 @@ def make_words(tracing: Tracing, *, with_stack: bool = False) -> tuple[CallWords
 
 
 def make_sink(
-    tracing: Tracing, options: Namespace, write: Callable[[Notice], None], observers: Sequence[Observer] = ()
+    tracing: Tracing,
+    options: Namespace,
+    choice: Choice | None,
+    write: Callable[[Notice], None],
+    observers: Sequence[Observer] = (),
 ) -> Sink:
     """A sink for the chosen calls, with `observers` for an engine that stops the guest."""
-    return Sink(write, parse_trace_choice(options, tracing), options.count, tracing.pairing(), observers)
+    return Sink(write, choice, options.count, tracing.pairing(), observers)
 
 
-def render_start(tracing: Tracing) -> str:
-    """The first line: which engine, and why."""
+def render_start(tracing: Tracing, options: Namespace) -> str:
+    """The first line: which engine, and why, how long, and by which clock if times are shown."""
+    until = ["Ctrl-C"]
+    until += [f"{options.count:,} call{'s' * (options.count > 1)}"] if options.count is not None else []
+    until += [f"{options.seconds:g} s"] if options.seconds is not None else []
     blind = tracing.engine == "log" and not tracing.points.result_in_rax
     results = "; this kernel returns results through the saved frame: --engine stops shows them" if blind else ""
-    return f"tracing by {tracing.engine_name} ({tracing.reason}), until Ctrl-C{results}"
+    clock = f"\ntimes: {tracing.clock}" if getattr(options, "time", False) else ""
+    return f"tracing by {tracing.engine_name} ({tracing.reason}), until {' or '.join(until)}{results}{clock}"
 
 
 def render_end(outcome: Outcome) -> str:
@@ -103,6 +113,16 @@ def render_end(outcome: Outcome) -> str:
     checked = f"; the kernel counted {outcome.dispatched:,}" if counted else ""
     warnings = [f"warning: {finding}" for finding in outcome.findings()]
     return "\n".join([f"ended ({outcome.ending}): {shown}{seen}{checked}", *warnings])
+
+
+def report_end(outcome: Outcome, say: Callable[[str], object]) -> None:
+    """Say how it ended.
+
+    :raise OutputError: the output does not have all that was seen.
+    """
+    say(render_end(outcome) + "\n")
+    if outcome.unwritten:
+        raise OutputError(outcome.unwritten)
 
 
 class RecordLines:
@@ -130,10 +150,15 @@ class RecordLines:
         self._put(json.dumps(call_to_json(call, shown)) + "\n")
 
     def finish(self, sink: Sink, outcome: Outcome) -> None:
-        """The calls that are still in progress, then the last line."""
-        for call in sink.still_open():
-            self.write_call(call)
-        self._put(json.dumps({"end": outcome.to_json()}) + "\n")
+        """The calls that are still in progress, then the last line; nothing if the output takes no more."""
+        try:
+            if not outcome.unwritten:
+                for call in sink.still_open():
+                    self.write_call(call)
+                self._put(json.dumps({"end": outcome.to_json()}) + "\n")
+                sink.flush()
+        except OutputError as error:
+            outcome.unwritten = str(error)
 
 
 def _constant_text(

@@ -20,12 +20,15 @@ from contextlib import contextmanager
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 
-from exogdb.errors import MonitorError, TargetLostError
+import gdb
+
+from exogdb.errors import MonitorError, OutputError, TargetLostError
 from exogdb.target.cpus import all_cpus
+from exogdb.target.ctrl_c import no_signals
 from exogdb.target.monitor import run_monitor
 from exogdb.target.outlet import Outlet
 from exogdb.target.registers import read_register
-from exogdb.target.resume import Stopper, run_guest, signals_blocked
+from exogdb.target.resume import Stopper, run_guest
 from exogdb.trace.event import address_space
 from exogdb.trace.execlog import LogDamage, LogParser, decode_task_registers
 from exogdb.trace.points import TracePoints
@@ -38,34 +41,36 @@ CLOCK = "host time when the record was read, the cost of tracing included"
 
 _PIPE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 18
-_DRAIN_SECONDS = 10.0
+_JOIN_SECONDS = 0.01
 
 
-def trace_by_log(points: TracePoints, sink: Sink, seconds: float | None, outlet: Outlet) -> tuple[str, LogDamage]:
+def trace_by_log(points: TracePoints, sink: Sink, seconds: float | None, outlet: Outlet, damage: LogDamage) -> str:
     """Run the guest with the log on until Ctrl-C, `seconds`, a full sink, or any other stop; then switch it off.
 
-    The guest must be stopped, and is stopped afterwards. `sink` is fed on another thread, and may
-    write to `outlet`. Answers why the run ended, and the state of the log.
+    The guest must be stopped, and is stopped afterwards. Ctrl-C must be held (`exogdb.target.ctrl_c`). `sink` is
+    fed on another thread, and may write to `outlet`. `damage` gets what is wrong with the log. Answers why the run
+    ended.
 
     :raise TargetLostError: QEMU ended; what was read before is in `sink`.
     :raise MonitorError: the monitor refused to switch the log on.
+    :raise OutputError: `sink` could not write any more.
     """
-    parser = LogParser(points, dict(decode_task_registers(run_monitor("info registers -a"))))
-    stopper = Stopper(seconds)
-    with _fifo() as (path, descriptor):
+    parser = LogParser(points, dict(decode_task_registers(run_monitor("info registers -a"))), damage)
+    stopper = Stopper()
+    with _fifo() as (path, descriptor), outlet.alone():
         reader = _Reader(descriptor, parser, sink, stopper)
         try:
             with _log_switched_on(path, has_tasks=len(parser.cpu_of_task) == len(all_cpus())):
-                with signals_blocked():
+                with no_signals():
                     reader.start()
-                with outlet.alone():
-                    ending = run_guest(stopper)
+                ending = run_guest(stopper, seconds)
         finally:
             reader.finish(outlet.pump)
-    for entry in parser.take_held():
-        sink.feed(entry)
+            parser.finish()
+            for entry in parser.take_held():
+                sink.feed(entry)
     _retract_unbegun(points, sink)
-    return ending, parser.finish()
+    return ending
 
 
 def _retract_unbegun(points: TracePoints, sink: Sink) -> None:
@@ -102,15 +107,14 @@ class _Reader(threading.Thread):
                 self._decode(data)
             except Exception as error:  # noqa: BLE001 - raised again by finish(), on the main thread
                 self._failure = error
-                self._stopper.stop()
+                self._stopper.stop("the trace could not be written" if isinstance(error, OutputError) else "error")
 
     def finish(self, pump: Callable[[], None]) -> None:
-        """Wait for the end of what QEMU has written. Call when the log is off or QEMU is gone."""
-        deadline = time.monotonic() + _DRAIN_SECONDS
+        """Wait until all that QEMU has written is read and passed on. Call when the log is off or QEMU is gone."""
         self._stopped.set()
-        while self.is_alive() and time.monotonic() < deadline:
+        while self.is_alive():
             pump()
-            self.join(0.01)
+            self.join(_JOIN_SECONDS)
         pump()
         if self._failure is not None:
             raise self._failure
@@ -145,9 +149,8 @@ class _Reader(threading.Thread):
 @contextmanager
 def _fifo() -> Iterator[tuple[Path, int]]:
     """A FIFO that only this user can open, in a directory of its own, and its reading end."""
-    directory = Path(tempfile.mkdtemp(prefix="exogdb-trace-"))
+    path = Path(tempfile.mkdtemp(prefix="exogdb-trace-")) / "log"
     try:
-        path = directory / "log"
         os.mkfifo(path, 0o600)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -157,7 +160,11 @@ def _fifo() -> Iterator[tuple[Path, int]]:
         finally:
             os.close(descriptor)
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path.parent, ignore_errors=True)
 
 
 @contextmanager
@@ -165,28 +172,25 @@ def _log_switched_on(path: Path, *, has_tasks: bool) -> Iterator[None]:
     """QEMU logs into `path` inside the block.
 
     `exec` adds a line that names the CPU, at a tenth of the speed; it is needed where no TR tells the CPUs apart.
+    The name is removed as soon as QEMU has opened the FIFO: whatever happens to GDB, no file is left behind.
     """
     items = "cpu,nochain" if has_tasks else "exec,cpu,nochain"
     try:
         _expect_silence(f"logfile {path}")
         _expect_silence(f"log {items}")
+        _remove(path)
         yield
     finally:
         _switch_off()
 
 
 def _switch_off() -> None:
-    """Twice if Ctrl-C comes in between; not at all if QEMU is gone."""
-    for attempt in range(2):
-        try:
-            run_monitor("log none")
-            run_monitor("logfile /dev/null")
-            return
-        except KeyboardInterrupt:
-            if attempt:
-                raise
-        except (TargetLostError, MonitorError):
-            return
+    """The guest is stopped, or QEMU is gone: then there is nothing to switch off."""
+    if gdb.selected_inferior().pid == 0:
+        return
+    with contextlib.suppress(TargetLostError):
+        run_monitor("log none")
+        run_monitor("logfile /dev/null")
 
 
 def _expect_silence(command: str) -> None:

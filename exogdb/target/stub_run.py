@@ -1,8 +1,8 @@
 """Running the guest by talking to QEMU's GDB stub directly, for runs of so many stops that GDB's own work counts.
 
 GDB believes all the while that the guest stands where it stood. What it must not notice is put right at the end:
-the stub's current CPU, and GDB's cache of registers. Ctrl-C is held back meanwhile and looked for at every stop,
-so that nothing is ever left half done; a thread wakes a guest that does not stop by itself.
+the stub's current CPU, and GDB's cache of registers. Ctrl-C is looked for at every stop; a thread wakes a guest
+that does not stop by itself.
 
 The layout of the `g` packet is that of QEMU's gdb-xml/i386-64bit.xml (target/i386/gdbstub.c). It is compared with
 GDB's own reading before the first use.
@@ -10,7 +10,6 @@ GDB's own reading before the first use.
 
 import contextlib
 import os
-import signal
 import struct
 import threading
 import time
@@ -21,8 +20,10 @@ import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.cpus import selected_cpu
+from exogdb.target.ctrl_c import CTRL_C, is_ctrl_c_pending, no_signals
 from exogdb.target.peer import find_stub_socket
 from exogdb.target.registers import read_register
+from exogdb.target.resume import QEMU_ENDED
 
 __all__ = ["StubRegisters", "StubRun", "open_stub_run"]
 
@@ -104,8 +105,8 @@ class StubRun:
     @property
     def reason_to_end(self) -> str:
         """Why no further resume is wanted, or an empty string."""
-        if signal.SIGINT in signal.sigpending():
-            return "Ctrl-C"
+        if is_ctrl_c_pending():
+            return CTRL_C
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "as asked for"
         return ""
@@ -136,7 +137,7 @@ class StubRun:
             self.ran_ns += time.monotonic_ns() - start
             self._is_waiting.clear()
         if answer[:1] in ("W", "X"):
-            raise TargetLostError("QEMU ended while the guest ran: start it again and use `target remote`")
+            raise TargetLostError(QEMU_ENDED)
         fields = dict(field.partition(":")[::2] for field in answer[3:].split(";"))
         self.thread = fields.get("thread", self.thread)
         # Another CPU that stops at the same moment becomes the stub's current one behind this answer's back.
@@ -147,9 +148,7 @@ class StubRun:
         try:
             answer = self._connection.send_packet(packet)
         except (gdb.error, RuntimeError, ValueError) as error:
-            raise TargetLostError(
-                "QEMU ended while the guest ran: start it again and use `target remote`"
-            ) from error
+            raise TargetLostError(QEMU_ENDED) from error
         if answer is None:
             raise UnavailableError(f"the GDB stub does not answer the packet {packet}")
         return answer
@@ -166,7 +165,7 @@ class StubRun:
 def open_stub_run(seconds: float | None) -> Iterator[StubRun]:
     """A run that ends after `seconds` at the latest, or at Ctrl-C. The guest is stopped before and after.
 
-    GDB's own breakpoints are in place during the run.
+    GDB's own breakpoints are in place during the run. Ctrl-C must be held (`exogdb.target.ctrl_c`).
 
     :raise UnavailableError: this connection is none of which that can be done.
     """
@@ -179,8 +178,9 @@ def open_stub_run(seconds: float | None) -> Iterator[StubRun]:
     try:
         run = StubRun(connection, descriptor, seconds)
         helper = threading.Thread(target=run.wake_when_due, name="exogdb-wake", daemon=True)
-        with _signals_held(), _gdb_kept_in_the_dark(run):
-            helper.start()
+        with _gdb_kept_in_the_dark(run):
+            with no_signals():
+                helper.start()
             try:
                 yield run
             finally:
@@ -188,18 +188,6 @@ def open_stub_run(seconds: float | None) -> Iterator[StubRun]:
                 helper.join()
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Ctrl-C waits until the block is left, and then arrives as always, unless it has been acted upon."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield
-    finally:
-        if signal.SIGINT in signal.sigpending():
-            signal.sigwait({signal.SIGINT})
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

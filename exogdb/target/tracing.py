@@ -3,17 +3,21 @@
 import time
 from dataclasses import dataclass
 
+import gdb
+
 from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.numbers import NumberTable
-from exogdb.errors import MemoryFault, TargetLostError, UsageError
+from exogdb.errors import MemoryFault, OutputError, TargetLostError, UsageError
 from exogdb.target import execlog, stoplog
 from exogdb.target.cpus import all_cpus
+from exogdb.target.ctrl_c import take_ctrl_c
 from exogdb.target.numbers import read_number_table
 from exogdb.target.outlet import Outlet
 from exogdb.target.path import read_entry_path
 from exogdb.target.peer import find_log_filter
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_address
+from exogdb.trace.execlog import LogDamage
 from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Pairing
 from exogdb.trace.points import TracePoints, find_trace_points
@@ -60,27 +64,37 @@ class Tracing:
         """Let the guest run and feed `sink`, which may write to `outlet`.
 
         The guest is stopped before and after, and unchanged by this. QEMU dying in the middle is an ending, not an
-        error: what was read is in `sink`.
+        error: what was read is in `sink`. So is an output that takes no more: `Outcome.unwritten`. Ctrl-C must be
+        held (`exogdb.target.ctrl_c`); it ends the run.
         """
-        before = self._read_counter()
-        start = time.monotonic()
         outcome = Outcome(cpus=len(all_cpus()))
+        start = time.monotonic()
+        with gdb.with_parameter("pagination", False):
+            try:
+                self._run_engine(sink, seconds, outlet, outcome)
+                sink.finish()
+            except OutputError as error:
+                outcome.unwritten = outcome.ending = str(error)
+            finally:
+                take_ctrl_c()
+        outcome.seconds = time.monotonic() - start
+        outcome.entries, outcome.returns = sink.pairing.entries, sink.returns
+        outcome.shown, outcome.ambiguous = sink.shown, sink.pairing.ambiguous
+        return outcome
+
+    def _run_engine(self, sink: Sink, seconds: float | None, outlet: Outlet, outcome: Outcome) -> None:
+        before = self._read_counter()
         try:
             if self.engine == "log":
-                outcome.ending, outcome.damage = execlog.trace_by_log(self.points, sink, seconds, outlet)
+                outcome.damage = LogDamage()
+                outcome.ending = execlog.trace_by_log(self.points, sink, seconds, outlet, outcome.damage)
             else:
                 outcome.ending = stoplog.trace_by_stops(self.points, self.path, sink, seconds)
             after = self._read_counter()
             outcome.dispatched = None if before is None or after is None else after - before
         except TargetLostError as error:
             outcome.ending = "QEMU ended"
-            outcome.problems.append(f"{error.reason}; what was read until then is complete")
-        finally:
-            sink.finish()
-        outcome.seconds = time.monotonic() - start
-        outcome.entries, outcome.returns = sink.pairing.entries, sink.returns
-        outcome.shown, outcome.ambiguous = sink.shown, sink.pairing.ambiguous
-        return outcome
+            outcome.problems.append(f"{error.reason}; all that was read until then is shown")
 
     def _numbers_of(self, *names: str) -> frozenset[int]:
         entries = (self.numbers.by_name.get(name) for name in names)

@@ -18,7 +18,8 @@ import gdb
 
 from exogdb.errors import ExoError, TargetLostError
 from exogdb.target.cpus import Cpu, selected_cpu
-from exogdb.target.resume import Stopper, signals_blocked
+from exogdb.target.ctrl_c import no_signals
+from exogdb.target.resume import Stopper
 
 __all__ = ["Arrival", "Place", "run_to"]
 
@@ -105,7 +106,7 @@ def _ctrl_c_stops(stopper: Stopper) -> Iterator[None]:
             stopper.stop()
 
     waiting = threading.Thread(target=wait_for_signal, daemon=True)
-    with signals_blocked():
+    with no_signals():
         waiting.start()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -16,7 +16,7 @@ __all__ = ["Outcome", "describe_damage"]
 @dataclass
 class Outcome:
     """`entries` and `returns` count every call, chosen or not. `dispatched` is what the kernel counted
-    meanwhile."""
+    meanwhile. `unwritten` says why the output does not have all that was seen, and is empty if it has."""
 
     entries: int = 0
     returns: int = 0
@@ -27,6 +27,7 @@ class Outcome:
     seconds: float = 0.0
     damage: LogDamage | None = None
     ending: str = ""
+    unwritten: str = ""
     problems: list[str] = field(default_factory=list)
 
     @property

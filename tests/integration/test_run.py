@@ -34,7 +34,7 @@ def directory_of(output: str) -> Path:
 def test_the_guest_is_at_its_first_system_call_and_everything_ends(kernel: Kernel) -> None:
     done = run("run", kernel.elf, "--ex", "info symbol $pc")
     assert done.returncode == 0, done.stdout
-    assert "guest: exo-os: 1 CPU" in done.stdout
+    assert "guest: exo-os: 1 CPU, 255 MiB, run=demo\n" in done.stdout
     shown = done.stdout.partition("(gdb) info symbol $pc\n")[2]
     assert shown.startswith("syscall_entry in section")
     assert not directory_of(done.stdout).exists()

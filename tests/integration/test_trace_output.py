@@ -1,0 +1,174 @@
+"""A trace whose output cannot be written, and Ctrl-C at any moment: GDB and the guest are then as they were."""
+
+import fcntl
+import os
+import random
+import select
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from exogdb.launch.deadline import wait_until
+from exogdb.launch.image import read_image
+from exogdb.launch.logfilter import log_filter
+from tests.harness.gdb import Gdb
+from tests.harness.kernel import Kernel
+from tests.harness.session import Guest, open_guest
+from tests.integration.stops import attach_running, stop_at
+
+ENGINES = ["log", "stops"]
+MOMENTS = 10
+LONGEST_SECONDS = 0.6
+STUCK_POLLS = 20
+SECONDS = 30.0
+CLOCK_NANOSLEEP = "230"  # its number on x86-64
+
+
+@pytest.fixture(scope="module")
+def busy(kernel: Kernel) -> Iterator[Guest]:
+    """A stopped guest with two CPUs whose programs call all the time. Tests leave it stopped and as it was."""
+    with open_guest(attach=False, smp=2, qemu=log_filter(read_image(kernel.elf))) as guest:
+        attach_running(guest)
+        yield guest
+
+
+def check_nothing_left(guest: Guest, code: bytes) -> None:
+    """No log, no breakpoint, no message of GDB's to come, and a guest that can be traced again."""
+    wait_for_no_log(guest)
+    assert guest.gdb.memory(guest.gdb.address("syscall_entry"), len(code)) == code
+    assert guest.gdb.run("info breakpoints").startswith("No breakpoints")
+    assert guest.gdb.run("python print(gdb.selected_thread().is_running())") == "False\n"
+    assert "ended (as asked for): 2 entries" in guest.gdb.run("exo-syscall trace --count 2 --engine stops")
+
+
+def wait_for_no_log(guest: Guest) -> None:
+    """QEMU closes a log file some time after it has been told to use another one."""
+    wait_until(lambda: not any("exogdb-trace" in path for path in open_files(guest)), SECONDS, "the log's end")
+
+
+def has_come(moment: float) -> bool:
+    return time.monotonic() >= moment
+
+
+def read_code(guest: Guest) -> bytes:
+    return guest.gdb.memory(guest.gdb.address("syscall_entry"), 64)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_at_any_moment(busy: Guest, engine: str, tmp_path: Path) -> None:
+    code = read_code(busy)
+    moments = random.Random(engine)
+    for _ in range(MOMENTS):
+        moment = time.monotonic() + moments.uniform(0, LONGEST_SECONDS)
+        busy.gdb.start(f"exo-syscall trace --output {tmp_path / 'out'} --engine {engine}")
+        wait_until(partial(has_come, moment), SECONDS, "that moment")
+        busy.gdb.interrupt()
+        reply = busy.gdb.finish()
+        assert "ended (Ctrl-C)" in reply.out or reply.err == "Quit\n", reply
+        assert "warning" not in reply.out
+    check_nothing_left(busy, code)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "command", ["trace --output /dev/full", "trace --json --output /dev/full", "record /dev/full"]
+)
+def test_a_full_disk_ends_the_trace_with_one_sentence(busy: Guest, engine: str, command: str) -> None:
+    code = read_code(busy)
+    reply = busy.gdb.reply(f"exo-syscall {command} --engine {engine}")
+    assert reply.err == "/dev/full cannot be written any more: No space left on device\n"
+    assert ("ended (/dev/full cannot be written" in reply.out) == ("--json" not in command)
+    check_nothing_left(busy, code)
+
+
+class Full:
+    """Whether a FIFO holds something, and so long the same amount that its writer must be waiting."""
+
+    def __init__(self, reader: int) -> None:
+        self._reader = reader
+        self._amount, self._polls = 0, 0
+
+    def __call__(self) -> bool:
+        answer = fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4))
+        amount = int.from_bytes(answer, sys.byteorder)
+        self._polls = self._polls + 1 if amount == self._amount else 0
+        self._amount = amount
+        return amount > 0 and self._polls >= STUCK_POLLS
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """The smallest FIFO that there is, and its reading end."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    yield path, reader
+    with suppress(OSError):  # a test that has closed it
+        os.close(reader)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reader_that_goes_away_ends_the_trace_with_one_sentence(
+    busy: Guest, engine: str, fifo: tuple[Path, int]
+) -> None:
+    path, reader = fifo
+    code = read_code(busy)
+    busy.gdb.start(f"exo-syscall trace --output {path} --engine {engine}")
+    wait_until(Full(reader), SECONDS, "a FIFO that is full")
+    os.close(reader)
+    assert busy.gdb.finish().err == f"{path} cannot be written any more: Broken pipe\n"
+    check_nothing_left(busy, code)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_gives_a_reader_up_that_takes_nothing(busy: Guest, engine: str, fifo: tuple[Path, int]) -> None:
+    path, reader = fifo
+    code = read_code(busy)
+    busy.gdb.start(f"exo-syscall trace --output {path} --engine {engine}")
+    wait_until(Full(reader), SECONDS, "a FIFO that is full")
+    busy.gdb.interrupt()
+    assert f"whoever reads {path} takes nothing" in busy.gdb.finish().err
+    check_nothing_left(busy, code)
+
+
+def test_ctrl_c_ends_the_wait_for_a_reader(busy: Guest, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    busy.gdb.start(f"exo-syscall record {path}")
+    wait_until(lambda: sleeps(busy), SECONDS, "GDB waiting for a reader")
+    busy.gdb.interrupt()
+    assert busy.gdb.finish().err == f"{path} is a FIFO that nobody reads\n"
+
+
+def sleeps(guest: Guest) -> bool:
+    """Whether GDB is in the pause between two attempts to open a FIFO."""
+    return Path(f"/proc/{guest.gdb.pid}/syscall").read_text().split()[0] == CLOCK_NANOSLEEP
+
+
+def test_gdb_killed_in_the_middle_leaves_no_file_and_a_guest_that_runs(kernel: Kernel) -> None:
+    with open_guest(attach=False, qemu=log_filter(read_image(kernel.elf))) as guest:
+        attach_running(guest)
+        guest.gdb.start("exo-syscall trace --engine log")
+        guest.gdb.wait_output("ipc_send(")
+        (fifo,) = (path for path in open_files(guest) if "exogdb-trace" in path)
+        guest.gdb.close()
+        directory = Path(fifo.removesuffix(" (deleted)")).parent
+        assert "exogdb-trace" in directory.name
+        assert not directory.exists()
+        with Gdb([kernel.elf]) as another:
+            another.reply(f"target remote {guest.qemu.gdb_socket}")
+            before = another.word("SYSCALL_COUNT")
+            stop_at(another, "syscall_dispatch")
+            assert another.word("SYSCALL_COUNT") >= before
+
+
+def open_files(guest: Guest) -> list[str]:
+    """What QEMU has open."""
+    return [str(link.readlink()) for link in Path(f"/proc/{guest.qemu.process.pid}/fd").iterdir()]
