@@ -8,7 +8,7 @@ from typing import Any
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.view.style import Style
 from exogdb.view.table import Cell, render_sentence, render_table
-from exogdb.view.value import hex64, render_value, value_to_json
+from exogdb.view.value import TOUCHED, hex64, render_value, value_to_json
 from exogdb.x86.address import is_canonical
 from exogdb.x86.apic_base import ApicBase
 from exogdb.x86.msr import MsrSpec, check_msr, decode_msr
@@ -18,10 +18,6 @@ from exogdb.x86.sysenter import SysenterCs
 
 __all__ = ["MsrReport", "check_value", "msrs_to_json", "render_msrs"]
 
-TOUCHED = (
-    "The guest was touched: RDMSR was executed in it, then registers and memory were restored and compared. "
-    "A CPU that was halted is awake now."
-)
 ZERO = "Where 0 was read there may be no such MSR: QEMU without KVM answers 0 for those that it does not know."
 LEAST_MEANING_WIDTH = 30
 _CPU_COLUMN = 20  # an address and the gap behind it

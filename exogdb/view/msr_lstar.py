@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.view.style import Style
-from exogdb.view.value import hex64
+from exogdb.view.table import render_sentence
+from exogdb.view.value import TOUCHED, hex64
 
 __all__ = ["CodeLine", "LstarReport", "lstar_to_json", "render_lstar"]
 
@@ -56,7 +57,9 @@ def render_lstar(report: LstarReport, style: Style) -> str:
             lines.append(style.paint("faint", f"{code.source}  {code.text_of_source}".rstrip()))
             last = code.source
         lines.append(f"  {style.paint('address', f'{code.address:#018x}')}  {_highlight(code.text, style)}")
-    return "\n".join([*lines, *(style.paint("bad", f"! {text}") for text in report.findings)])
+    lines += [render_sentence(f"! {text}", style, "bad") for text in report.findings]
+    lines += [render_sentence(TOUCHED, style, "warning")] if report.source == "rdmsr" else []
+    return "\n".join(lines)
 
 
 def lstar_to_json(report: LstarReport) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from exogdb.view.gdt import describe_descriptor
 from exogdb.view.style import Style
 from exogdb.view.table import Cell, render_sentence, render_table
-from exogdb.view.value import hex64
+from exogdb.view.value import TOUCHED, hex64
 from exogdb.x86.gdt import Gdt
 from exogdb.x86.star import Star, StarLoad
 
@@ -33,8 +33,8 @@ def _drawing(star: Star) -> list[str]:
         f"  |    {sysret:#06x}    |    {syscall:#06x}    |     {star.legacy_eip:#010x}      |",
         "  +--------------+--------------+---------------------+",
         "   SYSRET: +16    SYSCALL: CS    SYSCALL target in",
-        "   CS64, +8 SS,   as is, SS +8   legacy mode (AMD)",
-        "   CS32 as is",
+        "   CS64, +8 SS,   & ~3, SS +8    legacy mode (AMD)",
+        "   CS32 as is; RPL becomes 3",
     ]
 
 
@@ -56,7 +56,8 @@ def render_star(report: StarReport, style: Style) -> str:
     findings = [render_sentence(f"! {text}", style, "warning") for text in report.findings] or [
         "Every selector hits what it needs."
     ]
-    return "\n".join([style.paint("heading", head), *_drawing(report.star), table, *findings])
+    touched = [render_sentence(TOUCHED, style, "warning")] if report.source == "rdmsr" else []
+    return "\n".join([style.paint("heading", head), *_drawing(report.star), table, *findings, *touched])
 
 
 def star_to_json(report: StarReport) -> dict[str, Any]:

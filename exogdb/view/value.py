@@ -2,7 +2,13 @@
 
 from exogdb.reading import Unavailable, Value
 
-__all__ = ["hex64", "render_value", "value_to_json"]
+__all__ = ["TOUCHED", "hex64", "render_value", "value_to_json"]
+
+# What every screen says that shows a value with the source `rdmsr`.
+TOUCHED = (
+    "The guest was touched: RDMSR was executed in it, then registers and memory were restored and compared. "
+    "A CPU that was halted is awake now."
+)
 
 
 def hex64(value: int) -> str:

@@ -3,11 +3,11 @@
 from tests.harness.gdb import Gdb
 from tests.harness.session import DEMO_RUNS, Guest
 
-__all__ = ["attach_running", "stop_at", "stop_in_ring_3"]
+__all__ = ["attach_running", "step_once", "stop_at", "stop_in_ring_3"]
 
 SYSRETQ = b"\x48\x0f\x07"
 STUB_BYTES = 512
-MOST_STOPS = 20
+MOST_STOPS, MOST_STEPS = 20, 5
 
 
 def attach_running(guest: Guest, after: str = DEMO_RUNS) -> None:
@@ -21,6 +21,16 @@ def stop_at(gdb: Gdb, symbol: str) -> None:
     """Run to the first instruction of `symbol`, on whatever CPU gets there first."""
     gdb.run(f"tbreak *{gdb.address(symbol):#x}")
     gdb.reply("continue")
+
+
+def step_once(gdb: Gdb) -> None:
+    """`stepi` until RIP moves: QEMU 7.2 sometimes reports a step that did not happen."""
+    rip = gdb.integer("$rip")
+    for _ in range(MOST_STEPS):
+        gdb.reply("stepi")
+        if gdb.integer("$rip") != rip:
+            return
+    raise AssertionError(f"no step from {rip:#x} in {MOST_STEPS} tries")
 
 
 def stop_in_ring_3(gdb: Gdb) -> None:

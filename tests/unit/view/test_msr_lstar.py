@@ -1,5 +1,7 @@
 """The code behind IA32_LSTAR."""
 
+from dataclasses import replace
+
 from exogdb.view.msr_lstar import CodeLine, LstarReport, lstar_to_json, render_lstar
 from exogdb.view.style import PLAIN, Style
 
@@ -16,6 +18,11 @@ def test_source_lines_stand_once_in_front_of_their_instructions() -> None:
     assert text.splitlines()[0] == "CPU 0  IA32_LSTAR 0x0000000000001000  (qmp)  syscall_entry"
     assert text.count("mov gs:[USER_RSP], rsp") == 1
     assert text.splitlines()[-1] == "! its page is writable"
+
+
+def test_a_value_from_rdmsr_says_that_the_guest_was_touched() -> None:
+    assert "touched" not in render_lstar(REPORT, PLAIN)
+    assert "The guest was touched" in render_lstar(replace(REPORT, source="rdmsr"), PLAIN)
 
 
 def test_highlighting_only_with_colour() -> None:

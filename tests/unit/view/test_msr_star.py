@@ -1,5 +1,7 @@
 """IA32_STAR drawn."""
 
+from dataclasses import replace
+
 from exogdb.view.msr_star import StarReport, render_star, star_to_json
 from exogdb.view.style import PLAIN
 from exogdb.x86.gdt import decode_gdt
@@ -34,6 +36,12 @@ def test_each_load_with_what_it_hits() -> None:
 
 def test_findings_are_marked() -> None:
     assert "! STAR[63:48] has RPL 0" in render_star(report(0x0018000800000000), PLAIN)
+
+
+def test_a_value_from_rdmsr_says_that_the_guest_was_touched() -> None:
+    one = report(0x001B000800000000)
+    assert "touched" not in render_star(one, PLAIN)
+    assert "The guest was touched" in render_star(replace(one, source="rdmsr"), PLAIN)
 
 
 def test_selectors_outside_the_table() -> None:
