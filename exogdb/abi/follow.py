@@ -225,24 +225,46 @@ def _find_target(instruction: Instruction, state: MachineState, memory: Readable
 def _find_leaf_changes(start: int, disassembler: Disassembler, limit: int = 48) -> frozenset[str] | None:
     """The registers that a straight-line function without stack use changes; None for any other function.
 
-    Kernels call such functions on the way for the sake of the CPU's predictors, with the arguments already set.
+    Kernels call such functions on the way for the sake of the CPU's predictors, with the arguments set. LFENCE
+    gives them away: with it they may change rax, and call a place and drop its return address.
     """
     changed: set[str] = set()
+    returns: list[int] = []
+    results = {"rdi", "rsi", "rax", "rsp"}
     address = start
     for _ in range(limit):
         try:
             instruction = disassembler.at(address)
         except (MemoryFault, AnalysisError):
             return None
-        if instruction.mnemonic == "ret":
-            return None if changed & {"rdi", "rsi", "rax", "rsp"} else frozenset(changed)
-        if instruction.mnemonic == "call" or instruction.is_conditional or instruction.mnemonic in ENDS:
+        if instruction.mnemonic == "ret" and not returns:
+            return None if changed & results else frozenset(changed)
+        if not _is_straight(instruction) or (instruction.mnemonic == "call" and "rax" in results):
             return None
-        if instruction.mnemonic == "jmp" and instruction.target is None:
-            return None
-        changed |= instruction.writes
-        address = instruction.target or instruction.next
+        if instruction.mnemonic == "lfence":
+            results.discard("rax")
+        address = _step_in_leaf(instruction, returns, changed)
     return None
+
+
+def _is_straight(instruction: Instruction) -> bool:
+    """Whether the code tells where this instruction leads: to one place, in the kernel."""
+    if instruction.mnemonic in ("call", "jmp"):
+        return instruction.target is not None
+    return not instruction.is_conditional and instruction.mnemonic not in ENDS
+
+
+def _step_in_leaf(instruction: Instruction, returns: list[int], changed: set[str]) -> int:
+    """Where execution goes; `returns` are the return addresses on the stack, `changed` the registers changed."""
+    if instruction.mnemonic == "ret":
+        return returns.pop()
+    if instruction.mnemonic == "call":
+        returns.append(instruction.next)
+    elif returns and instruction.text == "lea rsp, [rsp + 8]":
+        returns.pop()
+    else:
+        changed |= instruction.writes
+    return instruction.target or instruction.next
 
 
 def _stack_cell(state: MachineState) -> Cell:

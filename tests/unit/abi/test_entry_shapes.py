@@ -9,7 +9,18 @@ from exogdb.abi.stub_state import BehindGsSlot, InGsSlot
 from exogdb.abi.symbolic import Gs
 from tests.unit.abi.stub_fixture import assemble_stub
 
-SURE = ("iretq", "exchange", "rdgsbase", "per_cpu_save", "tss_rsp0", "stores", "pcid", "retpoline", "fpu_area")
+SURE = (
+    "iretq",
+    "exchange",
+    "rdgsbase",
+    "per_cpu_save",
+    "tss_rsp0",
+    "stores",
+    "pcid",
+    "retpoline",
+    "fpu_area",
+    "untrain",
+)
 
 
 def analyse(name: str) -> EntryPath:
