@@ -4,6 +4,7 @@ import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import gdb
@@ -14,7 +15,7 @@ from exogdb.errors import OutputError
 from exogdb.target.cpus import all_cpus
 from exogdb.target.memory_text import TextAtStops
 from exogdb.target.numbers import read_number_table
-from exogdb.target.programs import Program, read_programs
+from exogdb.target.programs import Program, find_caller, read_programs
 from exogdb.target.signatures import read_error_names, read_signatures
 from exogdb.target.tracing import ENGINES, Tracing
 from exogdb.trace.call import Call, CallState
@@ -168,7 +169,7 @@ def _constant_text(
         caller, arguments = call.user_rip, call.arguments
         if arguments is None or call.number is None or caller is None:
             return None
-        program = next((each for each in programs if each.data.covers(caller)), None)
+        program = find_caller(programs, caller)
         if program is None:
             return None
         parameter = signatures[call.number].parameters[index]
@@ -184,8 +185,10 @@ def _constant_text(
 
 
 def _program_finder(programs: list[Program]) -> Callable[[int], str]:
-    def find(address: int) -> str:
-        return next((program.name for program in programs if program.data.covers(address)), "")
+    @cache
+    def find(user_rip: int) -> str:
+        program = find_caller(programs, user_rip)
+        return program.name if program is not None else ""
 
     return find
 

@@ -36,10 +36,13 @@ def find_qemu_arguments() -> list[str] | None:
 
 def find_log_filter() -> frozenset[int] | None:
     """The single addresses in QEMU's `-dfilter`; None if there is no such option, or it holds other ranges."""
-    arguments = find_qemu_arguments() or []
+    arguments = [each.replace("--", "-", 1) for each in find_qemu_arguments() or []]
     if "-dfilter" not in arguments[:-1]:
         return None
-    ranges = [_RANGE.match(each) for each in arguments[arguments.index("-dfilter") + 1].split(",")]
+    last = len(arguments) - 1 - arguments[::-1].index("-dfilter")  # QEMU takes the last one
+    ranges = (
+        [_RANGE.match(each) for each in arguments[last + 1].split(",")] if last + 1 < len(arguments) else [None]
+    )
     if any(each is None or each[2] != "1" for each in ranges):
         return None
     return frozenset(int(each[1], 0) for each in ranges if each is not None)

@@ -8,9 +8,10 @@ import gdb
 from exogdb.errors import FormatError
 from exogdb.trace.image import ConstantData, parse_constant_data
 
-__all__ = ["Program", "read_programs"]
+__all__ = ["Program", "find_caller", "read_programs"]
 
 _LOWER_HALF_END = 1 << 47
+_SYSCALL = b"\x0f\x05"
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,16 @@ class Program:
     name: str
     path: Path
     data: ConstantData
+
+
+def find_caller(programs: list[Program], user_rip: int) -> Program | None:
+    """The program that made the call which returns to `user_rip`.
+
+    Programs may share addresses, and not all are known. Only one whose file has a SYSCALL right before that
+    address counts, and only if it is the only one.
+    """
+    found = [each for each in programs if each.data.find(user_rip - len(_SYSCALL), len(_SYSCALL)) == _SYSCALL]
+    return found[0] if len(found) == 1 else None
 
 
 def read_programs() -> list[Program]:

@@ -107,11 +107,26 @@ class _Engine:
             in_user_state = self._is_exit_in_user_state
             stack = None if in_user_state else registers["rsp"]
             user_rsp = registers["rsp"] if in_user_state else None
-            return Return(cpu, space, fs_base, preserved, self._read_result(registers), stack, user_rsp, now)
+            result, top = self._read_result(registers), None
+            if not self._sink.pairing.lineage.knows(space):
+                top = self._read_stack_top(registers["gs_base"])
+            return Return(cpu, space, fs_base, preserved, result, stack, user_rsp, now, top)
         one, two, three, four, five, six = (registers[name] for name in _ARGUMENTS)
         arguments = (one, two, three, four, five, six)
         where = (registers["rcx"], registers["rsp"])
-        return Entry(cpu, space, fs_base, preserved, registers["rax"], arguments, *where, now)
+        is_exec = registers["rax"] in self._sink.pairing.exec_numbers
+        top = self._read_stack_top(registers["k_gs_base"]) if is_exec else None
+        return Entry(cpu, space, fs_base, preserved, registers["rax"], arguments, *where, now, top)
+
+    def _read_stack_top(self, kernel_gs_base: int) -> int | None:
+        """Where the kernel stack of the thread on this CPU begins, from the slot that the stub takes it from."""
+        stack = self._path.stack
+        if stack is None or stack.gs_slot is None or not stack.is_kept:
+            return None
+        try:
+            return int.from_bytes(self._run.read(kernel_gs_base + stack.gs_slot, 8), "little")
+        except MemoryFault:
+            return None
 
     def _read_result(self, registers: StubRegisters) -> int | None:
         """What the user will find in rax, wherever the stub keeps it now."""

@@ -11,6 +11,7 @@ from exogdb.errors import MemoryFault, OutputError, TargetLostError, UsageError
 from exogdb.target import execlog, stoplog
 from exogdb.target.cpus import all_cpus
 from exogdb.target.ctrl_c import take_ctrl_c
+from exogdb.target.monitor import run_monitor
 from exogdb.target.numbers import read_number_table
 from exogdb.target.outlet import Outlet
 from exogdb.target.path import read_entry_path
@@ -121,7 +122,8 @@ def prepare_tracing(session: Session, engine: str = "auto") -> Tracing:
     numbers = read_number_table([points.entry, *points.returns])
     obstacle = _obstacle_to_log(points)
     if engine == "log" and obstacle:
-        raise UsageError(f"the log engine cannot be used: {obstacle}; start QEMU with -dfilter {points.dfilter}")
+        remedy = f"start QEMU with -accel tcg -dfilter {points.dfilter}, as `exogdb run` does"
+        raise UsageError(f"the log engine cannot be used: {obstacle}; {remedy}")
     if engine == "stops" or obstacle:
         return Tracing(session, path, points, numbers, "stops", obstacle or "as asked for")
     return Tracing(session, path, points, numbers, "log", "no stops; the guest waits where the reader is slower")
@@ -129,10 +131,12 @@ def prepare_tracing(session: Session, engine: str = "auto") -> Tracing:
 
 def _obstacle_to_log(points: TracePoints) -> str:
     """Why QEMU's log cannot be used, or an empty string."""
+    if "enabled" in run_monitor("info kvm"):
+        return "this QEMU uses KVM, which leaves no execution log"
     wanted = {points.entry, *points.returns, *points.links}
     filtered = find_log_filter()
     if filtered is None:
-        return "QEMU was not started with -dfilter for single addresses, or cannot be asked"
+        return "QEMU was not started with -dfilter for single addresses, or its command line cannot be read"
     if not wanted <= filtered:
         return "QEMU's -dfilter lacks this kernel's entry or return address"
     return ""

@@ -27,7 +27,8 @@ class Entry:
 
     `cpu` is None when it cannot be told. `preserved` holds the callee-saved registers (rbp rbx r12 r13 r14 r15, or
     those of them that the stub keeps) in whatever form the engine has them; only equality matters. `time_ns` is on
-    the engine's clock. `user_rip` is the address after the `syscall` instruction (rcx).
+    the engine's clock. `user_rip` is the address after the `syscall` instruction (rcx). `kernel_stack_top` is the
+    start of the thread's kernel stack, if the engine has looked: it does so for exec, which changes all else.
     """
 
     cpu: int | None
@@ -39,6 +40,7 @@ class Entry:
     user_rip: int
     user_rsp: int
     time_ns: int | None
+    kernel_stack_top: int | None = None
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Return:
     """A CPU stands after the dispatcher. `result` is None where it is not in a register there.
 
     `kernel_stack` is its rsp there; `user_rsp` is that of the caller. Either is None where the engine lacks it.
+    `kernel_stack_top` is as in `Entry`.
     """
 
     cpu: int | None
@@ -56,3 +59,4 @@ class Return:
     kernel_stack: int | None
     user_rsp: int | None
     time_ns: int | None
+    kernel_stack_top: int | None = None

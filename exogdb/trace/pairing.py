@@ -62,6 +62,7 @@ class _Open:
     call: Call
     thread: _Thread
     preserved: object
+    kernel_stack_top: int | None
     is_announced: bool = False
 
 
@@ -124,7 +125,8 @@ class Pairing:
             abandoned.is_announced = True
             yield Notice(kind, abandoned.call)
         yield from self._announce_other(entry.cpu, None)
-        opened = _Open(_begin(self.entries, self.lineage.find(entry.space), entry), thread, entry.preserved)
+        call = _begin(self.entries, self.lineage.find(entry.space), entry)
+        opened = _Open(call, thread, entry.preserved, entry.kernel_stack_top)
         self.newest = opened.call
         if entry.number in self.exit_numbers:
             opened.call.state = CallState.NEVER_RETURNED
@@ -196,16 +198,19 @@ class Pairing:
     def _find_executed(self, event: Return) -> _Open | None:
         """exec: the return is on the kernel stack of a thread whose call is open in another address space.
 
-        Where that stack has not been seen yet, an open exec with the same registers is looked for.
+        An engine that has looked knows that stack (`kernel_stack_top`); else earlier returns have taught it. Where
+        that stack has not been seen yet, an open exec with the same registers is looked for.
         """
         if self.lineage.knows(event.space):
             return None
+        calls = [each for opened in self._open.values() for each in opened]
+        if event.kernel_stack_top is not None:
+            return next((each for each in calls if each.kernel_stack_top == event.kernel_stack_top), None)
         owner = self._owner_of_stack.get(event.kernel_stack) if event.kernel_stack is not None else None
         if owner is not None:
             fitting = [each for each in self._open.get(owner[0][0], ()) if _is_near(each.call.user_rsp, owner[1])]
             if len(fitting) == 1:
                 return fitting[0]
-        calls = [each for opened in self._open.values() for each in opened]
         fitting = [each for each in calls if each.call.number in self.exec_numbers and self._keeps(each, event)]
         return fitting[0] if len(fitting) == 1 else None
 

@@ -18,6 +18,7 @@ class Kind(Enum):
     SIGNED = auto()
     UNSIGNED = auto()
     FLAGS = auto()
+    OCTAL = auto()
     TEXT = auto()
     BUFFER = auto()
     POINTER = auto()
@@ -36,7 +37,10 @@ class CType:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument. `length_index` is the argument that holds a buffer's length, `is_output` who fills it."""
+    """One argument. `length_index` is the argument that holds a buffer's length, `is_output` who fills it.
+
+    `field_mask` are the bits of flags that hold a number, of which each value has a name (how a file is opened).
+    """
 
     name: str
     kind: Kind
@@ -44,6 +48,7 @@ class Parameter:
     constants: Mapping[str, int] = field(default_factory=dict)
     length_index: int | None = None
     is_output: bool = False
+    field_mask: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Signature:
 _LENGTH = re.compile(r"len|size|count|bytes", re.IGNORECASE)
 _PROTECTION = re.compile(r"^prot", re.IGNORECASE)
 _FLAGS = re.compile(r"flags?$", re.IGNORECASE)
+_MODE = re.compile(r"^mode$")
+_ACCESS_MODE = 3  # O_RDONLY, O_WRONLY and O_RDWR are 0, 1 and 2 (POSIX, fcntl.h: O_ACCMODE)
 _MASK = re.compile(r"_(?:ACC(?:ESS|MODE)|MASK|START|END)$")  # no flags themselves
 _CONSTANT = re.compile(
     r"^\s*(?:pub(?:\([\w\s:]+\))?\s+)?(?:const\s+|#\s*define\s+)((?:O|MAP|PROT)_[A-Z_0-9]+)"
@@ -93,7 +100,9 @@ def _to_parameter(
     prefix = _flag_prefix(name, call)
     chosen = {key: value for key, value in constants.items() if prefix and key.startswith(prefix)}
     if chosen:
-        return Parameter(name, Kind.FLAGS, kind.bits, chosen)
+        return Parameter(name, Kind.FLAGS, kind.bits, chosen, field_mask=_ACCESS_MODE if prefix == "O_" else 0)
+    if _MODE.search(name):
+        return Parameter(name, Kind.OCTAL, kind.bits)
     return Parameter(name, Kind.SIGNED if kind.is_signed else Kind.UNSIGNED, kind.bits)
 
 

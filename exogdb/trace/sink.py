@@ -107,15 +107,17 @@ class Sink:
         if call.sequence <= self._last:
             return
         self._last = call.sequence
-        is_chosen = self.choice is None or (call.number is not None and call.number in self.choice)
-        if is_chosen and not self.is_full:
+        if self._is_chosen(call) and not self.is_full:
             self.shown += 1
             self._admitted.add(call.sequence)
 
+    def _is_chosen(self, call: Call) -> bool:
+        return self.choice is None or (call.number is not None and call.number in self.choice)
+
     def _pass_on(self, notice: Notice) -> None:
         call = notice.call
-        is_unseen = call.sequence == 0
-        if call.sequence not in self._admitted and not (is_unseen and self.choice is None and not self.is_full):
+        is_unseen = call.sequence == 0 and not self.is_full and self._is_chosen(call)
+        if call.sequence not in self._admitted and not is_unseen:
             return
         if call.state is not CallState.IN_PROGRESS:
             self._admitted.discard(call.sequence)

@@ -6,6 +6,7 @@ to `arg6`. Text behind a pointer is shown only as far as the engine could prove 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from exogdb.abi.numbers import NumberTable
 from exogdb.trace.call import Call, to_signed
@@ -15,6 +16,7 @@ __all__ = ["CallWords", "quote"]
 
 _LARGEST_DECIMAL = 1 << 20
 _LONGEST_TEXT = 32
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f", "\v": "\\v", '"': '\\"', "\\": "\\\\"}
 
 
 def _no_text(_call: Call, _index: int) -> bytes | None:
@@ -95,7 +97,10 @@ class CallWords:
             case Kind.UNSIGNED:
                 return _number(value & ((1 << parameter.bits) - 1))
             case Kind.FLAGS:
-                return _flags(value & ((1 << parameter.bits) - 1), parameter.constants)
+                return _flags(value & ((1 << parameter.bits) - 1), parameter.constants, parameter.field_mask)
+            case Kind.OCTAL:
+                bits = value & ((1 << parameter.bits) - 1)
+                return f"0{bits:o}" if bits else "0"
             case Kind.TEXT | Kind.BUFFER:
                 text = self.read_text(call, index)
                 return f"{value:#x}" if text is None else f"{value:#x} {quote(text)}"
@@ -104,21 +109,23 @@ class CallWords:
 
 
 def quote(text: bytes) -> str:
-    """The bytes as a C string of at most 32 characters; `...` stands for more.
+    """The bytes as strace writes them: a C string of at most 32 characters; `...` stands for more.
 
-    >>> print(quote(b"hi\\n"), quote(b"x" * 33))
-    "hi\\n" "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"...
+    >>> print(quote(b"hi\\n"), quote(b"x" * 33), quote(b"\\x01\\x002"), quote(b""))
+    "hi\\n" "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... "\\1\\0002" ""
     """
     shown = text[:_LONGEST_TEXT].decode("latin-1")
-    inner = "".join(_escape(letter) for letter in shown)
+    inner = "".join(_escape(letter, after) for letter, after in zip_longest(shown, shown[1:], fillvalue=""))
     return f'"{inner}"' + ("..." if len(text) > _LONGEST_TEXT else "")
 
 
-def _escape(letter: str) -> str:
-    simple = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", '"': '\\"', "\\": "\\\\"}
-    if letter in simple:
-        return simple[letter]
-    return letter if " " <= letter <= "~" else f"\\x{ord(letter):02x}"
+def _escape(letter: str, after: str) -> str:
+    """In octal, with as few digits as `after`, the next letter, leaves clear."""
+    if letter in _ESCAPES:
+        return _ESCAPES[letter]
+    if " " <= letter <= "~":
+        return letter
+    return f"\\{ord(letter):03o}" if "0" <= after <= "9" else f"\\{ord(letter):o}"
 
 
 def _narrow(value: int, bits: int) -> int:
@@ -130,15 +137,19 @@ def _number(value: int) -> str:
     return str(value) if value < _LARGEST_DECIMAL else f"{value:#x}"
 
 
-def _flags(value: int, constants: Mapping[str, int]) -> str:
-    """The constants that are set, unknown bits kept.
+def _flags(value: int, constants: Mapping[str, int], field_mask: int) -> str:
+    """The constants that are set, unknown bits kept; first the name of the number in `field_mask`.
 
-    >>> _flags(0x43, {"O_WRONLY": 1, "O_CREAT": 0x40, "O_RDONLY": 0})
-    'O_WRONLY|O_CREAT|0x2'
+    >>> names = {"O_RDONLY": 0, "O_WRONLY": 1, "O_CREAT": 0x40}
+    >>> [_flags(value, names, 3) for value in (0x41, 0x40, 0x42, 0x43)]
+    ['O_WRONLY|O_CREAT', 'O_RDONLY|O_CREAT', 'O_CREAT|0x2', 'O_CREAT|0x3']
     """
     if not value:
         return next((name for name, bit in constants.items() if bit == 0), "0")
-    names, rest = [], value
+    fields = {bits: name for name, bits in constants.items() if bits == bits & field_mask}
+    names = [fields[value & field_mask]] if field_mask and value & field_mask in fields else []
+    rest = value & ~field_mask if names else value
+    constants = {name: bits for name, bits in constants.items() if bits & ~field_mask}
     for name, bits in constants.items():
         if bits and rest & bits == bits:
             names.append(name)

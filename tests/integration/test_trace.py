@@ -173,6 +173,16 @@ def test_stops_show_what_a_call_is_given_and_what_it_fills(demo: Guest) -> None:
     assert "(by frame pointer)" in text
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fork_and_exec_are_followed(demo: Guest, engine: str) -> None:
+    """The demo forks a child, which executes echo, which exits with status 3: one process all along."""
+    text = demo.gdb.run(f"exo-syscall trace fork,exec,exit --count 9 --engine {engine}")
+    executed = set(re.findall(r" P(\d+) \w+  (?:exec\(.*\)|<\.\.\. exec resumed>) = 0", text))
+    ended = set(re.findall(r" P(\d+) echo  exit\(\w+=3\) = \?", text))
+    assert ended & executed, text
+    assert "entered before" not in text
+
+
 def test_the_log_shows_only_text_that_cannot_have_changed(demo: Guest) -> None:
     opened = demo.gdb.run("exo-syscall trace open,ipc_send --for 2 --engine log")
     assert 'open(path=0x13004000 "/tmp/worker", flags=O_' in opened
@@ -247,7 +257,7 @@ def test_without_the_filter_the_stops_are_taken_and_the_log_is_refused() -> None
     with open_guest(attach=False) as guest:
         attach_running(guest)
         assert "tracing by stops" in guest.gdb.run("exo-syscall trace --count 1")
-        assert "start QEMU with -dfilter 0x" in guest.gdb.fails("exo-syscall trace --engine log")
+        assert "start QEMU with -accel tcg -dfilter 0x" in guest.gdb.fails("exo-syscall trace --engine log")
 
 
 def test_a_summary_counts_what_the_kernel_counts(demo: Guest) -> None:

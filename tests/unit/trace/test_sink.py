@@ -1,7 +1,7 @@
 """exogdb/trace/sink.py: only the chosen calls, and no more than wanted."""
 
 from exogdb.trace.event import Entry, Return
-from exogdb.trace.pairing import Notice, NoticeKind
+from exogdb.trace.pairing import Notice, NoticeKind, Pairing
 from exogdb.trace.sink import Sink
 
 
@@ -53,6 +53,14 @@ def test_without_a_choice_returns_from_before_the_trace_are_told() -> None:
     notices: list[Notice] = []
     _run(Sink(notices.append), _leave(0x9000))
     assert [notice.kind for notice in notices] == [NoticeKind.RESUMED]
+
+
+def test_a_child_that_a_chosen_fork_began_is_told_of() -> None:
+    notices: list[Notice] = []
+    sink = Sink(notices.append, choice={1}, pairing=Pairing(fork_numbers=frozenset({1})))
+    child = Return(0, 0x2000, 0, None, 0, None, None, None)
+    _run(sink, _enter(0x1000, 1), _leave(0x1000), child)
+    assert [(notice.call.process, notice.call.number) for notice in notices] == [(1, 1), (2, 1)]
 
 
 def test_a_call_that_has_not_begun_is_taken_back() -> None:

@@ -29,7 +29,7 @@ def _call(number: int, *arguments: int, result: int | None = None) -> Call:
 def test_arguments_by_name_and_type() -> None:
     words = CallWords(_NUMBERS, _SIGNATURES, read_text=lambda call, index: b"/etc/motd" if index == 0 else None)
     call = _call(300, 0x401000, 0x41, 0x1_0000_01FF)
-    assert words.arguments(call) == ['path=0x401000 "/etc/motd"', "flags=O_CREAT|0x1", "mode=511"]
+    assert words.arguments(call) == ['path=0x401000 "/etc/motd"', "flags=O_CREAT|0x1", "mode=0777"]
 
 
 def test_only_the_bits_of_the_type_count() -> None:
