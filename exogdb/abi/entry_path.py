@@ -148,6 +148,19 @@ class FrameLayout:
         both = [slot for slot in holding if register in slot.restored_to]
         return min(both or holding, key=lambda slot: len(slot.restored_to), default=None)
 
+    def name_of(self, slot: FrameSlot) -> str:
+        """`slot.name`, but where that register has a slot of its own, another that comes back from here.
+
+        >>> back = [("rcx", "rip"), ("rip",)]
+        >>> twice = [FrameSlot(8 * place, "rip", "user rip", "push", 0, to) for place, to in enumerate(back)]
+        >>> layout = FrameLayout(tuple(twice), 16, 16)
+        >>> [layout.name_of(slot) for slot in layout.slots]
+        ['rcx', 'rip']
+        """
+        if self.find_slot(slot.name) in (slot, None):
+            return slot.name
+        return next((name for name in slot.restored_to if name != slot.name), slot.name)
+
     def find_restored(self, register: str) -> FrameSlot | None:
         """The slot from which the user's `register` comes back: where to write to change it."""
         restored = [slot for slot in self.slots if register in slot.restored_to]

@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "find_call_top",
     "find_frame_base",
+    "find_link",
     "find_return_slot",
     "find_top_above",
     "holds_call",
@@ -107,6 +108,23 @@ def is_on_stack(rsp: int, top: int, memory: ReadableMemory, limit: int = 0x8000)
     except MemoryFault:
         return False
     return True
+
+
+def find_link(rsp: int, top: int, slot: int, memory: ReadableMemory, limit: int = 0x4000) -> int | None:
+    """The address above `rsp`, on whatever stack that is, of a pointer into the call's stack, whose top is `top`.
+
+    Kernels that handle interrupts on a stack of their own keep the interrupted rsp at its far end. `slot` is where
+    the call's return address is. Ends at the first word that cannot be read.
+    """
+    start = rsp & -_WORD
+    for at in range(start, start + limit, _WORD):
+        try:
+            pointer = int.from_bytes(memory.read(at, _WORD), "little")
+        except MemoryFault:
+            return None
+        if 0 <= slot - pointer < 0x8000 and pointer % _WORD == 0 and is_on_stack(pointer, top, memory):
+            return at
+    return None
 
 
 def find_top_above(path: EntryPath, address: int, memory: ReadableMemory, limit: int = 0x8000) -> int | None:

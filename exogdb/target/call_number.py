@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import gdb
 
 from exogdb.abi.entry_path import NUMBER_REGISTER, EntryPath
-from exogdb.abi.frame_base import find_frame_base
+from exogdb.abi.frame_base import find_frame_base, read_stack_top
 from exogdb.abi.layout import ARGUMENT_PASSING
 from exogdb.abi.location import InRegister, describe_location, read_location
 from exogdb.abi.numbers import NumberTable
@@ -139,14 +139,23 @@ def _read_register(state: StubState, stub: gdb.Frame, memory: ReadableMemory) ->
 
 def _read_slot(path: EntryPath, state: StubState, stub: gdb.Frame, memory: ReadableMemory) -> FoundNumber | None:
     slot = path.frame.find_slot(NUMBER_REGISTER)
-    if slot is None or state.depth is None:
+    if slot is None:
         return None
     if state.after_dispatch and stub.newer() is None and slot.restored_to:
         return None  # it holds the result by now
     try:
-        return read_saved_number(path, read_frame_register(stub, "rsp") + state.depth, memory)
+        return read_saved_number(path, _find_top(path, state, stub, memory), memory)
     except UnavailableError:
         return None
+
+
+def _find_top(path: EntryPath, state: StubState, stub: gdb.Frame, memory: ReadableMemory) -> int:
+    """The top of the call's kernel stack: by rsp, or where rsp has left it already, by where the stub got it."""
+    if state.depth is not None:
+        return read_frame_register(stub, "rsp") + state.depth
+    return read_stack_top(
+        path, read_frame_register(stub, "gs_base" if state.gs is Gs.KERNEL else "k_gs_base"), memory
+    )
 
 
 def read_saved_number(path: EntryPath, top: int, memory: ReadableMemory) -> FoundNumber | None:

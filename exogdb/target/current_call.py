@@ -4,7 +4,7 @@ Nothing here resumes the guest or changes anything in it; LSTAR is never read by
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gdb
 
@@ -13,6 +13,7 @@ from exogdb.abi.frame import Moment, SavedFrame, decode_saved_frame, decode_stub
 from exogdb.abi.frame_base import (
     find_call_top,
     find_frame_base,
+    find_link,
     find_return_slot,
     find_top_above,
     holds_call,
@@ -107,13 +108,18 @@ def read_call(cpu: Cpu) -> Call:
             return interrupted
         nothing = SavedFrame(None, ())
         return Call(cpu.index, Moment.NO_CALL, nothing, Unavailable(found_call), "", "", (), path.doubts)
-    frame = decode_saved_frame(path, found_call, None, gs_base, memory)
-    return _name_call(cpu, path, Moment.IN_CALL, frame, memory)
+    frame = decode_saved_frame(path, found_call.top, None, gs_base, memory)
+    call = _name_call(cpu, path, Moment.IN_CALL, frame, memory)
+    return replace(call, doubts=(*found_call.doubts, *call.doubts))
 
 
 def _read_stale(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) -> Call:
     """In user mode: what is left of the last call, if an interrupt has not used the stack since."""
-    top = read_stack_top(path, gs_base, memory)
+    try:
+        top = read_stack_top(path, gs_base, memory)
+    except UnavailableError as error:
+        hidden = f"no system call is in progress, and the last one's stack cannot be read from user mode: {error}"
+        return Call(cpu.index, Moment.USER, SavedFrame(None, ()), Unavailable(hidden), "", "", (), path.doubts)
     taken_back = path.stack is not None and not path.stack.is_kept
     rsp = Unavailable("the stub has taken it back from the per-CPU slot") if taken_back else None
     frame = decode_saved_frame(path, top, rsp, gs_base, memory)
@@ -185,28 +191,36 @@ def find_state(cpu: Cpu) -> StubState | None:
     return found[1] if found is not None else None
 
 
-def _find_in_call(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) -> int | str:
-    """The top of the stack of the call that the kernel, outside the stub, works on; or why it works on none."""
+@dataclass(frozen=True)
+class _InCall:
+    """The top of the kernel stack that a call is in progress on, and what is not sure about that."""
+
+    top: int
+    doubts: tuple[str, ...] = ()
+
+
+def _find_in_call(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) -> _InCall | str:
+    """The call that the kernel, outside the stub, works on; or why it works on none."""
     rsp = read_register(cpu, "rsp")
     at_rsp = _find_call_around(path, rsp, gs_base, memory)
-    if isinstance(at_rsp, int):
+    if isinstance(at_rsp, _InCall):
         return at_rsp
     try:
         interrupted = _find_interrupted(cpu, rsp, memory)
     except UnavailableError as error:
         return f"rsp is not on the process's kernel stack, and {error.reason}"
     if interrupted is None:
-        return at_rsp
+        return _find_linked(path, rsp, gs_base, memory) or at_rsp
     if interrupted.cs & 3:
         return "the CPU handles an interrupt that arrived in user mode"
     at_interrupt = _find_call_around(path, interrupted.rsp, gs_base, memory)
-    if isinstance(at_interrupt, int):
+    if isinstance(at_interrupt, _InCall):
         return at_interrupt
     return f"the CPU handles an interrupt that arrived at {interrupted.rip:#x}, outside a call"
 
 
-def _find_call_around(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMemory) -> int | str:
-    """The top of the stack that `rsp` is on, if a call is in progress on it; else why there is none."""
+def _find_call_around(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMemory) -> _InCall | str:
+    """The call in progress on the stack that `rsp` is on; else why there is none."""
     top = find_call_top(path, rsp, gs_base, memory)
     if top is None:
         return f"the stub's return address is nowhere above rsp, {rsp:#x}"
@@ -216,8 +230,23 @@ def _find_call_around(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMe
     if not holds_call(path, top, memory):
         return f"the stub's return address is not at {slot:#x}, where a call in progress has it"
     if is_on_stack(rsp, top, memory) and rsp <= slot:
-        return top
+        return _InCall(top)
     return "the CPU runs on a stack that belongs to no process"
+
+
+def _find_linked(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMemory) -> _InCall | None:
+    """The call that an interrupt with a stack of its own has interrupted, if that stack points back."""
+    if path.stack is None or not path.stack.is_kept:
+        return None
+    top = read_stack_top(path, gs_base, memory)
+    slot = find_return_slot(path, top)
+    if slot is None or not holds_call(path, top, memory):
+        return None
+    link = find_link(rsp, top, slot, memory)
+    if link is None:
+        return None
+    guess = f"rsp is on another stack, and {link:#x} on it points back to the call's: taken for an interrupt's"
+    return _InCall(top, (guess,))
 
 
 @dataclass(frozen=True)
@@ -279,6 +308,8 @@ def _name_call(
         number = None
         if stub is not None and stub_state is not None:
             number = find_number(path, stub_state, stub, memory, table)
+        elif frame.base is not None and state is None:
+            number = read_saved_number(path, frame.base + path.frame.base_below_top, memory)
         values = find_argument_values(path, frame, stub, state, memory)
         return _make_call(cpu.index, moment, frame, number, values, table, memory, path.doubts)
 

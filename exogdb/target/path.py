@@ -37,12 +37,17 @@ class _Remembered:
     profile: ProfileFile | None
 
     def is_current(self, memory: ReadableMemory) -> bool:
-        try:
-            return self.profile == find_profile() and all(
-                memory.read(number * BLOCK_SIZE, BLOCK_SIZE) == data for number, data in self.blocks.items()
-            )
-        except MemoryFault:
-            return False
+        """Whether the code is what it was. With page-table isolation user mode sees little more than the entry."""
+        seen = {number: _read_or_none(memory, number) for number in self.blocks}
+        is_same = all(data is None or data == self.blocks[number] for number, data in seen.items())
+        return is_same and seen[self.path.entry // BLOCK_SIZE] is not None and self.profile == find_profile()
+
+
+def _read_or_none(memory: ReadableMemory, number: int) -> bytes | None:
+    try:
+        return memory.read(number * BLOCK_SIZE, BLOCK_SIZE)
+    except MemoryFault:
+        return None
 
 
 # By entry, and which of them each CPU was last seen to have.

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from exogdb.abi.check.facts import Section
 from exogdb.x86.address import is_upper_half
 
-__all__ = ["find_kernel_sections", "parse_sections"]
+__all__ = ["find_code_with_tables", "find_kernel_sections", "parse_sections"]
 
 # `maint info sections -all-objects` prints a header for each file and a line for each section:
 #  [2]      0xffffffff80106000->0xffffffff801109af at 0x00007000: .text ALLOC LOAD READONLY CODE HAS_CONTENTS
+_TABLES = (".eh_frame", ".debug_frame")
 _FILE = re.compile(r"^(?:Exec|Object) file: [`'](?P<name>.*)', file type")
 _SECTION = re.compile(
     r"^\s*\[\d+\]\s+(?P<start>0x[0-9a-f]+)->(?P<end>0x[0-9a-f]+) at \S+: (?P<name>\S+) (?P<flags>.*)$"
@@ -38,6 +39,24 @@ def _parse_section(line: str) -> Section | None:
     if "ALLOC" not in flags or start >= end:
         return None
     return Section(found["name"], start, end, executable="CODE" in flags, writable="READONLY" not in flags)
+
+
+def find_code_with_tables(text: str) -> list[range]:
+    """The addresses of all code in files that have unwind tables, from the same listing."""
+    code: dict[str, list[range]] = {}
+    with_tables = set()
+    file = ""
+    for line in text.splitlines():
+        header, found = _FILE.match(line), _SECTION.match(line)
+        file = header["name"] if header is not None else file
+        if found is None:
+            continue
+        extent = range(int(found["start"], 16), int(found["end"], 16))
+        if found["name"] in _TABLES and extent:
+            with_tables.add(file)
+        elif "CODE" in found["flags"].split():
+            code.setdefault(file, []).append(extent)
+    return [extent for name, extents in code.items() if name in with_tables for extent in extents]
 
 
 def find_kernel_sections(

@@ -17,13 +17,21 @@ import gdb.unwinder
 
 from exogdb.abi.boundary import BOUNDARY_PC
 from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.frame_base import find_call_top, find_return_slot, holds_call, is_on_stack, read_stack_top
+from exogdb.abi.frame_base import (
+    find_call_top,
+    find_link,
+    find_return_slot,
+    holds_call,
+    is_on_stack,
+    read_stack_top,
+)
 from exogdb.abi.interpret import CALLER_SAVED
 from exogdb.abi.location import InRegister
 from exogdb.abi.stub_state import Lost, StubState, read_held
 from exogdb.abi.symbolic import Gs
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.target.cpus import is_reading_registers
+from exogdb.target.frame_tables import has_frame_tables
 from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
 from exogdb.x86.memory import ReadableMemory
@@ -115,7 +123,7 @@ class StubUnwinder(gdb.unwinder.Unwinder):
         found = find_stub_state(pc)
         if found is not None:
             return self._unwind_stub(pending_frame, *found)
-        return _unwind_nameless(pending_frame) if pc >> 63 and not _has_symbol(pc) else None
+        return _unwind_unknown(pending_frame) if pc >> 63 and not has_frame_tables(pc) else None
 
     def _unwind_stub(self, frame: gdb.PendingFrame, path: EntryPath, state: StubState) -> gdb.UnwindInfo | None:
         gs_base = _read(frame, "gs_base" if state.gs is Gs.KERNEL else "k_gs_base")
@@ -143,12 +151,12 @@ class StubUnwinder(gdb.unwinder.Unwinder):
         return _make_info(frame, rsp, BOUNDARY_PC, saved | {"rip": rip})
 
 
-def _unwind_nameless(frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
-    """From kernel code without symbols straight to the stub, if a call in progress shows on the kernel stack.
+def _unwind_unknown(frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
+    """From kernel code without debug info straight to the stub, if a call in progress shows on the kernel stack.
 
-    Without symbols GDB has no way to find the frames between and would make them up.
+    GDB has no way to find the frames between and would make them up.
     """
-    memory = _SelectedMemory()
+    memory = _NearbyMemory()
     rsp = _read(frame, "rsp")
     for path in analysed_paths():
         try:
@@ -156,8 +164,8 @@ def _unwind_nameless(frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
         except UnavailableError:
             continue
         slot = find_return_slot(path, top) if top is not None else None
-        if top is not None and slot is not None and path.dispatcher is not None and rsp <= slot:
-            if not holds_call(path, top, memory) or not is_on_stack(rsp, top, memory):
+        if top is not None and slot is not None and path.dispatcher is not None:
+            if not holds_call(path, top, memory) or not _leads_to(rsp, top, slot, memory):
                 continue
             back = path.dispatcher.return_address
             bases = {name: _read(frame, name) for name in _BASES}
@@ -165,14 +173,17 @@ def _unwind_nameless(frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
     return None
 
 
+def _leads_to(rsp: int, top: int, slot: int, memory: ReadableMemory) -> bool:
+    """Whether `rsp` is on the call's stack, or on one that points back to it: an interrupt's."""
+    if is_on_stack(rsp, top, memory):
+        return rsp <= slot
+    return find_link(rsp, top, slot, memory) is not None
+
+
 def _kernel_gs_base(frame: gdb.PendingFrame) -> int:
     """The GS base in the upper half, where kernels live; the active one if both are."""
     active = _read(frame, "gs_base")
     return active if active >> 63 else _read(frame, "k_gs_base")
-
-
-def _has_symbol(pc: int) -> bool:
-    return "<" in gdb.Value(pc).format_string(format="a")
 
 
 def _read(frame: gdb.PendingFrame, name: str) -> int:
@@ -215,10 +226,17 @@ def _is_kept(frame: gdb.PendingFrame, path: EntryPath, state: StubState, registe
 def _identify(
     frame: gdb.PendingFrame, path: EntryPath, state: StubState, gs_base: int, memory: ReadableMemory
 ) -> int:
-    """A stack address that stays the same for as long as the stub runs: the kernel stack's top."""
+    """An address that stays the same for as long as the stub runs: the kernel stack's top.
+
+    While the user's page tables are loaded the top may not be readable. Then the GS base is as good, until the
+    stub has switched them.
+    """
     if state.depth is not None:
         return _read(frame, "rsp") + state.depth & _MASK_64
-    return read_stack_top(path, gs_base, memory)
+    try:
+        return read_stack_top(path, gs_base, memory)
+    except UnavailableError:
+        return gs_base
 
 
 def _make_info(frame: gdb.PendingFrame, sp: int, pc: int, saved: Mapping[str, int]) -> gdb.UnwindInfo:

@@ -139,7 +139,7 @@ def _render_frame(path: EntryPath, style: Style) -> Iterator[str]:
         "heading", f"saved frame: {layout.size} bytes, {layout.base_below_top} below the stack's top"
     )
     for slot in reversed(layout.slots):
-        yield f"  {_offset(slot.offset):<7} {slot.name:<7} {_slot_note(slot)}"
+        yield f"  {_offset(slot.offset):<7} {layout.name_of(slot):<7} {_slot_note(slot)}"
     for slot in reversed(layout.scratch):
         yield f"  {_offset(slot.offset):<7} {'-':<7} {_slot_note(slot)} (for the call alone)"
 
@@ -230,7 +230,7 @@ def _frame_to_json(path: EntryPath) -> dict[str, Any]:
         "slots": [
             {
                 "offset": slot.offset,
-                "register": slot.name,
+                "register": path.frame.name_of(slot),
                 "value": slot.value,
                 "how": slot.how,
                 "stored_at": _optional_hex(slot.stored_at),

@@ -1,6 +1,8 @@
 """The distribution's Linux, a kernel that nobody here wrote: its path, its frame, and backtraces across it."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from tests.harness.linux import LinuxTruth, open_linux
 from tests.harness.session import Guest
 
 GETPPID = 110
+LOCAL_TIMER = 0xEC  # Linux, arch/x86/include/asm/irq_vectors.h
 # What tests/linux/init.c puts into the registers before it calls.
 PATTERN = {
     "rbx": 0xB0B0B0B0B0B0B0B0,
@@ -25,10 +28,14 @@ PT_REGS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def linux() -> Iterator[tuple[Guest, LinuxTruth]]:
+# The first CPU has no page-table isolation, the second has it, and Linux calls through thunks there.
+CPUS = ("qemu64", "Skylake-Client")
+
+
+@pytest.fixture(scope="module", params=CPUS)
+def linux(request: pytest.FixtureRequest) -> Iterator[tuple[Guest, LinuxTruth]]:
     """One guest for all tests here: each starts by running to where it wants to be."""
-    with open_linux(smp=1) as opened:
+    with open_linux(smp=1, cpu=request.param) as opened:
         yield opened
 
 
@@ -58,6 +65,8 @@ def test_each_slot_of_pt_regs_is_named(linux: tuple[Guest, LinuxTruth]) -> None:
     slots = guest.gdb.json("exo-syscall abi")["frame"]["slots"]
     for slot, name in zip(slots, PT_REGS, strict=True):
         assert name == slot["register"] or name in slot["restored_to"], slot
+    named = [slot["register"] for slot in slots]
+    assert (named[PT_REGS.index("rcx")], named[PT_REGS.index("rip")]) == ("rcx", "rip")
 
 
 def test_the_frame_is_what_the_program_put_into_its_registers(linux: tuple[Guest, LinuxTruth]) -> None:
@@ -103,7 +112,71 @@ def test_at_every_instruction_the_user_is_known(linux: tuple[Guest, LinuxTruth])
         stops += 1
         saved = {name: int(answer["saved"][name], 16) for name in ("rip", "rsp", *PATTERN)}
         assert saved == {"rip": address + 2, "rsp": rsp, **PATTERN}, guest.gdb.run("x/i $pc")
-        assert "<system call" in guest.gdb.run("bt"), guest.gdb.run("x/i $pc")
+        trace = guest.gdb.run("bt")
+        assert "<system call" in trace, guest.gdb.run("x/i $pc")
+        assert "main ()" in trace, guest.gdb.run("x/i $pc")
     assert guest.gdb.integer("$rip") == address + 2
     assert stops > 60
     assert truth.symbols
+
+
+def test_in_user_mode_no_call_is_in_progress(linux: tuple[Guest, LinuxTruth]) -> None:
+    """With page-table isolation the kernel's stack is not even mapped there."""
+    guest, _ = linux
+    run_to(guest, "getppid_syscall")
+    answer = guest.gdb.json("exo-syscall frame")
+    assert answer["state"] == "user"
+    assert answer["number"]["unavailable"].startswith("no system call is in progress")
+    assert guest.gdb.json("exo-syscall abi")["doubts"] == []
+    assert "<system call" not in guest.gdb.run("bt")
+
+
+def make_symbols(truth: LinuxTruth, folder: Path) -> Path:
+    """A file with the kernel's symbols and nothing else, as they are recovered from /proc/kallsyms."""
+    text = 0xFFFFFFFF81000000
+    functions = sorted((address, name) for name, address in truth.symbols.items() if name != "sys_call_table")
+    lines = ['.section .kernel,"ax",@nobits']
+    for address, name in functions:
+        lines += [f".org {address - text:#x}", f".globl {name}", f".type {name},@function", f"{name}:"]
+    source, built, linked = (folder / f"symbols.{kind}" for kind in ("s", "o", "elf"))
+    source.write_text("\n".join([*lines, ".org 0x1000000\n"]))
+    subprocess.run(["as", "--64", "-o", built, source], check=True, timeout=20)
+    place = f"--section-start=.kernel={text:#x}"
+    subprocess.run(["ld", "-e", "0", place, "-o", linked, built], check=True, timeout=20)
+    return linked
+
+
+def test_symbols_without_debug_info_do_not_lead_a_backtrace_astray(
+    linux: tuple[Guest, LinuxTruth], tmp_path: Path
+) -> None:
+    guest, truth = linux
+    symbols = make_symbols(truth, tmp_path)
+    guest.gdb.run(f"add-symbol-file {symbols}")
+    try:
+        run_to(guest, hex(truth.symbols["__x64_sys_getppid"]))
+        guest.gdb.run("stepi 12")  # inside the handler, whose prologue GDB cannot make sense of
+        frames = guest.gdb.run("bt").splitlines()
+        order = ("__x64_sys_getppid", "entry_SYSCALL_64", "<system call 110 getppid>", "getppid_syscall")
+        assert all(name in frame for name, frame in zip(order, frames, strict=False)), frames
+    finally:
+        guest.gdb.run(f"remove-symbol-file {symbols}")
+
+
+def test_in_an_interrupt_on_its_own_stack_the_call_is_shown(linux: tuple[Guest, LinuxTruth]) -> None:
+    """Linux handles interrupts on a stack of their own, which the interrupt stack table knows nothing of."""
+    guest, _ = linux
+    run_to(guest, "getppid_syscall")
+    timer = next(gate for gate in guest.gdb.json("exo-idt")["gates"] if gate["vector"] == LOCAL_TIMER)
+    for _ in range(40):
+        run_to(guest, timer["handler"])
+        if guest.gdb.json("exo-syscall frame")["state"] == "call":
+            break
+    before = guest.gdb.json("exo-syscall frame")
+    task = guest.gdb.integer("$rsp")
+    while abs(guest.gdb.integer("$rsp") - task) < 0x2000:
+        guest.gdb.run("stepi 20")
+    answer = guest.gdb.json("exo-syscall frame")
+    for key in ("state", "number", "name", "args", "saved"):
+        assert answer[key] == before[key], key
+    assert "points back to the call's" in answer["doubts"][0]
+    assert f"<system call {before['number']} {before['name']}>" in guest.gdb.run("bt")

@@ -5,6 +5,7 @@ from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.frame_base import (
     find_call_top,
     find_frame_base,
+    find_link,
     find_return_slot,
     find_top_above,
     holds_call,
@@ -63,3 +64,23 @@ def test_a_top_that_was_given_away_is_found_by_the_return_address() -> None:
     stack = stack_with(path, path.dispatcher.return_address)
     assert find_call_top(path, STACK + 0x800, 0, stack) == TOP
     assert find_call_top(path, TOP - 8, 0, stack) is None
+
+
+def test_a_stack_of_its_own_that_points_back_to_the_call_is_recognised() -> None:
+    path = analyse("today")
+    assert path.dispatcher is not None
+    slot = find_return_slot(path, TOP)
+    assert slot is not None
+    other = STACK + 0x10000
+    words = {other + 0x80: 0x1234, other + 0xF8: STACK + 0x700}
+    content = stack_with(path, path.dispatcher.return_address).content
+
+    class Both:
+        def read(self, address: int, size: int) -> bytes:
+            if other <= address < other + 0x100:
+                return words.get(address, 0).to_bytes(8, "little")
+            return StubMemory(STACK, content).read(address, size)
+
+    assert find_link(other, TOP, slot, Both()) == other + 0xF8
+    words[other + 0xF8] = TOP - 8  # above the return address: an interrupt in user mode
+    assert find_link(other, TOP, slot, Both()) is None

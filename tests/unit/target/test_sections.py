@@ -1,7 +1,7 @@
 """GDB's list of sections, and which of its files is the kernel."""
 
 from exogdb.abi.check.facts import Section
-from exogdb.target.sections import find_kernel_sections, parse_sections
+from exogdb.target.sections import find_code_with_tables, find_kernel_sections, parse_sections
 
 KERNEL = "/build/exo-os.elf"
 PROGRAM = "/build/programs/demo.elf"
@@ -47,3 +47,18 @@ def test_a_user_program_alone_is_no_kernel() -> None:
     assert find_kernel_sections(program, 0xFFFFFFFF81C00080) is None
     # A kernel in the lower half is one by its entry alone.
     assert find_kernel_sections(program, 0x10001000) == program[PROGRAM]
+
+
+def test_code_with_unwind_tables_is_that_of_files_that_have_some() -> None:
+    listing = """
+Exec file: `/kernel.elf', file type elf64-x86-64.
+ [0]      0xffffffff80100000->0xffffffff80101000 at 0x00001000: .text ALLOC LOAD READONLY CODE HAS_CONTENTS
+ [1]      0x00000000->0x000004b8 at 0x0000a000: .debug_frame READONLY HAS_CONTENTS
+Object file: `/symbols.elf', file type elf64-x86-64.
+ [0]      0xffffffff81000000->0xffffffff82000000 at 0x00001000: .text ALLOC LOAD READONLY CODE HAS_CONTENTS
+Object file: `/program.elf', file type elf64-x86-64.
+ [0]      0x00401000->0x00402000 at 0x00001000: .text ALLOC LOAD READONLY CODE HAS_CONTENTS
+ [1]      0x00403000->0x00403100 at 0x00003000: .eh_frame ALLOC LOAD READONLY DATA HAS_CONTENTS
+"""
+    kernel, program = range(0xFFFFFFFF80100000, 0xFFFFFFFF80101000), range(0x401000, 0x402000)
+    assert find_code_with_tables(listing) == [kernel, program]
