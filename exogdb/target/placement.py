@@ -17,6 +17,7 @@ from exogdb.abi.plan import Place, PlaceKind
 from exogdb.abi.request import PROVIDER, Request, decode_location
 from exogdb.errors import ExoError, UnavailableError
 from exogdb.target.breakpoints import Catch, Setting, SyscallBreakpoint, make_condition
+from exogdb.target.condition import check_condition
 from exogdb.target.cpus import Cpu, all_cpus
 from exogdb.target.current_process import forget_layouts
 from exogdb.target.hidden_breakpoints import Provisional, TableWatch, delete_retired
@@ -64,11 +65,13 @@ class Placement:
 
         Sets breakpoints in the guest when it next runs; nothing else in it changes.
 
-        :raise UsageError: the choice names no system call.
+        :raise UsageError: the choice names no system call, or the condition is no expression.
         """
         delete_retired()
         self._try_to_plan(request)
         request = self._spell(request)
+        if request.condition and self.plan is not None:
+            check_condition(request.condition, self._stops_of(request))
         self._load_probes([*self._requests(), request])
         catch = Catch(request)
         quietly(lambda: self._take_in(SyscallBreakpoint(catch, temporary=temporary), catch))
@@ -232,6 +235,14 @@ class Placement:
         words = [entry.name for entry in table] + [f"%{group}" for group in table.groups]
         requests = [Request(word, on_return=back) for word in (*words, "all", "unknown") for back in (False, True)]
         return tuple(probe for request in requests for probe in self._probes_of(request))
+
+    def _stops_of(self, request: Request) -> set[int]:
+        """Where the user stands at a stop."""
+        if self.plan is None:
+            return set()
+        if request.on_return:
+            return {self.plan.dispatcher.return_address}
+        return {place.address for place in self.places_of(self.choice_of(request))}
 
     def _probes_of(self, request: Request) -> tuple[Probe, ...]:
         if self.plan is None:

@@ -178,10 +178,14 @@ def test_mistakes_are_one_sentence(guest: OpenGuest) -> None:
         "999": "no system call has number 999 in .*; `unknown` chooses the numbers that the table lacks",
         "%net": "there is no group %net; the groups are %process, %ipc, %memory, %file",
         "101 --cpu 7": "there is no CPU 7: the guest has CPUs 0 to 0",
+        "101 --if '$arg1 =='": r"`--if \$arg1 ==`: (A syntax error|unexpected token)",
+        "101 --if 'chanel == 64'": r"`--if chanel == 64`: No symbol .chanel. in current context",
+        "101 --on-return --if 'channel == 64'": r"`--if channel == 64`: No symbol .channel. in current context",
         "101 --ignore -1": "--ignore takes how many hits to pass over, 0 or more",
     }.items():
         assert re.fullmatch(f"{sentence}.*", gdb.fails(f"exo-syscall break {words}")), words
     assert gdb.run("info breakpoints").startswith("No breakpoints")
+    gdb.run("exo-syscall break 101 --if 'channel == 64 && $arg3 == $arg3'")  # a parameter of the handler
 
 
 @pytest.mark.parametrize("variant", ["", "stripped"])
