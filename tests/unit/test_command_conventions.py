@@ -6,8 +6,11 @@ from tests.harness.command_table import command_rows
 from tests.harness.commands import RegisteredCommand, for_each_command
 from tests.harness.kernel import ROOT
 from tests.harness.source import for_each_module
+from tests.harness.transcript import for_each_block
 
 COMMANDS = list(for_each_command())
+# It asks before it writes, which only a person can answer.
+NOT_SHOWN = {"exo-msr write"}
 SHOWN = [one for one in COMMANDS if not one.is_pure_prefix]
 
 
@@ -16,7 +19,7 @@ def name_of(one: RegisteredCommand) -> str:
 
 
 def test_the_three_fixed_commands_are_there() -> None:
-    assert {one.name for one in COMMANDS} >= {"exo-msr", "exo-syscall"}
+    assert {one.name for one in COMMANDS} >= {"exo-msr", "exo-gs", "exo-syscall"}
 
 
 @pytest.mark.parametrize("one", COMMANDS, ids=name_of)
@@ -37,6 +40,16 @@ def test_a_test_types_the_command(one: RegisteredCommand) -> None:
 def test_a_page_describes_the_command(one: RegisteredCommand) -> None:
     pages = [ROOT / "docs" / "commands" / f"{page}.md" for page in one.pages]
     assert any(page.is_file() and one.name in page.read_text() for page in pages), f"none of {one.pages}"
+
+
+@pytest.mark.parametrize("one", SHOWN, ids=name_of)
+def test_a_page_shows_the_command_in_a_transcript(one: RegisteredCommand) -> None:
+    pages = [ROOT / "docs" / "commands" / f"{page}.md" for page in one.pages]
+    shown = [text for page in pages if page.is_file() for text in for_each_block(page.read_text())]
+    if one.name not in NOT_SHOWN:
+        assert any(one.name in text for text in shown), (
+            "`<!-- transcript` and `make transcripts`, see CONTRIBUTING.md"
+        )
 
 
 @pytest.mark.parametrize("row", command_rows())
