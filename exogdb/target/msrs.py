@@ -83,7 +83,7 @@ def read_cpu_states() -> Mapping[int, CpuState]:
     guest changes.
 
     :raise MonitorError: no QMP monitor can be had.
-    :raise UnavailableError: the stream is not understood.
+    :raise UnavailableError: QEMU cannot save it, or the stream is not understood.
     """
     try:
         return {state.index: state for state in decode_device_state(read_device_state())}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from exogdb.errors import MonitorError
+from exogdb.errors import MonitorError, UnavailableError
 from exogdb.target.interrupts import interrupts_held
 from exogdb.target.monitor import find_qmp_sockets
 
@@ -29,6 +29,8 @@ _DEADLINE_SECONDS = 5.0
 _NOTICE_SECONDS = 1.0
 _last_closed = float("-inf")
 _CANCEL_SECONDS = 0.5
+# QEMU's words in `query-migrate` (migration/savevm.c, qemu_savevm_non_migratable_list).
+_NOT_MIGRATABLE = "non-migratable device:"
 _LOOK_SECONDS = 0.05
 _T = TypeVar("_T")
 
@@ -45,8 +47,10 @@ def ask_qmp(question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
     for path in paths:
         try:
             return _ask_at(path, question)
-        except (OSError, TimeoutError, _QmpFailure) as error:
-            failures.append(f"{path}: {error or type(error).__name__}")
+        except TimeoutError:
+            failures.append(f"{path}: no answer within {_DEADLINE_SECONDS:.0f} seconds")
+        except (OSError, _QmpFailure) as error:
+            failures.append(f"{path}: {error}")
     raise MonitorError("no QMP monitor answered: " + "; ".join(failures))
 
 
@@ -57,6 +61,7 @@ def read_device_state() -> bytes:
     devices, and hands QEMU a memfd, so that no file appears anywhere. QEMU keeps that one descriptor.
 
     :raise MonitorError: as `ask_qmp`.
+    :raise UnavailableError: the machine has a device whose state QEMU cannot save.
     """
     return ask_qmp(_save_devices_state)
 
@@ -146,8 +151,11 @@ async def _ask(connection: socket.socket, question: Callable[["QMPClient"], Awai
         return await question(client)
     except QMPError as error:
         raise _QmpFailure(str(error)) from error
+    except EOFError as error:
+        raise _QmpFailure("it closed the connection") from error
     finally:
-        with contextlib.suppress(QMPError, OSError):
+        # What ended the connection is raised again here: EOFError if QEMU went away.
+        with contextlib.suppress(QMPError, OSError, EOFError):
             await client.disconnect()
 
 
@@ -193,7 +201,20 @@ def _state_file() -> _StateFile:
     return _StateFile()
 
 
+async def _require_migratable(client: "QMPClient") -> None:
+    """QEMU saves the state of every device, and crashes over one that has none to save (an NVMe drive, say).
+
+    :raise UnavailableError: there is such a device.
+    """
+    migration: Any = await client.execute("query-migrate")
+    for reason in migration.get("blocked-reasons", ()):
+        if reason.startswith(_NOT_MIGRATABLE):
+            device = reason.removeprefix(_NOT_MIGRATABLE).strip()
+            raise UnavailableError(f"QEMU cannot save the state of the device {device}, and would crash")
+
+
 async def _save_devices_state(client: "QMPClient") -> bytes:
+    await _require_migratable(client)
     file = _state_file()
     arguments = {"filename": await file.give(client), "live": False}
     await client.execute("xen-save-devices-state", arguments)

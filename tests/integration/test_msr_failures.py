@@ -1,8 +1,10 @@
 """QEMU killed, QMP closed, taken or silent: one sentence, and a GDB that goes on."""
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,10 @@ from tests.harness.truth import read_cpu_truths
 from tests.integration.stops import attach_running, stop_at
 
 COMMANDS = ("exo-msr", "exo-msr --via qmp", "exo-msr --via rdmsr", "exo-gs", "exo-gdt", "exo-idt", "exo-tss")
+
+
+ROUNDS = 400
+SHORT_DEADLINE = "python from exogdb.target import qmp; qmp._DEADLINE_SECONDS = 1.0"
 
 
 @pytest.fixture
@@ -63,6 +69,7 @@ def listen(path: Path) -> socket.socket:
 def test_a_socket_that_never_greets(stopped: Guest) -> None:
     with private_directory() as directory, listen(directory / "silent.sock"):
         stopped.gdb.run(f"set exo qmp-socket {directory / 'silent.sock'}")
+        stopped.gdb.run(SHORT_DEADLINE)
         (cpu,) = stopped.gdb.json("exo-msr --via qmp")["cpus"]
         assert "no QMP monitor answered" in cpu["msrs"]["IA32_STAR"]["unavailable"]
 
@@ -78,6 +85,74 @@ def test_ctrl_c_ends_the_wait_for_a_monitor_that_says_nothing(stopped: Guest) ->
             assert "Quit" in gdb.finish().err
             assert connection.recv(1) == b""  # closed by the client
     assert gdb.reply("python import gc; gc.collect()").err == ""
+
+
+def test_a_device_that_qemu_cannot_save_is_no_reason_to_crash_it() -> None:
+    """`xen-save-devices-state` ends QEMU by a segmentation fault if there is an NVMe drive."""
+    drive = ("-drive", "if=none,id=disk,file=null-co://,format=raw", "-device", "nvme,serial=1,drive=disk")
+    with open_guest(attach=False, qemu=drive) as guest:
+        attach_running(guest)
+        stop_at(guest.gdb, "syscall_dispatch")
+        (cpu,) = guest.gdb.json("exo-msr --via qmp")["cpus"]
+        assert "nvme, and would crash" in cpu["msrs"]["IA32_STAR"]["unavailable"]
+        (cpu,) = guest.gdb.json("exo-msr")["cpus"]
+        assert cpu["msrs"]["IA32_STAR"]["source"] == "rdmsr"
+        assert int(cpu["msrs"]["IA32_STAR"]["value"], 16) == read_cpu_truths(guest.gdb)[0].star
+
+
+GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}
+NOBODY = "no QMP monitor answered"
+GOOD: dict[str, Any] = {"return": {}}
+
+
+def tell(connection: socket.socket, answer: Any, command: bytes = b"") -> bytes:
+    """Send `answer` to `command`; the next command, empty at the end of the connection."""
+    identity = {"id": json.loads(command)["id"]} if b'"id"' in command else {}
+    connection.sendall(json.dumps({**answer, **identity}).encode() + b"\n")
+    return connection.recv(4096)
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([GREETING], NOBODY),
+        ([GREETING, GOOD], NOBODY),
+        ([GREETING, GOOD, {"return": {"status": "none"}}], NOBODY),
+        ([GREETING, GOOD, {"error": {"class": "CommandNotFound", "desc": "no such thing"}}], "no such thing"),
+        ([{"hello": 1}], NOBODY),
+    ],
+)
+def test_a_monitor_that_goes_away_or_talks_nonsense(stopped: Guest, answers: list[Any], reason: str) -> None:
+    """After some answers the connection ends, as if QEMU's monitor had died: one sentence, no traceback."""
+    gdb = stopped.gdb
+    with private_directory() as directory, listen(directory / "odd.sock") as odd:
+        gdb.run(f"set exo qmp-socket {directory / 'odd.sock'}")
+        gdb.start("exo-msr --via qmp star --json")
+        connection, _ = odd.accept()
+        with connection:
+            command = b""
+            for answer in answers:
+                command = tell(connection, answer, command)
+        reply = gdb.finish()
+        assert reply.err == ""
+        (cpu,) = json.loads(reply.out)["cpus"]
+        assert reason in cpu["msrs"]["IA32_STAR"]["unavailable"]
+    assert gdb.reply("python import gc; gc.collect()").err == ""
+
+
+def test_a_monitor_that_stops_answering(stopped: Guest) -> None:
+    gdb = stopped.gdb
+    with private_directory() as directory, listen(directory / "odd.sock") as odd:
+        gdb.run(f"set exo qmp-socket {directory / 'odd.sock'}")
+        gdb.run(SHORT_DEADLINE)
+        gdb.start("exo-msr --via qmp star --json")
+        connection, _ = odd.accept()
+        with connection:
+            for answer in (GREETING, GOOD):
+                assert tell(connection, answer)
+            reply = gdb.finish()
+        assert "no answer within 1 seconds" in reply.out
+        assert reply.err == ""
 
 
 def test_a_socket_that_hangs_up(stopped: Guest) -> None:
@@ -110,10 +185,12 @@ def test_no_target() -> None:
 def test_ctrl_c_while_qmp_is_asked(stopped: Guest) -> None:
     gdb = stopped.gdb
     for _ in range(10):
-        gdb.start('python [gdb.execute("exo-msr --via qmp") for _ in range(400)]')
+        gdb.start(f'python [gdb.execute("exo-msr --via qmp") for _ in range({ROUNDS})]')
         gdb.wait_output("qmp")
         gdb.interrupt()
-        assert "KeyboardInterrupt: Quit" in gdb.finish().err
+        reply = gdb.finish()
+        assert "Quit" in reply.err  # GDB 13 says `KeyboardInterrupt: Quit`
+        assert reply.out.count("STAR ") < ROUNDS, "the loop ended before Ctrl-C"
         # What was left half done would complain when garbage is collected.
         assert gdb.reply("python import gc; gc.collect()").err == ""
         (cpu,) = gdb.json("exo-msr --via qmp")["cpus"]
