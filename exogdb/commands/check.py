@@ -59,8 +59,10 @@ def exo_syscall_check(options: Namespace) -> Output:
     report, sources = run_rules(rules, facts), _msr_sources(facts)
     failure = _failure(report, options.fail_on, strict=options.strict)
     return Output(
-        lambda style: render_report(report, style, sources=sources, show_sound=options.all),
-        lambda: report_to_json(report, sources, failed=bool(failure)),
+        lambda style: render_report(
+            report, style, sources=sources, left_out=facts.left_out, show_sound=options.all
+        ),
+        lambda: report_to_json(report, sources, left_out=facts.left_out, failed=bool(failure)),
         failure=failure,
     )
 
@@ -71,7 +73,10 @@ def _msr_sources(facts: Facts) -> set[str]:
 
 def _choose(wanted: list[str], ignored: list[str]) -> list[Rule]:
     chosen, left_out = _parse_rules(wanted) or list(RULES), _parse_rules(ignored)
-    return [rule for rule in chosen if rule not in left_out]
+    rules = [rule for rule in dict.fromkeys(chosen) if rule not in left_out]
+    if not rules:
+        raise UsageError("every rule that was asked for is ignored, too: nothing is left to check")
+    return rules
 
 
 def _parse_rules(arguments: list[str]) -> list[Rule]:

@@ -29,6 +29,7 @@ from exogdb.target.image import read_kernel_sections
 from exogdb.target.monitor import run_monitor
 from exogdb.target.msrs import read_msrs
 from exogdb.target.page_tables import AddressSpace, PageTableMemory, walk
+from exogdb.target.registers import read_register
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
 from exogdb.target.vmstate_x86 import SegmentRegister
@@ -37,6 +38,7 @@ from exogdb.x86.paging import PageWalk
 
 __all__ = ["read_facts", "read_signature"]
 
+_EFER_LMA = 1 << 10
 _FEATURES = ("smep", "smap", "umip")
 _MSRS = (*SYSCALL_MSRS, *map(parse_msr, ("IA32_SYSENTER_CS", "IA32_SYSENTER_EIP")))
 _MOST_IMAGE_PAGES = 1 << 15
@@ -50,9 +52,13 @@ _SharedPath: TypeAlias = tuple[int, list[Cpu], EntryPath | Unavailable]
 def read_facts(session: Session) -> Facts:
     """Everything that `exogdb.abi.check.RULES` ask for. The guest must be stopped; see above for what changes.
 
+    :raise UnavailableError: no CPU is in long mode.
     :raise exogdb.errors.TargetLostError: the connection broke.
     """
-    cpus = all_cpus()
+    everything = all_cpus()
+    cpus = [cpu for cpu in everything if read_register(cpu, "efer") & _EFER_LMA]
+    if not cpus:
+        raise UnavailableError("no CPU is in long mode: let the kernel boot first, best until a program runs")
     segments = _read_segments()
     msrs = read_msrs(cpus, _MSRS)
     tables = PageTableMemory(session.physical)
@@ -73,9 +79,10 @@ def read_facts(session: Session) -> Facts:
         entries=entries,
         model=read_cpu_model(_FEATURES),
         sections=sections,
-        image_pages=_walk_image(sections, kernel[session.cpu.index]),
+        image_pages=_walk_image(sections, kernel.get(session.cpu.index, kernel[cpus[0].index])),
         names=_read_names(facts.values(), entries),
         gs_tests=_find_gs_tests(facts.values(), kernel),
+        left_out=tuple(cpu.index for cpu in everything if cpu not in cpus),
     )
 
 

@@ -42,10 +42,18 @@ def _count_unchecked(report: Report) -> int:
     return sum(bool(result.not_checked) for result in report.results)
 
 
-def render_report(report: Report, style: Style, *, sources: Collection[str] = (), show_sound: bool = False) -> str:
+def render_report(
+    report: Report,
+    style: Style,
+    *,
+    sources: Collection[str] = (),
+    left_out: Collection[int] = (),
+    show_sound: bool = False,
+) -> str:
     """Findings, worst first, each with what to do about it; then what was not checked; then the counts.
 
-    `sources` are where the MSRs came from: if the guest had to execute RDMSR, the text says so.
+    `sources` are where the MSRs came from: if the guest had to execute RDMSR, the text says so. `left_out` are the
+    CPUs that were not looked at.
     """
     found = [(result.worst, result) for result in report.results if result.worst is not None]
     found.sort(key=lambda pair: pair[0], reverse=True)
@@ -58,6 +66,9 @@ def render_report(report: Report, style: Style, *, sources: Collection[str] = ()
             f"  {result.rule.id}  {result.rule.title}" for result in report.results if result.status == "sound"
         ]
         blocks.append("\n".join([style.paint("heading", "sound"), *sound]))
+    if left_out:
+        are = "is" if len(left_out) == 1 else "are"
+        blocks.append(f"{_name_cpus(sorted(left_out))} {are} not in long mode, and left out.")
     if "rdmsr" in sources:
         blocks.append("MSRs were read by RDMSR executed in the guest, which was restored: QMP would not touch it.")
     return "\n\n".join([*blocks, summarize(report)])
@@ -142,9 +153,11 @@ def _severity(rule: Rule, style: Style) -> str:
     return style.paint(_ROLES[rule.severity], str(rule.severity).ljust(9))
 
 
-def report_to_json(report: Report, sources: Collection[str] = (), *, failed: bool = False) -> dict[str, Any]:
+def report_to_json(
+    report: Report, sources: Collection[str] = (), *, left_out: Collection[int] = (), failed: bool = False
+) -> dict[str, Any]:
     """`{"failed": bool, "errors": n, "warnings": n, "notes": n, "not_checked": n, "msr_sources": [...],
-    "rules": [...]}`.
+    "cpus_left_out": [...], "rules": [...]}`.
 
     `failed` says whether the command ends as a failed one. Every rule that was asked is in `rules`.
     """
@@ -155,6 +168,7 @@ def report_to_json(report: Report, sources: Collection[str] = (), *, failed: boo
         "notes": report.count(Severity.NOTE),
         "not_checked": _count_unchecked(report),
         "msr_sources": sorted(sources),
+        "cpus_left_out": sorted(left_out),
         "rules": [_result_to_json(result) for result in report.results],
     }
 

@@ -195,6 +195,8 @@ def test_without_qmp_the_report_says_that_rdmsr_was_executed() -> None:
         answer = check(guest)
         assert answer["msr_sources"] == ["gdb", "rdmsr"]
         assert found(answer, "error") == {"EXO010"}
+        # The monitor behind the stub tells what the CPU can do: none of these would be a mistake of the kernel.
+        assert found(answer, "warning") <= OF_THE_DESIGN
         assert "RDMSR executed in the guest" in guest.gdb.run("exo-syscall check --fail-on never")
         assert guest.gdb.run("info registers") == before
 
@@ -269,6 +271,17 @@ def test_a_rule_that_cannot_be_checked_fails_only_if_that_is_asked_for() -> None
         guest.gdb.run("exo-syscall check --strict --ignore EXO033")
 
 
+def test_cpus_that_the_kernel_has_not_started_are_left_out() -> None:
+    with open_guest(stopped=True, smp=2) as guest:
+        assert guest.gdb.fails("exo-syscall check").startswith("no CPU is in long mode")
+        guest.gdb.run("hbreak kernel_main")
+        guest.gdb.run("continue")
+        answer = check(guest)
+        assert answer["cpus_left_out"] == [1]
+        assert {each["cpu"] for rule in answer["rules"] for each in rule["findings"]} <= {0, None}
+        assert "CPU 1 is not in long mode, and left out." in guest.gdb.run("exo-syscall check --fail-on never")
+
+
 def test_without_a_guest_there_is_the_catalogue_and_one_sentence() -> None:
     with open_guest(attach=False) as guest:
         assert [rule["id"] for rule in guest.gdb.json("exo-syscall check --list")["rules"]] == [
@@ -278,5 +291,7 @@ def test_without_a_guest_there_is_the_catalogue_and_one_sentence() -> None:
         assert guest.gdb.fails("exo-syscall check --rule EXO999") == (
             "there is no rule 'EXO999': `exo-syscall check --list` names them"
         )
+        assert "nothing is left" in guest.gdb.fails("exo-syscall check --rule EXO001 --ignore exo001")
+        assert len(guest.gdb.json("exo-syscall check --list --rule EXO001,exo001")["rules"]) == 1
         assert "EXO050" in guest.gdb.run("complete exo-syscall check --rule EXO05")
         assert "Usage: exo-syscall check" in guest.gdb.run("help exo-syscall check")

@@ -177,7 +177,8 @@ class CpuModel:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything about one stopped guest. `image_pages` are page walks of the kernel image's pages, by address.
+    """Everything about one stopped guest. `cpus` are those in long mode, `left_out` the indexes of the others: a
+    kernel may not have started them. `image_pages` are page walks of the kernel image's pages, by address.
 
     `gs_tests` are by the address of an exception's handler the RDMSR that decides there by the sign of the active
     GS base whose it is; None where there is none. Only looked for where user programs can set that base.
@@ -190,6 +191,7 @@ class Facts:
     image_pages: Mapping[int, PageWalk | Unavailable]
     names: Mapping[int, str] = field(default_factory=dict)
     gs_tests: Mapping[int, int | Unavailable | None] = field(default_factory=dict)
+    left_out: tuple[int, ...] = ()
 
     def path_of(self, cpu: CpuFacts) -> EntryPath:
         """The entry path behind the LSTAR of `cpu`.
