@@ -34,6 +34,7 @@ from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
 from exogdb.target.vmstate_x86 import SegmentRegister
 from exogdb.x86.msr import SYSCALL_MSRS, parse_msr
+from exogdb.x86.page_scan import MappedPage, scan_upper_half
 from exogdb.x86.paging import PageWalk
 
 __all__ = ["read_facts", "read_signature"]
@@ -74,12 +75,14 @@ def read_facts(session: Session) -> Facts:
         kernel[cpu.index] = found.kernel
     entries = tuple(_make_entry(lstar, users, path, kernel[users[0].index]) for lstar, users, path in paths)
     sections = _read_sections(entries)
+    space = kernel.get(session.cpu.index, kernel[cpus[0].index])
     return Facts(
         cpus=tuple(facts.values()),
         entries=entries,
         model=read_cpu_model(_FEATURES),
         sections=sections,
-        image_pages=_walk_image(sections, kernel.get(session.cpu.index, kernel[cpus[0].index])),
+        image_pages=_walk_image(sections, space),
+        kernel_pages=_scan_kernel(space),
         names=_read_names(facts.values(), entries),
         gs_tests=_find_gs_tests(facts.values(), kernel),
         left_out=tuple(cpu.index for cpu in everything if cpu not in cpus),
@@ -198,6 +201,15 @@ def _walk_image(
         return {}
     pages = sorted({page for section in sections for page in section_pages(section)})
     return {page: walk(space, page) for page in pages[:_MOST_IMAGE_PAGES]}
+
+
+def _scan_kernel(space: AddressSpace | Unavailable) -> tuple[MappedPage, ...] | Unavailable:
+    if isinstance(space, Unavailable):
+        return space
+    try:
+        return tuple(scan_upper_half(space.tables, space.cr3, space.cr4, space.efer))
+    except UnavailableError as error:
+        return note(error)
 
 
 def _find_gs_tests(

@@ -14,6 +14,7 @@ from tests.harness.truth import CpuTruth, read_cpu_truths
 from tests.integration.test_check import at_first_program, check, found
 
 PHYSICAL_MAP = 0xFFFF_8880_0000_0000  # kernel/README.md, Memory map
+KERNEL_BASE = 0xFFFF_FFFF_8000_0000
 WRITABLE, USER, XD = 1 << 1, 1 << 2, 1 << 63
 ADDRESS = 0x000F_FFFF_FFFF_F000
 DEBUG, NMI, GENERAL_PROTECTION = 1, 2, 13
@@ -72,6 +73,15 @@ def plants(gdb: Gdb, cpu: CpuTruth) -> dict[str, tuple[str, list[Change]]]:
         "entry stub writable": ("EXO064", [(entries(gdb, stub)[-1], 0, WRITABLE)]),
         "data executable": ("EXO065", [(entries(gdb, data)[-1], XD, 0)]),
         "IDT in a user page": ("EXO025 EXO065", [(entry, 0, USER) for entry in entries(gdb, cpu.idt)]),
+        "stack executable": ("EXO067", [(entries(gdb, gdb.integer(word(percpu)) - 8)[-1], XD, 0)]),
+        "stack writable by programs": (
+            "EXO040 EXO041 EXO068",
+            [(entry, 0, USER) for entry in entries(gdb, gdb.integer(word(percpu)) - 8)],
+        ),
+        "entry stub writable in the physical map": (
+            "EXO069",
+            [(entries(gdb, PHYSICAL_MAP + stub - KERNEL_BASE)[-1], 0, WRITABLE)],
+        ),
         "per-CPU block read-only": ("EXO044", [(entries(gdb, percpu)[-1], WRITABLE, 0)]),
     }
 

@@ -5,6 +5,7 @@ from exogdb.abi.check.descriptors import DESCRIPTOR_RULES
 from exogdb.abi.check.entry import ENTRY_RULES
 from exogdb.abi.check.gates import GATE_RULES
 from exogdb.abi.check.isolation import ISOLATION_RULES
+from exogdb.abi.check.kernel_pages import KERNEL_PAGE_RULES
 from exogdb.abi.check.memory import MEMORY_RULES
 from exogdb.abi.check.msrs import MSR_RULES
 from exogdb.abi.check.rule import Rule
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = tuple(
             *SIGNATURE_RULES,
             *STACK_RULES,
             *MEMORY_RULES,
+            *KERNEL_PAGE_RULES,
             *CPU_RULES,
         ),
         key=lambda rule: rule.id,

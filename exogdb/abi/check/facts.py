@@ -15,6 +15,7 @@ from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.address import linear_bits
 from exogdb.x86.gdt import Gdt
 from exogdb.x86.idt import Gate
+from exogdb.x86.page_scan import MappedPage
 from exogdb.x86.paging import PageWalk
 from exogdb.x86.tss import Tss
 
@@ -178,7 +179,8 @@ class CpuModel:
 @dataclass(frozen=True)
 class Facts:
     """Everything about one stopped guest. `cpus` are those in long mode, `left_out` the indexes of the others: a
-    kernel may not have started them. `image_pages` are page walks of the kernel image's pages, by address.
+    kernel may not have started them. `image_pages` are page walks of the kernel image's pages, by address;
+    `kernel_pages` all pages of the upper half, in address order.
 
     `gs_tests` are by the address of an exception's handler the RDMSR that decides there by the sign of the active
     GS base whose it is; None where there is none. Only looked for where user programs can set that base.
@@ -189,6 +191,7 @@ class Facts:
     model: CpuModel
     sections: tuple[Section, ...] | Unavailable
     image_pages: Mapping[int, PageWalk | Unavailable]
+    kernel_pages: tuple[MappedPage, ...] | Unavailable
     names: Mapping[int, str] = field(default_factory=dict)
     gs_tests: Mapping[int, int | Unavailable | None] = field(default_factory=dict)
     left_out: tuple[int, ...] = ()

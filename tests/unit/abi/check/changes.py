@@ -166,6 +166,13 @@ def with_gs_test(facts: Facts) -> Facts:
     return replace(changed, gs_tests={0x1234: None, ENTRY + 0x400: ENTRY + 0x420})
 
 
+def with_kernel_page(facts: Facts, address: int, **rights: bool) -> Facts:
+    """The same machine with other rights for one page of the kernel's half."""
+    assert not isinstance(facts.kernel_pages, Unavailable)
+    pages = tuple(replace(each, **rights) if each.address == address else each for each in facts.kernel_pages)
+    return replace(facts, kernel_pages=pages)
+
+
 def with_sysenter(facts: Facts, entry: int) -> Facts:
     changed = with_msr(with_msr(facts, "IA32_SYSENTER_CS", 8), "IA32_SYSENTER_EIP", entry)
     return with_page(changed, hole(entry))

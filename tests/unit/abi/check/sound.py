@@ -24,6 +24,7 @@ from exogdb.abi.symbolic import Cell, Constant, Derived, Flag, Gs, Loaded
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.gdt import decode_gdt
 from exogdb.x86.idt import Gate, decode_idt
+from exogdb.x86.page_scan import MappedPage
 from exogdb.x86.paging import PageWalk
 from exogdb.x86.tss import Tss
 
@@ -34,6 +35,7 @@ CALL = ENTRY + 0x40
 EXIT = ENTRY + 0x80
 GS_BLOCK = 0xFFFFFFFF80200000
 STACKS = 0xFFFFFFFFD0000000
+PHYSICAL_MAP = 0xFFFF888000100000
 TABLES = 0xFFFFFFFF80300000
 TEXT = Section(".text", 0xFFFFFFFF80100000, 0xFFFFFFFF80102000, executable=True, writable=False)
 DATA = Section(".data", 0xFFFFFFFF80200000, 0xFFFFFFFF80202000, executable=False, writable=True)
@@ -75,6 +77,17 @@ def gates(ists: Mapping[int, int]) -> tuple[Gate, ...]:
     """An IDT of 32 interrupt gates with the given IST indexes."""
     raw = [0x8 << 16 | ists.get(vector, 0) << 32 | 0x8E << 40 | 0x1234 for vector in range(32)]
     return decode_idt(b"".join(gate.to_bytes(16, "little") for gate in raw))
+
+
+# A physical map that leaves the text read-only, the text, a stack.
+KERNEL_PAGES = (
+    MappedPage(PHYSICAL_MAP, 0x1000, 0x100000, writable=False, user=False, nx=True),
+    MappedPage(PHYSICAL_MAP + 0x1000, 0x1000, 0x101000, writable=False, user=False, nx=True),
+    MappedPage(PHYSICAL_MAP + 0x200000, 0x200000, 0x200000, writable=True, user=False, nx=True),
+    MappedPage(TEXT.start, 0x1000, 0x100000, writable=False, user=False, nx=False),
+    MappedPage(TEXT.start + 0x1000, 0x1000, 0x101000, writable=False, user=False, nx=False),
+    MappedPage(STACKS, 0x1000, 0x300000, writable=True, user=False, nx=True),
+)
 
 
 def readings(values: Mapping[str, int], source: str = "qmp") -> dict[str, Value]:
@@ -193,6 +206,7 @@ def sound_facts() -> Facts:
         model=CpuModel("GenuineIntel", {"smep": True, "smap": True, "umip": True}),
         sections=SECTIONS,
         image_pages=image,
+        kernel_pages=KERNEL_PAGES,
         names={ENTRY: "syscall_entry", DISPATCHER: "syscall_dispatch"},
     )
 

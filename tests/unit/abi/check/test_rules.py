@@ -70,7 +70,7 @@ def nothing_readable(facts: Facts) -> Facts:
             kernel_gs=lost, kernel_rsp=lost, pages=dict.fromkeys(cpu.pages, lost),
         )  # fmt: skip
 
-    return replace(with_cpu(facts, blind), entries=(), sections=lost, image_pages={})
+    return replace(with_cpu(facts, blind), entries=(), sections=lost, image_pages={}, kernel_pages=lost)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
@@ -97,7 +97,9 @@ LOSSES: dict[str, Change] = {
     "MSRs": lambda f: with_cpu(f, lambda cpu: replace(cpu, msrs=dict.fromkeys(cpu.msrs, Unavailable("no QMP")))),
     "registers": lambda f: with_cpu(f, lose_registers),
     "tables": lambda f: with_cpu(f, lose_tables),
-    "pages": lambda f: replace(with_cpu(f, lambda cpu: replace(cpu, pages={})), image_pages={}),
+    "pages": lambda f: replace(
+        with_cpu(f, lambda cpu: replace(cpu, pages={})), image_pages={}, kernel_pages=Unavailable("too many")
+    ),
     "entry path": lambda f: replace(f, entries=(replace(f.entries[0], path=Unavailable("code cannot be read")),)),
     "per-CPU slots": lambda f: with_cpu(f, lose_slots),
     "debug info": lambda f: replace(f, entries=(replace(f.entries[0], signature=Unavailable("no debug info")),)),
