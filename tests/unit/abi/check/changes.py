@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from exogdb.abi.check.facts import CpuFacts, Facts, SignatureParameter
+from exogdb.abi.check.facts import CpuFacts, Facts, SignatureParameter, Span
 from exogdb.abi.check.isolation import entry_addresses
 from exogdb.abi.entry_path import Cr3Switch, EntryPath, Exit, Parameter, RegisterReturn
 from exogdb.abi.location import InRegister
@@ -171,6 +171,17 @@ def with_kernel_page(facts: Facts, address: int, **rights: bool) -> Facts:
     assert not isinstance(facts.kernel_pages, Unavailable)
     pages = tuple(replace(each, **rights) if each.address == address else each for each in facts.kernel_pages)
     return replace(facts, kernel_pages=pages)
+
+
+def with_long_gdt(facts: Facts) -> Facts:
+    """A GDT whose limit goes on into a page that is not mapped."""
+    start = sound.TABLES + 0x10000
+
+    def change(cpu: CpuFacts) -> CpuFacts:
+        assert not isinstance(cpu.spans, Unavailable)
+        return replace(cpu, spans={**cpu.spans, "gdtr": Span(start, 0x1FFF)})
+
+    return with_page(with_page(with_cpu(facts, change), hole(start + 0x1000)), page(start, nx=True))
 
 
 def with_sysenter(facts: Facts, entry: int) -> Facts:
