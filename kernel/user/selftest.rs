@@ -5,10 +5,12 @@
 #![no_std]
 #![no_main]
 
+mod selftest_concurrency;
 mod selftest_cpu;
 mod selftest_files;
 mod selftest_ipc;
 mod selftest_memory;
+mod selftest_pointers;
 mod selftest_process;
 
 use exo::{println, Arguments};
@@ -65,7 +67,9 @@ extern "C" fn program_main(_arguments: &Arguments) -> i32 {
     selftest_process::run(&mut checks);
     selftest_cpu::run(&mut checks);
     selftest_ipc::run(&mut checks);
+    selftest_concurrency::run(&mut checks);
     selftest_memory::run(&mut checks);
+    selftest_pointers::run(&mut checks);
     selftest_files::run(&mut checks);
     let free_after = exo::read_device(c"/dev/frames");
     checks.equal("no frame is lost", free_after as i64, free_before as i64);
