@@ -18,6 +18,7 @@ _PT_LOAD = 1
 _SHT_SYMTAB = 2
 _SHN_UNDEF = 0
 _PAGE_SIZE = 4096
+_CLASS32 = b"\x7fELF\x01"
 _CLASS64_LITTLE = b"\x7fELF\x02\x01"
 _FILE_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
@@ -40,6 +41,8 @@ class Elf:
 
     def __init__(self, data: bytes) -> None:
         """:raise FormatError: not a little-endian ELF64 file for x86-64, or cut short."""
+        if data[:5] == _CLASS32:
+            raise FormatError("a 32-bit ELF file; exogdb looks at 64-bit kernels")
         if data[:6] != _CLASS64_LITTLE:
             raise FormatError("not a little-endian ELF64 file", 0)
         self._data = data

@@ -6,16 +6,19 @@ Without that, GDB's own output would run into the guest's last lines.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from exogdb.launch.deadline import DeadlineExceeded, wait_until
 
-__all__ = ["SerialFollower", "announce_boot"]
+__all__ = ["HINT", "SerialFollower", "announce_boot"]
 
 POLL_SECONDS = 0.02
 SHOWN_SECONDS = 2.0
+HINT_SECONDS = 10.0
+HINT = "The guest has made no system call yet; Ctrl-C stops it where it is."
 
 
 def announce_boot(booted: Path) -> None:
@@ -29,12 +32,22 @@ class SerialFollower:
     """Passes each line of a growing file to `write` until `booted` exists, and removes that.
 
     A context manager: leaving it ends it too. `has_booted` says, after the end, whether the guest had booted.
+    Whoever waits for `HINT_SECONDS` without either is told so.
     """
 
-    def __init__(self, path: Path, write: Callable[[str], object], booted: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        write: Callable[[str], object],
+        booted: Path,
+        hint: Callable[[str], object] = lambda _: None,
+        hint_seconds: float = HINT_SECONDS,
+    ) -> None:
         self._path = path
         self._write = write
         self._booted = booted
+        self._hint = hint
+        self._hint_at = time.monotonic() + hint_seconds
         self.has_booted = False
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="serial", daemon=True)
@@ -57,5 +70,8 @@ class SerialFollower:
                 *lines, rest = (rest + file.read()).split(b"\n")
                 for line in lines:
                     self._write(line.decode(errors="replace").rstrip("\r"))
+                if not ended and time.monotonic() >= self._hint_at:
+                    self._hint_at = float("inf")
+                    self._hint(HINT)
         self.has_booted = self._booted.exists()
         self._booted.unlink(missing_ok=True)

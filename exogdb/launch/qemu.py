@@ -78,7 +78,8 @@ class Qemu:
             self.kill()
             raise LaunchError(f"{error}: {shlex.join(self.command)}") from error
         if self.process.poll() is not None:
-            raise LaunchError(f"QEMU exited with {self.process.returncode}: {self.log().strip()}")
+            said = self.log().strip() or "it said nothing"
+            raise LaunchError(f"{machine.qemu} ended with status {self.process.returncode}: {said}")
 
     def _ready(self) -> bool:
         exited = self.process.poll() is not None

@@ -61,7 +61,9 @@ def run(plan: Run) -> int:
 
 def _run_both(plan: Run, directory: Path, qemu: Qemu) -> int:
     plan.write(f"QEMU runs {plan.image.kernel}; GDB, QMP and serial.log are in {directory}")
-    follower = SerialFollower(qemu.serial_path, lambda line: plan.write(f"guest: {line}"), directory / "booted")
+    hint = plan.write if plan.image.entry is not None else lambda _: None
+    booted = directory / "booted"
+    follower = SerialFollower(qemu.serial_path, lambda line: plan.write(f"guest: {line}"), booted, hint)
     try:
         with follower:
             status = _run_gdb(plan, directory, str(qemu.gdb_socket), plan.image.entry)

@@ -34,19 +34,10 @@ class Script:
 
 def render_script(script: Script) -> str:
     """The script as text for `gdb -x`. GDB leaves it at the first command that fails."""
-    lines = ["set pagination off", *_load_plugin()]
-    lines += [_silently(f"add-symbol-file {json.dumps(str(program))}") for program in script.programs]
-    lines += ["set suppress-cli-notifications on", _silently(f"target remote {script.target}")]
-    if script.entry is not None:
-        # A hardware breakpoint needs no page to be mapped yet, and writes nothing into the guest.
-        lines += [_silently(f"thbreak *{script.entry:#x}"), _silently("continue")]
-    lines.append("set suppress-cli-notifications off")
-    if script.entry is not None:
-        lines.append(_announce(script.booted))
-        lines.append("echo The guest is at its first system call:\\n")
-    text = "\n".join([*lines, "frame"]) + "\n" + "".join(show(command) for command in script.commands)
+    lines = ["set pagination off", *_load_plugin(), *_start(script), "frame"]
+    text = "\n".join(lines) + "\n" + "".join(show(command) for command in script.commands)
     text += "".join(f"echo {_escape(line)}\\n\n" for line in script.farewell.splitlines())
-    return text + "set pagination on\n" + (f"{_silently(script.last)}\n" if script.last else "")
+    return text + "set pagination on\n" + (f"{script.last}\n" if script.last else "")
 
 
 def show(command: str) -> str:
@@ -66,13 +57,10 @@ def _load_plugin() -> list[str]:
     ]
 
 
-def _announce(booted: Path) -> str:
-    imports = "from pathlib import Path; from exogdb.launch.progress import announce_boot"
-    return f"python {imports}; announce_boot(Path({json.dumps(str(booted))}))"
-
-
-def _silently(command: str) -> str:
-    return f"python gdb.execute({json.dumps(command)}, to_string=True)"
+def _start(script: Script) -> list[str]:
+    words = [script.target, script.entry, [str(program) for program in script.programs], str(script.booted)]
+    define = "python from exogdb.commands.start import define_start; define_start()"
+    return [define, f"maintenance exogdb-start {json.dumps(words)}"]
 
 
 def _escape(text: str) -> str:

@@ -65,7 +65,7 @@ def test_what_is_not_loaded_is_a_fault(address: int) -> None:
     ("offset", "byte", "message"),
     [
         (0, 0, "not a little-endian ELF64"),
-        (4, 1, "not a little-endian ELF64"),
+        (4, 1, "a 32-bit ELF file"),
         (18, 3, "for machine 3, not for x86-64"),
     ],
 )
