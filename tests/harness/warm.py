@@ -25,7 +25,7 @@ FORK_SECONDS = 30.0
 # Each holds the symbols of one build of the kernel; tests seldom alternate between more.
 MOST_PARENTS = 4
 
-# Runs in GDB. Its worker threads would be missing in the child, and waited for.
+# Runs in GDB.
 SERVE = """
 def _serve(number):
     import importlib, os, socket
@@ -34,7 +34,6 @@ def _serve(number):
             importlib.import_module(name)
         except ImportError:
             pass  # a GDB without the plugin
-    gdb.execute("maint set worker-threads 0")
     with socket.socket(fileno=number) as control:
         control.send(b"ready")
         while True:
@@ -105,9 +104,11 @@ class _Parent:
     def __init__(self, command: tuple[str, ...], environment: dict[str, str]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         number = theirs.fileno()
+        # From the start: threads that still index symbols are missing in the child, which waits for them.
+        alone = (command[0], "-iex", "maint set worker-threads 0", *command[1:])
         serve = ("-ex", f"python exec({SERVE!r}, globals())", "-ex", f"python _serve({number})")
         self._process = subprocess.Popen(
-            [*command, *serve],
+            [*alone, *serve],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
