@@ -221,7 +221,11 @@ def _find_in_call(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory
 
 def _find_call_around(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMemory) -> _InCall | str:
     """The call in progress on the stack that `rsp` is on; else why there is none."""
-    top = find_call_top(path, rsp, gs_base, memory)
+    try:
+        top = find_call_top(path, rsp, gs_base, memory)
+    except UnavailableError as error:
+        # An interrupt from ring 3 under page-table isolation, before the kernel's page tables are loaded.
+        return f"the page tables that are loaded do not show the process's kernel stack: {error}"
     if top is None:
         return f"the stub's return address is nowhere above rsp, {rsp:#x}"
     slot = find_return_slot(path, top)
@@ -238,7 +242,10 @@ def _find_linked(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMemory)
     """The call that an interrupt with a stack of its own has interrupted, if that stack points back."""
     if path.stack is None or not path.stack.is_kept:
         return None
-    top = read_stack_top(path, gs_base, memory)
+    try:
+        top = read_stack_top(path, gs_base, memory)
+    except UnavailableError:
+        return None
     slot = find_return_slot(path, top)
     if slot is None or not holds_call(path, top, memory):
         return None

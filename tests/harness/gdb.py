@@ -24,7 +24,7 @@ from typing import IO, Any
 from exogdb.launch.deadline import wait_until
 from tests.harness.warm import GdbProcess, start_cold, start_warm
 
-__all__ = ["Gdb", "GdbFailure", "Reply"]
+__all__ = ["NO_SOURCE", "Gdb", "GdbFailure", "Reply"]
 
 QUIET = (
     "set prompt",
