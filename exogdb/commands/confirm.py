@@ -11,4 +11,7 @@ def is_confirmed(question: str) -> bool:
     """Ask as GDB's own commands do: not under `set confirm off`, and not when nobody is at a terminal."""
     if not gdb.parameter("confirm") or not sys.stdin.isatty():
         return True
-    return input(f"{question} (y or n) ").strip().lower() in ("y", "yes")
+    try:
+        return input(f"{question} (y or n) ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False

@@ -25,12 +25,19 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate(expression: str) -> int:
+    """The bits of a number, or of what GDB makes of `expression`; a negative number is its two's complement."""
     try:
-        return int(expression, 0) & (1 << 64) - 1
+        value = int(expression, 0)
     except ValueError:
-        pass
+        value = _evaluate_by_gdb(expression)
+    if not -1 << 63 <= value < 1 << 64:
+        raise UsageError(f"{expression} has {value.bit_length()} bits, an MSR 64")
+    return value & (1 << 64) - 1
+
+
+def _evaluate_by_gdb(expression: str) -> int:
     try:
-        return int(gdb.parse_and_eval(expression)) & (1 << 64) - 1
+        return int(gdb.parse_and_eval(expression))
     except gdb.error as error:
         raise UsageError(f"{expression!r} is no 64-bit value: {error}") from error
 

@@ -11,7 +11,7 @@ from exogdb.abi.request import Request
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError
 from exogdb.target.breakpoints import STOP_FUNCTION, Catch
-from exogdb.target.cpus import all_cpus
+from exogdb.target.cpus import all_cpus, find_cpu
 from exogdb.target.hit import Hit
 from exogdb.target.hit_arguments import read_arguments
 from exogdb.target.placement import PLACEMENT
@@ -109,9 +109,8 @@ def find_place_lines(catch: Catch) -> list[PlaceLine]:
 
 
 def _check_cpu(index: int | None) -> None:
-    cpus = all_cpus() if gdb.selected_inferior().pid else []
-    if index is not None and cpus and index >= len(cpus):
-        raise UsageError(f"there is no CPU {index}: the guest has CPUs 0 to {len(cpus) - 1}")
+    if index is not None and all_cpus():
+        find_cpu(index)
 
 
 class _StopFunction(gdb.Function):

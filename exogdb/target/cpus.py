@@ -53,7 +53,9 @@ def find_cpu(index: int) -> Cpu:
     for cpu in cpus:
         if cpu.index == index:
             return cpu
-    raise UsageError(f"there is no CPU {index}: the guest has CPUs 0 to {len(cpus) - 1}")
+    *others, last = (str(cpu.index) for cpu in cpus)
+    known = f"CPUs {', '.join(others)} and {last}" if others else f"only CPU {last}"
+    raise UsageError(f"there is no CPU {index}: the guest has {known}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from exogdb.reading import Reading, Value
+from exogdb.reading import Unavailable, Value
 from exogdb.view.style import Style
 from exogdb.view.value import hex64, render_value, value_to_json
 from exogdb.x86.msr import MsrSpec
@@ -23,8 +23,8 @@ class MsrChange:
 
     @property
     def is_kept(self) -> bool:
-        """The CPU holds exactly what was written."""
-        return isinstance(self.after, Reading) and self.after.value == self.written
+        """The CPU holds exactly what was written, or cannot be asked."""
+        return isinstance(self.after, Unavailable) or self.after.value == self.written
 
 
 def render_change(change: MsrChange, style: Style) -> str:

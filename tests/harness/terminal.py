@@ -57,6 +57,10 @@ class Terminal:
         """Type `line` and Enter."""
         os.write(self._master, f"{line}\n".encode())
 
+    def press(self, key: str) -> None:
+        """Send one key without Enter."""
+        os.write(self._master, key.encode())
+
     def wait_exit(self, seconds: float = OUTPUT_SECONDS) -> int:
         """The program's exit status; what it prints meanwhile is kept in `output`."""
         deadline = time.monotonic() + seconds

@@ -47,8 +47,7 @@ def test_every_cpu_has_the_kernels_own_values(stopped: Guest, via: str) -> None:
     assert sorted(found) == list(range(CPUS))
     for truth in truths:
         check_fixed(found[truth.cpu_id], truth, None if via == "best" else via)
-        bases = {int(found[truth.cpu_id][f"IA32_{name}_BASE"]["value"], 16) for name in ("GS", "KERNEL_GS")}
-        assert truth.gs_base in bases
+        assert truth.gs_base in bases(found[truth.cpu_id])
 
 
 def test_the_best_sources_are_those_that_do_not_touch_the_guest(stopped: Guest) -> None:
@@ -143,6 +142,7 @@ def test_write_changes_the_msr_and_nothing_else() -> None:
         change = guest.gdb.json("exo-msr write fmask 0x47700")
         assert change["before"]["value"] == hex(read_cpu_truths(guest.gdb)[0].fmask)
         assert change["after"] == {"value": "0x47700", "source": "rdmsr"}
+        assert "65 bits" in guest.gdb.fails("exo-msr write fmask 0x1ffffffffffffffff")
         assert guest.gdb.run("info registers") == before
         (msrs,) = values(guest.gdb, "exo-msr --via qmp").values()
         assert msrs["IA32_FMASK"]["value"] == "0x47700"
@@ -173,14 +173,35 @@ def test_a_device_state_that_contradicts_the_stub_is_refused() -> None:
         check_fixed(msrs, read_cpu_truths(gdb)[0], "rdmsr")
 
 
-@pytest.mark.parametrize("machine", [("-machine", "q35"), ("-cpu", "max"), ("-machine", "q35", "-cpu", "EPYC")])
-def test_other_machines_and_cpu_models(machine: tuple[str, ...]) -> None:
-    with open_guest(smp=2, attach=False, qemu=machine) as guest:
+MACHINES = {
+    # APIC ids 0 1 2 4 5 6: a core has room for four threads.
+    "q35": ("-machine", "q35", "-cpu", "EPYC", "-smp", "6,sockets=1,cores=2,threads=3"),
+    "max": ("-cpu", "max"),
+    # The kernel finds no second CPU there, which stays halted with interrupts off.
+    "microvm": ("-machine", "microvm"),
+    # QEMU's CPU 3 is the third one that the kernel finds; there is no CPU 2.
+    "gap": ("-smp", "2,maxcpus=4,sockets=4", "-device", "qemu64-x86_64-cpu,socket-id=3,core-id=0,thread-id=0"),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_other_machines_topologies_and_cpu_models(machine: str) -> None:
+    with open_guest(smp=2, attach=False, qemu=MACHINES[machine]) as guest:
         stop_in_dispatcher(guest)
         for via in ("qmp", "rdmsr"):
             found = values(guest.gdb, f"exo-msr --all-cpus --via {via}")
+            assert sorted(found) == {"q35": [0, 1, 2, 3, 4, 5], "gap": [0, 1, 3]}.get(machine, [0, 1])
             for truth in read_cpu_truths(guest.gdb):
-                check_fixed(found[truth.cpu_id], truth, via)
+                (msrs,) = (each for each in found.values() if truth.gs_base in bases(each))
+                check_fixed(msrs, truth, via)
+        if machine == "gap":
+            assert "the guest has CPUs 0, 1 and 3" in guest.gdb.fails("exo-syscall frame --cpu 2")
+
+
+def bases(msrs: dict[str, Any]) -> set[int]:
+    """Both GS bases, those of them that are there."""
+    entries = (msrs[f"IA32_{name}_BASE"] for name in ("GS", "KERNEL_GS"))
+    return {int(entry["value"], 16) for entry in entries if "value" in entry}
 
 
 def test_looking_on_behalf_of_another_command_never_executes_rdmsr() -> None:

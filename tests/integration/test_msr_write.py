@@ -6,6 +6,7 @@ from tests.harness.terminal import Terminal
 from tests.integration.stops import attach_running, stop_at
 
 QUESTION = "(y or n)"
+CTRL_D = "\x04"
 
 
 def answer(gdb: Terminal, line: str, until: str = "(gdb) ") -> str:
@@ -27,6 +28,9 @@ def test_the_question_and_both_answers() -> None:
             assert "Write 0x47700 to IA32_FMASK of CPU 0" in asked
             assert "IA32_FMASK was not written" in answer(gdb, "n")
             assert "0x0000000000000200" in answer(gdb, "exo-msr --via qmp fmask")
+            answer(gdb, "exo-msr write fmask 0x47700", until=QUESTION)
+            gdb.press(CTRL_D)
+            assert "IA32_FMASK was not written" in gdb.wait_for("(gdb) ")
             answer(gdb, "exo-msr write fmask 0x47700", until=QUESTION)
             assert "after   0x0000000000047700" in answer(gdb, "y")
             answer(gdb, "set confirm off")

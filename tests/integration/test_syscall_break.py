@@ -177,7 +177,7 @@ def test_mistakes_are_one_sentence(guest: OpenGuest) -> None:
         "ipc_sned": "no system call is called 'ipc_sned' in .*; did you mean ipc_send",
         "999": "no system call has number 999 in .*; `unknown` chooses the numbers that the table lacks",
         "%net": "there is no group %net; the groups are %process, %ipc, %memory, %file",
-        "101 --cpu 7": "there is no CPU 7: the guest has CPUs 0 to 0",
+        "101 --cpu 7": "there is no CPU 7: the guest has only CPU 0",
         "101 --if '$arg1 =='": r"`--if \$arg1 ==`: (A syntax error|unexpected token)",
         "101 --if 'chanel == 64'": r"`--if chanel == 64`: No symbol .chanel. in current context",
         "101 --on-return --if 'channel == 64'": r"`--if channel == 64`: No symbol .channel. in current context",
