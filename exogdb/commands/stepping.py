@@ -5,6 +5,7 @@ import gdb
 from exogdb.abi.entry_path import NUMBER_REGISTER
 from exogdb.abi.numbers import NumberTable
 from exogdb.target.cpus import Cpu
+from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_register
 from exogdb.target.stepping import Entered, read_entered
 from exogdb.target.waypoint import Arrival
@@ -26,7 +27,8 @@ def describe_inside(cpu: Cpu, reached: str, entered: Entered, table: NumberTable
 def describe_return(cpu: Cpu) -> Step:
     """`cpu` is back in user space, behind SYSCALL: the result is in rax."""
     value = read_register(cpu, NUMBER_REGISTER)
-    return Step(cpu.index, "user", read_register(cpu, "rip"), _location(), value=value)
+    rip = read_register(cpu, "rip")
+    return Step(cpu.index, "user", rip, _location(), value=value, doubts=read_entry_path(cpu).doubts)
 
 
 def describe_stop(arrival: Arrival) -> Step:
@@ -44,6 +46,7 @@ def _call_step(cpu: Cpu, reached: str, entered: Entered, table: NumberTable) -> 
         number=entered.number,
         name=entry.name if entry is not None else "",
         arguments=entered.arguments,
+        doubts=read_entry_path(cpu).doubts,
     )
 
 

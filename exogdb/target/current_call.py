@@ -42,6 +42,7 @@ from exogdb.x86.address import is_upper_half
 __all__ = [
     "Call",
     "find_kernel_gs_base",
+    "find_stack_in_call",
     "find_state",
     "read_blocked_call",
     "read_call",
@@ -139,6 +140,15 @@ def _is_behind_syscall(frame: SavedFrame, memory: VirtualMemory) -> bool:
         return memory.read(rip.value.value - len(_SYSCALL) & MASK_64, len(_SYSCALL)) == _SYSCALL
     except MemoryFault:
         return False
+
+
+def find_stack_in_call(cpu: Cpu, path: EntryPath) -> int | None:
+    """The top of the kernel stack of the call that `cpu` works on, outside the stub; None if it works on none.
+
+    On its own stack, or in an interrupt on top of it. The guest must be stopped; nothing in it changes.
+    """
+    found = _find_in_call(cpu, path, find_kernel_gs_base(cpu, None, read_cpl(cpu)), VirtualMemory(cpu))
+    return found.top if isinstance(found, _InCall) else None
 
 
 def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:

@@ -6,16 +6,17 @@ tables (CR3) and its FS base, which tells threads apart.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exogdb.abi.choice import Choice
 from exogdb.abi.disassembly import GENERAL_REGISTERS
 from exogdb.abi.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Dispatcher, EntryPath
-from exogdb.abi.frame_base import find_frame_base, find_return_slot, find_top_above
+from exogdb.abi.frame_base import find_frame_base, find_return_slot
 from exogdb.abi.plan import PlaceKind
 from exogdb.abi.stub_state import read_held
 from exogdb.errors import AnalysisError
 from exogdb.target.cpus import Cpu
+from exogdb.target.current_call import find_stack_in_call
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.numbers import read_number_table
@@ -87,7 +88,7 @@ def find_call(cpu: Cpu) -> CallInProgress | None:
         on_stack = state.stack == "kernel" and state.depth is not None
         top = (rsp + state.depth) % (1 << 64) if on_stack and state.depth is not None else None
         return CallInProgress(cpu, path, top, state.after_dispatch)
-    top = find_top_above(path, rsp, VirtualMemory(cpu))
+    top = find_stack_in_call(cpu, path)
     return None if top is None else CallInProgress(cpu, path, top, is_leaving=False)
 
 
@@ -134,15 +135,32 @@ def run_to_handler(call: CallInProgress, handler: int) -> Arrival:
 
 
 def run_to_return(call: CallInProgress) -> Arrival:
-    """Run `call` to the instruction that user code goes on with. A call that does not return runs on."""
+    """Run `call` to the instruction that user code goes on with. A call that does not return runs on.
+
+    If it does not go back to where it came from, the run ends where the dispatcher returns, with a report.
+    """
     cpu = call.cpu
     if not call.is_leaving:
         settled = run_to_own_stack(call)
-        arrival = settled if isinstance(settled, Arrival) else run_to([_dispatcher_return(settled)])
+        if isinstance(settled, Arrival):
+            return settled
+        came_from = _read_saved_rip(settled, settled.cpu)
+        arrival = run_to([_dispatcher_return(settled)])
         if arrival.place is None:
             return arrival
+        goes_to = _read_saved_rip(settled, arrival.cpu)
+        if goes_to != came_from:
+            return replace(arrival, place=None, report=_say_elsewhere(came_from, goes_to))
         cpu = arrival.cpu
     return run_to([_user_return(cpu, call.path)])
+
+
+def _say_elsewhere(came_from: int, goes_to: int) -> str:
+    return (
+        f"on the call's kernel stack the way back leads to {goes_to:#x}, not to {came_from:#x} where it came from:"
+        " exec has replaced the program, a signal handler runs first, or the process has ended and another one has"
+        " its stack"
+    )
 
 
 def run_to_own_stack(call: CallInProgress) -> CallInProgress | Arrival:
@@ -175,23 +193,24 @@ def find_dispatcher(path: EntryPath) -> Dispatcher:
 
 
 def _dispatcher_return(call: CallInProgress) -> Place:
-    """Where the dispatcher has returned on the call's stack, to the program that made the call.
+    """Where the dispatcher has returned on the call's stack.
 
     A call that ends its process never comes here, but the next process may get its stack: the saved rip tells.
     """
     slot = find_return_slot(call.path, call.top) if call.top is not None else None
-    if slot is None or call.top is None:
+    if slot is None:
         raise AnalysisError(f"where the dispatcher of the stub at {call.path.entry:#x} returns to is not known")
-    rsp, rip_slot = (slot + 8) % (1 << 64), call.path.frame.find_slot("rip")
-    if rip_slot is None:
+    rsp = (slot + 8) % (1 << 64)
+    return Place(find_dispatcher(call.path).return_address, lambda at: read_register(at, "rsp") == rsp)
+
+
+def _read_saved_rip(call: CallInProgress, cpu: Cpu) -> int:
+    """Where user space will go on, by the frame on the call's stack now, with `cpu`'s page tables."""
+    slot = call.path.frame.find_slot("rip")
+    if slot is None or call.top is None:
         raise AnalysisError(f"the stub at {call.path.entry:#x} does not save the user's rip where it can be found")
-    saved_at = find_frame_base(call.path, call.top) + rip_slot.offset
-    saved = VirtualMemory(call.cpu).read(saved_at, 8)
-
-    def is_own(at: Cpu) -> bool:
-        return read_register(at, "rsp") == rsp and VirtualMemory(at).read(saved_at, 8) == saved
-
-    return Place(find_dispatcher(call.path).return_address, is_own)
+    saved_at = find_frame_base(call.path, call.top) + slot.offset
+    return int.from_bytes(VirtualMemory(cpu).read(saved_at, 8), "little")
 
 
 def _user_return(cpu: Cpu, path: EntryPath) -> Place:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.view.style import Style
+from exogdb.view.table import render_sentence
 from exogdb.view.value import hex64
 
 __all__ = ["Step", "render_step", "step_to_json"]
@@ -16,7 +17,8 @@ class Step:
     """`reached` is `entry`, `handler`, `dispatcher`, `dispatcher return` or `user`.
 
     It is None if something else stopped the guest; `report` says what. `number` and `arguments` are known at the
-    entry, `value` (64 bits) when the call has returned. `location` is GDB's own line about the place.
+    entry, `value` (64 bits) when the call has returned. `location` is GDB's own line about the place. `doubts` are
+    those of the analysis that says where entry, dispatcher and stack are.
     """
 
     cpu: int
@@ -28,10 +30,11 @@ class Step:
     arguments: tuple[int, ...] = ()
     value: int | None = None
     report: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 def render_step(step: Step, style: Style) -> str:
-    """One line about the call, then GDB's line about the place."""
+    """One line about the call, then GDB's line about the place, then what the analysis is not sure of."""
     match step.reached:
         case "entry":
             head = f"enters {_call(step, style)}"
@@ -44,8 +47,9 @@ def render_step(step: Step, style: Style) -> str:
         case "user":
             head = f"is back in user space: {_value(step.value)}"
         case _:
-            return f"CPU {step.cpu} was stopped on the way: {step.report}\n{step.location.strip()}"
-    return f"CPU {step.cpu} {head}\n{step.location.strip()}"
+            head = render_sentence(f"was stopped on the way: {step.report}", style)
+    lines = [f"CPU {step.cpu} {head}", step.location.strip()]
+    return "\n".join([*lines, *(render_sentence(f"not sure: {doubt}", style, "warning") for doubt in step.doubts)])
 
 
 def _call(step: Step, style: Style) -> str:
@@ -63,7 +67,7 @@ def _value(value: int | None) -> str:
 
 
 def step_to_json(step: Step) -> dict[str, Any]:
-    """`{"cpu", "reached", "rip", "number", "name", "args", "value", "report"}`; null: not known there."""
+    """The fields of `Step` but its location, 64-bit values in hex; null: not known there."""
     return {
         "cpu": step.cpu,
         "reached": step.reached,
@@ -73,4 +77,5 @@ def step_to_json(step: Step) -> dict[str, Any]:
         "args": [hex64(argument) for argument in step.arguments],
         "value": None if step.value is None else hex64(step.value),
         "report": step.report or None,
+        "doubts": list(step.doubts),
     }

@@ -180,3 +180,5 @@ def test_in_an_interrupt_on_its_own_stack_the_call_is_shown(linux: tuple[Guest, 
         assert answer[key] == before[key], key
     assert "points back to the call's" in answer["doubts"][0]
     assert f"<system call {before['number']} {before['name']}>" in guest.gdb.run("bt")
+    returned = guest.gdb.json("exo-syscall finish")
+    assert (returned["reached"], returned["rip"]) == ("user", before["saved"]["rip"])

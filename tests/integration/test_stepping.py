@@ -136,6 +136,22 @@ def test_the_users_own_breakpoint_ends_a_step_and_is_reported() -> None:
         no_waypoint_is_left(guest)
 
 
+@pytest.mark.parametrize("variant", ["", "today"])
+def test_a_call_that_goes_back_elsewhere_ends_the_run_and_says_so(variant: str) -> None:
+    """exec has the same kernel stack and another program; what `finish` would wait for never comes."""
+    with at_work(variant=variant) as guest:
+        for _ in range(5):  # one that fails returns as any other call does
+            reach(guest, "exo-syscall next exec --any-cpu", "entry")
+            came_from = guest.gdb.integer("$rcx")
+            answer = guest.gdb.json("exo-syscall finish")
+            if answer["reached"] is None:
+                break
+        assert answer["reached"] is None
+        assert f"not to {came_from:#x} where it came from: exec has replaced the program" in answer["report"]
+        assert answer["rip"] == guest.gdb.json("exo-syscall abi")["dispatcher"]["return"]
+        no_waypoint_is_left(guest)
+
+
 def test_ctrl_c_ends_a_step_and_leaves_nothing_behind() -> None:
     """Most of the time GDB is in the middle of a stop for somebody else's call."""
     with at_work() as guest:
