@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.gdb import Gdb
-from tests.harness.truth import RETURNED, read_call_truths, read_cpu_truths
+from tests.harness.truth import RETURNED, read_call_truths, read_cpu_truths, read_last_sequence
 from tests.integration.conftest import OpenGuest
 
 VARIANTS = ["", "debug", "today"]
@@ -97,15 +97,20 @@ def test_every_number_stops_exactly_as_often_as_the_kernel_says(guest: OpenGuest
     gdb.run("disable")
     on_their_way = calls_on_their_way(gdb)
     calls = read_call_truths(gdb)
-    assert len(calls) == calls[-1].sequence >= CALLS - 10, "none is lost from the record"
+    # Each other CPU may have been stopped in the middle of writing one call down, which cannot be read then.
+    unread = set(range(1, read_last_sequence(gdb) + 1)) - {call.sequence for call in calls}
+    assert len(unread) < smp, "none is lost from the record"
+    assert len(calls) >= CALLS - 10
     done = Counter(call.number for call in calls if call.sequence not in on_their_way)
     known = Counter(call.number for call in calls)
     assert all(done[number] for number in NUMBERS), "every number is tried"
     for row, number in enumerate(NUMBERS, 1):
-        assert done[number] <= hits(gdb, row) <= known[number], f"{number}: {done[number]} to {known[number]}"
-    assert hits(gdb, 17) == sum(count for number, count in known.items() if number not in NUMBERS)
+        most = known[number] + len(unread)
+        assert done[number] <= hits(gdb, row) <= most, f"{number}: {done[number]} to {most}"
+    others = sum(count for number, count in known.items() if number not in NUMBERS)
+    assert others <= hits(gdb, 17) <= others + len(unread)
     returned = [call.sequence for call in calls if call.state == RETURNED]
-    assert len({*returned} - {*on_their_way}) <= hits(gdb, 18) <= len(returned)
+    assert len({*returned} - {*on_their_way}) <= hits(gdb, 18) <= len(returned) + len(unread)
 
 
 def test_choosing_hits(guest: OpenGuest) -> None:
