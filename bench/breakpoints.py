@@ -21,7 +21,7 @@ ROUNDS = 3
 # A Ctrl-C gets lost in a GDB that decides about one stop after the other: these ways end by themselves.
 SLOW_CALLS = 200
 NEVER = "--if '$nr == 12345'"
-GUESTS = (("release", "", 1), ("release", "", 2), ("debug", "debug", 1))
+GUESTS = (("release", "", 1), ("release", "", 2), ("debug", "debug", 1), ("debug", "debug", 2))
 
 PYTHON_STOP = f"""python
 class Python101(gdb.Breakpoint):

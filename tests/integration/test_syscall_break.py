@@ -204,3 +204,42 @@ def test_a_backtrace_at_the_return_names_the_call(guest: OpenGuest, variant: str
     gdb.run("delete")
     gdb.run("stepi")
     assert "<system call>" in gdb.run("bt")
+
+
+def test_two_breakpoints_on_one_arm(guest: OpenGuest, tmp_path: Path) -> None:
+    """5 and 6 share the arm of all that the kernel does not know; 5 is called, rarely, and 6 never."""
+    table = tmp_path / "numbers.rs"
+    table.write_text("const SYS_GETPID: u64 = 4;\nconst SYS_SEEN: u64 = 5;\nconst SYS_OTHER: u64 = 6;\n")
+    gdb = guest("run=spin rare=5", variant="today", smp=2, stopped=True).gdb
+    gdb.run(f"set exo syscalls {table}")
+    for calls in ("other", f"seen,other --ignore {NEVER}", "seen"):
+        gdb.run(f"exo-syscall break {calls}")
+    for times in (1, 2):
+        assert stopped_at(gdb.run("continue")) == 5
+        assert [hits(gdb, row) for row in (1, 2, 3)] == [0, times, times]
+    plan = gdb.json("exo-syscall list seen")["syscalls"][0]["plan"]
+    assert plan["shared_with"] == [6]
+    assert plan["cost"] == "one stop per call of the numbers that share the arm"
+
+
+def test_numbers_that_the_table_lacks(guest: OpenGuest) -> None:
+    gdb = guest("run=selftest", stopped=True).gdb
+    gdb.run("exo-syscall break unknown")
+    gdb.run("exo-syscall break unknown --on-return --if '$nr == 999'")
+    for number in (5, 99, 104):  # in the order in which the program tries them
+        output = gdb.run("continue")
+        assert f"System call {number} (arg1=0x0, " in output
+        assert gdb.integer("$rdi") == gdb.integer("$nr") == number
+    assert hits(gdb, 2) == 0
+
+
+def test_a_handler_that_the_kernel_calls_itself_is_no_system_call(guest: OpenGuest) -> None:
+    gdb = guest("run=demo", variant="debug").gdb
+    gdb.run("exo-syscall break getpid")
+    gdb.run("continue")
+    here = gdb.integer("$pc")
+    gdb.run("set language c")
+    handler = gdb.address("sys_getpid")
+    assert gdb.integer(f"((unsigned long (*)(void)){handler:#x})()") == Truth(gdb).last_call()[1]
+    assert hits(gdb, 1) == 1, "called from elsewhere than the dispatcher"
+    assert gdb.integer("$pc") == here
