@@ -12,7 +12,8 @@ A command is a function with a decorator::
 
 The docstring is what `help exo-gs` prints. `Output` carries a report's text and its JSON form; the registry
 prints the one that was asked for. An `ExoError` becomes one `gdb.GdbError` sentence. Ctrl-C passes through, so
-that GDB says `Quit` as it always does.
+that GDB says `Quit` as it always does. Symbols of another build than the one that runs are warned of, on standard
+error.
 """
 
 import inspect
@@ -29,7 +30,8 @@ import gdb
 
 from exogdb.errors import ExoError, UsageError
 from exogdb.target.ctrl_c import ctrl_c_held
-from exogdb.target.session import require_guest
+from exogdb.target.session import find_guest, require_guest
+from exogdb.target.symbol_match import find_other_builds
 from exogdb.view.style import Style
 
 __all__ = ["COMMANDS", "Command", "Output", "command", "current_style", "explain", "prefix", "register_commands"]
@@ -176,7 +178,11 @@ def _run(entry: Command, argument: str) -> None:
 
 
 def _run_body(entry: Command, options: Namespace) -> None:
-    inputs = (require_guest(), options) if entry.needs_guest else (options,)
+    session = require_guest() if entry.needs_guest else find_guest()
+    if session is not None:
+        for warning in find_other_builds(session.memory):
+            gdb.write(warning + "\n", gdb.STDERR)
+    inputs = (session, options) if entry.needs_guest else (options,)
     output = entry.body(*inputs)
     if output is not None:
         _write(output, as_json=getattr(options, "json", False))

@@ -11,7 +11,7 @@ from exogdb.errors import NoTargetError
 from exogdb.target.cpus import Cpu, all_cpus, selected_cpu
 from exogdb.target.memory import PhysicalMemory, VirtualMemory
 
-__all__ = ["Session", "require_guest"]
+__all__ = ["Session", "find_guest", "require_guest"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,11 @@ def require_guest() -> Session:
         raise NoTargetError(f"the guest's architecture is {architecture}: exogdb knows x86-64 in long mode only")
     cpu = selected_cpu()
     return Session(cpu=cpu, memory=VirtualMemory(cpu))
+
+
+def find_guest() -> Session | None:
+    """The same for a command that can do without: None where `require_guest` has a reason to refuse."""
+    try:
+        return require_guest()
+    except NoTargetError:
+        return None

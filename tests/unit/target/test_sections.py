@@ -1,7 +1,7 @@
 """GDB's list of sections, and which of its files is the kernel."""
 
 from exogdb.abi.check.facts import Section
-from exogdb.target.sections import find_code_with_tables, find_kernel_sections, parse_sections
+from exogdb.target.sections import find_code_with_tables, find_kernel_code, find_kernel_sections, parse_sections
 
 KERNEL = "/build/exo-os.elf"
 PROGRAM = "/build/programs/demo.elf"
@@ -62,3 +62,11 @@ Object file: `/program.elf', file type elf64-x86-64.
 """
     kernel, program = range(0xFFFFFFFF80100000, 0xFFFFFFFF80101000), range(0x401000, 0x402000)
     assert find_code_with_tables(listing) == [kernel, program]
+
+
+def test_kernel_code_is_what_lies_in_the_upper_half_and_is_in_the_file() -> None:
+    bare = """\
+Object file: `/symbols.elf', file type elf64-x86-64.
+ [0]      0xffffffff81000000->0xffffffff82000000 at 0x00001000: .text ALLOC READONLY CODE
+"""
+    assert find_kernel_code(TEXT + bare) == {KERNEL: [(0xFFFFFFFF80106000, 0x7000, 0xA9AF)]}
