@@ -219,6 +219,8 @@ def diagnose_gs(
         expected, why = _in_interrupt_window(rip, find_windows()) or (expected, why)
     if expected is GsState.EXIT_WINDOW and active == "kernel" and _is_shared(rip, find_windows()):
         expected, why = GsState.KERNEL, f"{why}, but handlers that return to the kernel pass there too"
+    if path is None and expected is GsState.KERNEL and active == "user":
+        expected, why = GsState.UNKNOWN, f"{why}; the user's base is active, as it must be in front of its swapgs"
     state, active, why = _decide(expected, why, active, cpl, path, is_on_path)
     owners = {"kernel": (gs_base, kernel_gs_base), "user": (kernel_gs_base, gs_base)}
     kernel, user = owners.get(active, (None, None))

@@ -124,6 +124,13 @@ def test_without_a_path_position_is_not_used() -> None:
     assert "not known" in report.why
 
 
+def test_without_a_path_an_active_user_base_may_be_right() -> None:
+    """The CPU may stand on the first instruction of an entry that nobody could read."""
+    report = diagnose(None, 0, USER_BASE, KERNEL_BASE)
+    assert (report.state, report.active, report.expected) == (GsState.UNKNOWN, "user", "unknown")
+    assert (report.kernel, report.user) == (KERNEL_BASE, USER_BASE)
+
+
 def test_conditional_paths_are_both_followed() -> None:
     jne_to_iret = "7506"  # over swapgs + sysretq
     code = Code(SWAPGS, CALL, jne_to_iret, SWAPGS, SYSRETQ, SWAPGS, IRETQ)
