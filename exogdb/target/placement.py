@@ -15,7 +15,7 @@ from exogdb.abi.dispatch import UNKNOWN
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.plan import Place, PlaceKind
 from exogdb.abi.request import PROVIDER, Request, decode_location
-from exogdb.errors import ExoError, UnavailableError
+from exogdb.errors import ExoError, UnavailableError, UsageError
 from exogdb.target.breakpoints import Catch, Setting, SyscallBreakpoint, make_condition
 from exogdb.target.condition import check_condition
 from exogdb.target.cpus import Cpu, all_cpus
@@ -128,8 +128,11 @@ class Placement:
         return [places[number] for number in numbers] + ([places[UNKNOWN]] if choice.unknown else [])
 
     def choice_of(self, request: Request) -> Choice:
-        """What the request's words choose from the table."""
-        return parse_choice(request.choice, self.table())
+        """What the request's words choose from the table; nothing if they are those of another kernel's table."""
+        try:
+            return parse_choice(request.choice, self.table())
+        except UsageError:
+            return Choice(request.choice, frozenset(), unknown=False, known=frozenset())
 
     def _spell(self, request: Request) -> Request:
         """One number by its name, so that its location is one of the usual ones.
@@ -144,8 +147,7 @@ class Placement:
         return [each.request for each in self.catches()]
 
     def _numbers(self, *more: Request) -> frozenset[int]:
-        table = self.table()
-        return frozenset(n for r in (*self._requests(), *more) for n in parse_choice(r.choice, table).numbers)
+        return frozenset(n for r in (*self._requests(), *more) for n in self.choice_of(r).numbers)
 
     def _try_to_plan(self, request: Request | None) -> None:
         more = [request] if request is not None else []
@@ -267,7 +269,14 @@ class Placement:
     def _on_stop(self, _event: gdb.StopEvent) -> None:
         delete_retired()
         if self.plan is None:
+            self._replan_and_report()
+
+    def _replan_and_report(self) -> None:
+        """GDB shows what its events raise as Python exceptions, which say nothing to a user."""
+        try:
             self.replan()
+        except ExoError as error:
+            gdb.write(f"exo-syscall break: {error}\n", gdb.STDERR)
 
     def _on_created(self, row: gdb.Breakpoint) -> None:
         """Take in a row with a location of this kind that GDB's `break` made: from `save breakpoints`, say."""
@@ -282,7 +291,7 @@ class Placement:
             gdb.write(f"exo-syscall break: {error}\n", gdb.STDERR)
             return
         self._take_in(row, Catch(request))
-        self.replan()
+        self._replan_and_report()
 
     def _take_in(self, row: gdb.Breakpoint, catch: Catch) -> None:
         catch.row = row
@@ -314,14 +323,24 @@ class Placement:
         # Removing the old probe file says the same as a new kernel.
         if not self._probes.is_unloading:
             self.forget()
-            self.replan()
+            self._replan_and_report()
 
     def _on_new_objfile(self, event: gdb.NewObjFileEvent) -> None:
         space = gdb.current_progspace()
         is_kernel = space is not None and event.new_objfile.filename == space.filename
         if is_kernel and not self._probes.holds(event.new_objfile):
             self.forget()
-            self.replan()
+            self._replan_and_report()
+            self._report_strangers()
+
+    def _report_strangers(self) -> None:
+        """GDB disables a row that loses all its locations, and says nothing of it."""
+        for number, catch in self._catches.items():
+            try:
+                parse_choice(catch.request.choice, self.table())
+            except UsageError as error:
+                wait = f"breakpoint {number} is pending: {error}; `enable {number}` once they are known again"
+                gdb.write(f"exo-syscall break: {wait}\n", gdb.STDERR)
 
 
 def _return_addresses(plan: SyscallPlan) -> set[int]:
