@@ -14,7 +14,7 @@ ROUNDS = 15
 PREPARE = """python
 import time
 from exogdb.target.cpus import all_cpus
-from exogdb.target.msrs import Via, read_msrs
+from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.x86.msr import SYSCALL_MSRS
 def timed(via):
     start = time.perf_counter()

@@ -13,10 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.frame_base import find_frame_base
-from exogdb.abi.location import InRegister
-from exogdb.abi.stub_state import BehindGsSlot, InGsSlot, Lost, StubState, describe_held, find_address, read_held
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.location import InRegister
+from exogdb.abi.stub.stub_state import (
+    BehindGsSlot,
+    InGsSlot,
+    Lost,
+    StubState,
+    describe_held,
+    find_address,
+    read_held,
+)
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.memory import ReadableMemory

@@ -11,8 +11,8 @@
             +--------------------+
 """
 
-from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.symbolic import MASK_64, Cell, Constant, Loaded, Sum, Value
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.symbolic import MASK_64, Cell, Constant, Loaded, Sum, Value
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.x86.memory import ReadableMemory
 

@@ -6,10 +6,10 @@ per-CPU block. All of those that the rest of the path reads are written, or the 
 
 from dataclasses import dataclass
 
-from exogdb.abi.entry_path import ARGUMENT_REGISTERS, EntryPath
 from exogdb.abi.frame import Moment
-from exogdb.abi.stub_state import InGsSlot, StubState
-from exogdb.abi.symbolic import MASK_64
+from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, EntryPath
+from exogdb.abi.stub.stub_state import InGsSlot, StubState
+from exogdb.abi.stub.symbolic import MASK_64
 from exogdb.errors import UsageError
 from exogdb.x86.address import is_canonical, is_upper_half
 from exogdb.x86.rflags import decode_rflags, rflags_after_sysret

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from exogdb.abi.disassembly import Disassembler, Instruction
-from exogdb.abi.graph import explore, find_reachable, reverse_edges
 from exogdb.abi.gs_interrupt import InterruptWindows
+from exogdb.abi.stub.disassembly import Disassembler, Instruction
+from exogdb.abi.stub.graph import explore, find_reachable, reverse_edges
 from exogdb.errors import AnalysisError, MemoryFault
 
 __all__ = ["GsPath", "GsReport", "GsState", "diagnose_gs", "find_gs_path"]

@@ -16,8 +16,8 @@ Source: Intel SDM Vol. 2B, SWAPGS; AMD APM Vol. 3, SWAPGS.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from exogdb.abi.disassembly import Disassembler, Instruction
-from exogdb.abi.graph import explore, find_reachable, reverse_edges
+from exogdb.abi.stub.disassembly import Disassembler, Instruction
+from exogdb.abi.stub.graph import explore, find_reachable, reverse_edges
 from exogdb.errors import AnalysisError, MemoryFault
 
 __all__ = ["InterruptWindows", "find_interrupt_windows"]

@@ -12,7 +12,7 @@ canonical address, also one in the upper half.
 from collections import deque
 from collections.abc import Iterable
 
-from exogdb.abi.disassembly import Disassembler, ImmediateOperand, Instruction, RegisterOperand
+from exogdb.abi.stub.disassembly import Disassembler, ImmediateOperand, Instruction, RegisterOperand
 from exogdb.errors import AnalysisError, MemoryFault
 from exogdb.x86.memory import ReadableMemory
 

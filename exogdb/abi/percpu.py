@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from exogdb.abi.entry_path import GsAccess
-from exogdb.abi.symbolic import Gs
+from exogdb.abi.stub.entry_path import GsAccess
+from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import MemoryFault
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.memory import ReadableMemory

@@ -32,10 +32,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from exogdb.abi.entry import find_entry_path
-from exogdb.abi.entry_path import ARGUMENT_REGISTERS, Dispatcher, EntryPath, FrameLayout, FrameSlot, KernelStack
-from exogdb.abi.location import Location, describe_location, parse_location
-from exogdb.abi.symbolic import Cell, Loaded
+from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry_path import (
+    ARGUMENT_REGISTERS,
+    Dispatcher,
+    EntryPath,
+    FrameLayout,
+    FrameSlot,
+    KernelStack,
+)
+from exogdb.abi.stub.location import Location, describe_location, parse_location
+from exogdb.abi.stub.symbolic import Cell, Loaded
 from exogdb.errors import FormatError
 from exogdb.x86.memory import ReadableMemory
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import gdb
 
 from exogdb.abi.check.signature import find_disagreements
-from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.profile import write_profile
+from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UnavailableError, UsageError
 from exogdb.reading import Unavailable
-from exogdb.target.check import read_signature
+from exogdb.target.check.check import read_signature
 from exogdb.target.path import read_entry_path
 from exogdb.target.profile import find_profile, read_profile
 from exogdb.target.session import Session

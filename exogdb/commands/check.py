@@ -9,7 +9,7 @@ from exogdb.abi.check.rule import Report, Rule, Severity, run_rules
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
 from exogdb.reading import Reading
-from exogdb.target.check import read_facts
+from exogdb.target.check.check import read_facts
 from exogdb.target.session import require_guest
 from exogdb.view.check import render_report, render_rules, report_to_json, rules_to_json, summarize
 

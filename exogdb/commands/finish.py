@@ -5,8 +5,8 @@ from argparse import Namespace
 from exogdb.commands.registry import Output, command
 from exogdb.commands.stepping import describe_return, describe_stop
 from exogdb.errors import UsageError
+from exogdb.target.run.stepping import find_call, run_to_return
 from exogdb.target.session import Session
-from exogdb.target.stepping import find_call, run_to_return
 from exogdb.view.stepping import render_step, step_to_json
 
 __all__: list[str] = []

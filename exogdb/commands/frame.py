@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 
 from exogdb.commands.registry import Output, command
 from exogdb.reading import Reading
+from exogdb.target.call.current_call import Call, read_blocked_call, read_call, read_process_call
 from exogdb.target.cpus import find_cpu
-from exogdb.target.current_call import Call, read_blocked_call, read_call, read_process_call
 from exogdb.target.session import Session
 from exogdb.target.symbols import evaluate_address, find_symbol
 from exogdb.view.frame import FrameReport, frame_to_json, render_frame

@@ -10,7 +10,7 @@ from exogdb.commands.frame import make_frame_output
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
 from exogdb.reading import Reading
-from exogdb.target.current_call import Call, find_kernel_gs_base, find_state, read_call
+from exogdb.target.call.current_call import Call, find_kernel_gs_base, find_state, read_call
 from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_cpl, read_register, write_register
 from exogdb.target.session import Session

@@ -12,7 +12,7 @@ import gdb
 from exogdb.commands.registry import explain
 from exogdb.errors import ExoError, UnavailableError, UsageError
 from exogdb.target.gs import find_entries, read_gs
-from exogdb.target.msrs import Via, read_msr
+from exogdb.target.msr.msrs import Via, read_msr
 from exogdb.target.registers import read_cpl
 from exogdb.target.session import require_guest
 

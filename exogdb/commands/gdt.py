@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from exogdb.commands.registry import Output, command
 from exogdb.reading import Reading
-from exogdb.target.cpu_dump import CpuDump
-from exogdb.target.msrs import Via, read_msrs
+from exogdb.target.msr.msrs import Via, read_msrs
+from exogdb.target.qemu.cpu_dump import CpuDump
 from exogdb.target.session import Session
 from exogdb.target.tables import read_cpu_dump, read_gdt
 from exogdb.view.gdt import GdtReport, gdt_to_json, render_gdt

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from exogdb.commands.registry import Output, command
 from exogdb.reading import Reading
-from exogdb.target.msrs import Via, read_msrs
+from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.registers import read_register
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol

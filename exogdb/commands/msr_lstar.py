@@ -7,12 +7,12 @@ from itertools import islice
 
 import gdb
 
-from exogdb.abi.disassembly import Disassembler
+from exogdb.abi.stub.disassembly import Disassembler
 from exogdb.commands.registry import Output, command
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.reading import Unavailable
 from exogdb.target.cpus import Cpu
-from exogdb.target.msrs import read_msrs
+from exogdb.target.msr.msrs import read_msrs
 from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_register
 from exogdb.target.session import Session

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from exogdb.commands.msr import complete_msr, make_report, msr_output
 from exogdb.commands.registry import Output, command
-from exogdb.target.msrs import Via
+from exogdb.target.msr.msrs import Via
 from exogdb.target.session import Session
 from exogdb.x86.msr import parse_msr
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UnavailableError
 from exogdb.reading import Unavailable
-from exogdb.target.msrs import read_msrs
+from exogdb.target.msr.msrs import read_msrs
 from exogdb.target.session import Session
 from exogdb.target.tables import read_cpu_dump, read_gdt
 from exogdb.view.msr_star import StarReport, render_star, star_to_json

@@ -10,8 +10,8 @@ from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
 from exogdb.reading import Unavailable, Value
 from exogdb.target.cpus import Cpu
-from exogdb.target.msrs import Via, read_msrs
-from exogdb.target.rdmsr import write_msr_in_guest
+from exogdb.target.msr.msrs import Via, read_msrs
+from exogdb.target.msr.rdmsr import write_msr_in_guest
 from exogdb.target.session import Session
 from exogdb.view.msr_write import MsrChange, change_to_json, render_change
 from exogdb.x86.msr import MsrSpec, parse_msr

@@ -7,8 +7,8 @@ from exogdb.abi.choice import complete_choice, parse_choice
 from exogdb.commands.registry import Output, command
 from exogdb.commands.stepping import describe_entry, describe_stop
 from exogdb.target.numbers import read_number_table
+from exogdb.target.run.stepping import run_to_entry
 from exogdb.target.session import Session
-from exogdb.target.stepping import run_to_entry
 from exogdb.view.stepping import render_step, step_to_json
 
 __all__: list[str] = []

@@ -16,9 +16,9 @@ from exogdb.commands.tracing import (
     render_start,
     report_end,
 )
-from exogdb.target.outlet import LineBuffer, Outlet, open_output_file
 from exogdb.target.session import Session
-from exogdb.target.tracing import prepare_tracing
+from exogdb.target.trace.outlet import LineBuffer, Outlet, open_output_file
+from exogdb.target.trace.tracing import prepare_tracing
 
 __all__: list[str] = []
 

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import gdb
 
 from exogdb.errors import ExoError, UsageError
-from exogdb.target.ctrl_c import ctrl_c_held
+from exogdb.target.run.ctrl_c import ctrl_c_held
 from exogdb.target.session import find_guest, require_guest
 from exogdb.target.symbol_match import find_other_builds
 from exogdb.view.style import Style
@@ -90,7 +90,7 @@ def command(
     gets `--json` by itself. `is_prefix` lets other commands start with this one's name.
     `is_name_too` says that the last word of `name` is also an argument of the command in front of it, which gets
     whatever this one does not understand. `holds_ctrl_c` is for a command that looks for Ctrl-C by itself, where
-    that is safe (`exogdb.target.ctrl_c`): nothing else notices it.
+    that is safe (`exogdb.target.run.ctrl_c`): nothing else notices it.
     """
 
     def register(body: Body) -> Body:

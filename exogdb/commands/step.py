@@ -2,15 +2,14 @@
 
 from argparse import Namespace
 
-from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.commands.registry import Output, command
 from exogdb.commands.stepping import describe_inside, describe_return, describe_stop
 from exogdb.errors import UsageError
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_cpl, read_register
-from exogdb.target.session import Session
-from exogdb.target.stepping import (
+from exogdb.target.run.stepping import (
     CallInProgress,
     find_call,
     find_dispatcher,
@@ -21,7 +20,8 @@ from exogdb.target.stepping import (
     run_to_own_stack,
     run_to_return,
 )
-from exogdb.target.waypoint import Arrival
+from exogdb.target.run.waypoint import Arrival
+from exogdb.target.session import Session
 from exogdb.view.stepping import Step, render_step, step_to_json
 
 __all__: list[str] = []

@@ -2,13 +2,13 @@
 
 import gdb
 
-from exogdb.abi.entry_path import NUMBER_REGISTER
 from exogdb.abi.numbers import NumberTable
+from exogdb.abi.stub.entry_path import NUMBER_REGISTER
 from exogdb.target.cpus import Cpu
 from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_register
-from exogdb.target.stepping import Entered, read_entered
-from exogdb.target.waypoint import Arrival
+from exogdb.target.run.stepping import Entered, read_entered
+from exogdb.target.run.waypoint import Arrival
 from exogdb.view.stepping import Step
 
 __all__ = ["describe_entry", "describe_inside", "describe_return", "describe_stop"]

@@ -13,9 +13,9 @@ from exogdb.commands.tracing import (
     render_end,
     render_start,
 )
-from exogdb.target.outlet import Outlet
 from exogdb.target.session import Session
-from exogdb.target.tracing import Tracing, prepare_tracing
+from exogdb.target.trace.outlet import Outlet
+from exogdb.target.trace.tracing import Tracing, prepare_tracing
 from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Notice, NoticeKind
 from exogdb.trace.summary import Summary

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 import gdb
 
 from exogdb.abi.choice import complete_choice
-from exogdb.abi.dispatch import UNKNOWN
-from exogdb.abi.request import Request
+from exogdb.abi.dispatch.dispatch import UNKNOWN
+from exogdb.abi.dispatch.request import Request
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError
-from exogdb.target.breakpoints import STOP_FUNCTION, Catch
+from exogdb.target.breakpoint.breakpoints import STOP_FUNCTION, Catch
+from exogdb.target.breakpoint.hit import Hit
+from exogdb.target.breakpoint.hit_arguments import read_arguments
+from exogdb.target.breakpoint.placement import PLACEMENT
+from exogdb.target.breakpoint.returned import remember_returned, watch_resumes
 from exogdb.target.cpus import all_cpus, find_cpu
-from exogdb.target.hit import Hit
-from exogdb.target.hit_arguments import read_arguments
-from exogdb.target.placement import PLACEMENT
-from exogdb.target.returned import remember_returned, watch_resumes
 from exogdb.target.symbols import find_symbol
 from exogdb.view.hit import HitReport, render_hit
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint

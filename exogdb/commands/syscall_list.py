@@ -7,8 +7,8 @@ from exogdb.abi.choice import Choice, complete_choice, parse_choice
 from exogdb.abi.numbers import SyscallNumber
 from exogdb.commands.registry import Output, command
 from exogdb.errors import ExoError, UnavailableError
-from exogdb.target.placement import PLACEMENT
-from exogdb.target.planning import SyscallPlan, read_plan
+from exogdb.target.breakpoint.placement import PLACEMENT
+from exogdb.target.breakpoint.planning import SyscallPlan, read_plan
 from exogdb.target.session import require_guest
 from exogdb.target.symbols import find_symbol
 from exogdb.view.plan import PlaceLine

@@ -17,9 +17,9 @@ from exogdb.commands.tracing import (
     render_start,
     report_end,
 )
-from exogdb.target.outlet import LineBuffer, Outlet, open_output_file
 from exogdb.target.session import Session
-from exogdb.target.tracing import Tracing, prepare_tracing
+from exogdb.target.trace.outlet import LineBuffer, Outlet, open_output_file
+from exogdb.target.trace.tracing import Tracing, prepare_tracing
 from exogdb.trace.pairing import Notice
 from exogdb.view.call import CallWords
 from exogdb.view.style import PLAIN

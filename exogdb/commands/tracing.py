@@ -13,11 +13,11 @@ from exogdb.abi.choice import Choice, complete_choice, parse_choice
 from exogdb.commands.callers import Callers
 from exogdb.errors import OutputError
 from exogdb.target.cpus import all_cpus
-from exogdb.target.memory_text import TextAtStops
 from exogdb.target.numbers import read_number_table
 from exogdb.target.programs import Program, find_caller, read_programs
-from exogdb.target.signatures import read_error_names, read_signatures
-from exogdb.target.tracing import ENGINES, Tracing
+from exogdb.target.trace.memory_text import TextAtStops
+from exogdb.target.trace.signatures import read_error_names, read_signatures
+from exogdb.target.trace.tracing import ENGINES, Tracing
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Notice, NoticeKind

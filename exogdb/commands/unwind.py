@@ -15,12 +15,12 @@ from gdb.FrameDecorator import FrameDecorator
 
 from exogdb.abi.boundary import BOUNDARY_PC, make_boundary_object
 from exogdb.errors import ExoError
-from exogdb.target.call_number import find_number
+from exogdb.target.call.call_number import find_number
+from exogdb.target.call.unwinder import StubUnwinder, find_stub_state
 from exogdb.target.cpus import selected_cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import learn_entry_path
-from exogdb.target.unwinder import StubUnwinder, find_stub_state
 
 if TYPE_CHECKING:
     from gdb.FrameDecorator import DAPFrameDecorator  # GDB 14 and newer

@@ -4,7 +4,7 @@
 alone costs nothing and writes nothing.
 """
 
-from exogdb.abi.entry import find_entry_path
+from exogdb.abi.stub.entry import find_entry_path
 from exogdb.errors import AnalysisError
 from exogdb.launch.image import Image
 from exogdb.trace import points

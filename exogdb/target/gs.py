@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exogdb.abi.disassembly import Disassembler
 from exogdb.abi.gs import GsPath, GsReport, diagnose_gs, find_gs_path
 from exogdb.abi.gs_interrupt import InterruptWindows, find_interrupt_windows
+from exogdb.abi.stub.disassembly import Disassembler
 from exogdb.errors import AnalysisError, TargetLostError, UnavailableError
 from exogdb.reading import Reading
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import RememberingMemory, VirtualMemory
-from exogdb.target.msrs import Via, read_msrs
+from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.symbols import find_address

@@ -10,7 +10,7 @@ import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.cpus import Cpu, cpu_selected
-from exogdb.target.monitor import run_monitor
+from exogdb.target.qemu.monitor import run_monitor
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["BLOCK_SIZE", "PhysicalMemory", "RememberingMemory", "VirtualMemory", "read_selected"]

@@ -6,9 +6,9 @@ again, so that a kernel that patched its stub, or another kernel, is analysed an
 
 from dataclasses import dataclass, replace
 
-from exogdb.abi.entry import find_entry_path
-from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.profile import apply_profile
+from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.errors import (
     AnalysisError,
     FormatError,
@@ -19,7 +19,7 @@ from exogdb.errors import (
 )
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import BLOCK_SIZE, RememberingMemory, VirtualMemory
-from exogdb.target.msrs import read_msr
+from exogdb.target.msr.msrs import read_msr
 from exogdb.target.profile import ProfileFile, find_profile, read_profile
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory

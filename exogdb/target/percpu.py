@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import gdb
 
-from exogdb.abi.entry import find_entry_path
 from exogdb.abi.percpu import PerCpuBlock, PerCpuField, read_by_offsets
+from exogdb.abi.stub.entry import find_entry_path
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.memory import VirtualMemory

@@ -6,10 +6,10 @@ The GDB stub does not have GDTR, IDTR and TR. The guest must be stopped; nothing
 from dataclasses import dataclass
 
 from exogdb.errors import FormatError, UnavailableError
-from exogdb.target.cpu_dump import CpuDump, parse_cpu_dumps
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
-from exogdb.target.monitor import run_monitor
+from exogdb.target.qemu.cpu_dump import CpuDump, parse_cpu_dumps
+from exogdb.target.qemu.monitor import run_monitor
 from exogdb.x86.gdt import Gdt, decode_gdt
 from exogdb.x86.idt import Gate, decode_idt
 from exogdb.x86.selector import Selector

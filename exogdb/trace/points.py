@@ -6,8 +6,8 @@ always begins a translation block, which is what QEMU's log goes by. `sysretq` i
 
 from dataclasses import dataclass
 
-from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.location import InRegister
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.location import InRegister
 from exogdb.errors import AnalysisError
 
 __all__ = ["CALLEE_SAVED", "TracePoints", "find_trace_points"]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from exogdb.abi.entry_path import ARGUMENT_REGISTERS, Dispatcher, EntryPath, Exit, FrameSlot
-from exogdb.abi.location import InRegister, describe_location
-from exogdb.abi.stub_state import StubState, describe_held
+from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, Dispatcher, EntryPath, Exit, FrameSlot
+from exogdb.abi.stub.location import InRegister, describe_location
+from exogdb.abi.stub.stub_state import StubState, describe_held
 from exogdb.view.style import Style
 from exogdb.view.table import Cell, render_sentence, render_table
 from exogdb.view.value import hex64

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exogdb.abi.dispatch import UNKNOWN
-from exogdb.abi.location import describe_location
-from exogdb.abi.plan import Cost, Place, PlaceKind
+from exogdb.abi.dispatch.dispatch import UNKNOWN
+from exogdb.abi.dispatch.plan import Cost, Place, PlaceKind
+from exogdb.abi.stub.location import describe_location
 from exogdb.view.style import Style
 from exogdb.view.value import hex64
 

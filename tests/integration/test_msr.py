@@ -151,7 +151,7 @@ def test_write_changes_the_msr_and_nothing_else() -> None:
 
 def test_all_msrs_of_all_cpus_take_one_round_trip(stopped: Guest) -> None:
     gdb = stopped.gdb
-    gdb.run("python import exogdb.target.msrs as m; real = m.read_device_state; asked = []")
+    gdb.run("python import exogdb.target.msr.msrs as m; real = m.read_device_state; asked = []")
     gdb.run("python m.read_device_state = lambda: asked.append(1) or real()")
     try:
         gdb.run("exo-msr --all-cpus star lstar cstar fmask pat apic_base sysenter_cs sysenter_esp tsc_aux")
@@ -164,7 +164,7 @@ def test_a_device_state_that_contradicts_the_stub_is_refused() -> None:
     with open_guest(attach=False) as guest:
         stop_in_dispatcher(guest)
         gdb = guest.gdb
-        gdb.run("python import exogdb.target.msrs as m; old = m.read_device_state()")
+        gdb.run("python import exogdb.target.msr.msrs as m; old = m.read_device_state()")
         gdb.run("python m.read_device_state = lambda: old")
         gdb.run("set $k_gs_base = 0x1234")
         (msrs,) = values(gdb, "exo-msr").values()
@@ -209,7 +209,7 @@ def test_looking_on_behalf_of_another_command_never_executes_rdmsr() -> None:
         stop_in_dispatcher(guest)
         gdb = guest.gdb
         gdb.run("set exo qmp-socket /nonexistent/qmp.sock")
-        gdb.run("python import exogdb.target.msrs as m; m.read_msrs_in_guest = None")
+        gdb.run("python import exogdb.target.msr.msrs as m; m.read_msrs_in_guest = None")
         for command in ("exo-gs", "exo-gdt", "exo-idt", "exo-tss", "exo-syscall frame", "exo-msr --via quiet"):
             assert "NoneType" not in gdb.reply(command).err, command
 

@@ -1,10 +1,10 @@
-"""exogdb/target/qmp.py: asking QEMU leaves nothing behind in it."""
+"""exogdb/target/qemu/qmp.py: asking QEMU leaves nothing behind in it."""
 
 from pathlib import Path
 
 from tests.harness.session import Guest, open_guest
 
-READ = "python from exogdb.target.qmp import read_device_state"
+READ = "python from exogdb.target.qemu.qmp import read_device_state"
 STATES = "python print(len({read_device_state()[:8] for _ in range(20)}), len(read_device_state()) > 100000)"
 
 

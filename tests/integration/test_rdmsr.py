@@ -105,7 +105,7 @@ def test_replaced_code_is_put_back_also_under_a_breakpoint() -> None:
 
 
 EXECUTE_NOTHING = """python
-from exogdb.target import rdmsr
+from exogdb.target.msr import rdmsr
 from exogdb.target.cpus import selected_cpu
 place = rdmsr._find_place(selected_cpu(), rdmsr.RDMSR)
 with rdmsr._transaction(selected_cpu(), place, rdmsr.RDMSR) as step:

@@ -289,7 +289,7 @@ def test_a_kernel_that_nobody_here_wrote() -> None:
 
 
 LOOK_AT_THE_OTHER_CPU_LAST = """
-from exogdb.target.stub_run import open_stub_run
+from exogdb.target.trace.stub_run import open_stub_run
 here = gdb.selected_thread()
 (other,) = (each for each in gdb.selected_inferior().threads() if each.num != here.num)
 for thread in (here, other):

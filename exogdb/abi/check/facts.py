@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.address import linear_bits

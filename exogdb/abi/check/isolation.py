@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from exogdb.abi.check.facts import CpuFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_cpu
 from exogdb.abi.check.stacks import ENCRYPTED_GUESTS_ONLY, describe_tops, used_ists
-from exogdb.abi.entry_path import EntryPath
+from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.reading import Reading, Unavailable
 
 __all__ = ["ISOLATION_RULES", "entry_addresses"]

@@ -5,8 +5,8 @@ from itertools import combinations
 
 from exogdb.abi.check.facts import PAGE, CpuFacts, Facts, Section, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_cpu
-from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.symbolic import Gs
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable
 from exogdb.x86.address import is_canonical

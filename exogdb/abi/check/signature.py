@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from exogdb.abi.check.facts import EntryFacts, Facts, SignatureParameter, known
 from exogdb.abi.check.rule import Finding, Outcome, Rule, Severity, each_entry
 from exogdb.abi.check.stub import find_dispatcher
-from exogdb.abi.disassembly import GENERAL_REGISTERS
-from exogdb.abi.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Dispatcher, FrameLayout
-from exogdb.abi.location import InRegister, Location, OnStack, describe_location
+from exogdb.abi.stub.disassembly import GENERAL_REGISTERS
+from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Dispatcher, FrameLayout
+from exogdb.abi.stub.location import InRegister, Location, OnStack, describe_location
 from exogdb.errors import UnavailableError
 
 __all__ = ["SIGNATURE_RULES", "find_disagreements", "find_number_parameter"]

@@ -1,6 +1,6 @@
 """Rules about the entry stub's code: GS, stacks, the call of the dispatcher, and what comes back to user space.
 
-The stub was followed along every branch before (`exogdb.abi.entry`); the rules read what was found. Where the
+The stub was followed along every branch before (`exogdb.abi.stub.entry`); the rules read what was found. Where the
 analysis was not sure, the rule that needs it is `not checked`.
 """
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_entry
-from exogdb.abi.entry_path import Comparison, Dispatcher, EntryPath, Exit, GsAccess
-from exogdb.abi.stub_state import StubState
-from exogdb.abi.symbolic import Constant, Derived, Flag, Gs, Returned, Value, find_origin
+from exogdb.abi.stub.entry_path import Comparison, Dispatcher, EntryPath, Exit, GsAccess
+from exogdb.abi.stub.stub_state import StubState
+from exogdb.abi.stub.symbolic import Constant, Derived, Flag, Gs, Returned, Value, find_origin
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable
 

@@ -1,12 +1,12 @@
-"""exogdb/abi/entry.py: stubs of shapes that no kernel here has, and what it says where it cannot be sure."""
+"""exogdb/abi/stub/entry.py: stubs of shapes that no kernel here has, and what it says where it cannot be sure."""
 
 import pytest
 
-from exogdb.abi.entry import find_entry_path
-from exogdb.abi.entry_path import Dispatcher, EntryPath
-from exogdb.abi.location import InFrame, InRegister, OnStack
-from exogdb.abi.stub_state import BehindGsSlot, InGsSlot
-from exogdb.abi.symbolic import Gs
+from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry_path import Dispatcher, EntryPath
+from exogdb.abi.stub.location import InFrame, InRegister, OnStack
+from exogdb.abi.stub.stub_state import BehindGsSlot, InGsSlot
+from exogdb.abi.stub.symbolic import Gs
 from tests.unit.abi.stub_fixture import assemble_stub
 
 SURE = (

@@ -2,13 +2,13 @@
 
 import pytest
 
-from exogdb.abi.disassembly import GENERAL_REGISTERS
-from exogdb.abi.entry import find_entry_path
-from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.frame import Moment, decode_saved_frame, decode_stub_frame
 from exogdb.abi.frame_base import find_frame_base
 from exogdb.abi.frame_edit import plan_edit
-from exogdb.abi.stub_state import StubState
+from exogdb.abi.stub.disassembly import GENERAL_REGISTERS
+from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.stub_state import StubState
 from exogdb.errors import UsageError
 from exogdb.reading import Reading, Unavailable
 from tests.unit.abi.stub_fixture import StubMemory, assemble_stub

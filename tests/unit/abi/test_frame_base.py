@@ -1,7 +1,5 @@
 """exogdb/abi/frame_base.py: where on a kernel stack a call in progress is."""
 
-from exogdb.abi.entry import find_entry_path
-from exogdb.abi.entry_path import EntryPath
 from exogdb.abi.frame_base import (
     find_call_top,
     find_frame_base,
@@ -11,6 +9,8 @@ from exogdb.abi.frame_base import (
     holds_call,
     read_stack_top,
 )
+from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry_path import EntryPath
 from tests.unit.abi.stub_fixture import StubMemory, assemble_stub
 
 STACK = 0xFFFF900000000000

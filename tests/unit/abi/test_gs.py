@@ -2,8 +2,8 @@
 
 import pytest
 
-from exogdb.abi.disassembly import Disassembler
 from exogdb.abi.gs import GsReport, GsState, diagnose_gs, find_gs_path
+from exogdb.abi.stub.disassembly import Disassembler
 from exogdb.errors import AnalysisError, MemoryFault
 
 ENTRY = 0xFFFFFFFF80001000

@@ -2,9 +2,9 @@
 
 import pytest
 
-from exogdb.abi.disassembly import Disassembler
 from exogdb.abi.gs import GsState, diagnose_gs, find_gs_path
 from exogdb.abi.gs_interrupt import InterruptWindows, find_interrupt_windows
+from exogdb.abi.stub.disassembly import Disassembler
 from exogdb.errors import MemoryFault
 
 HANDLER = 0xFFFFFFFF80002000

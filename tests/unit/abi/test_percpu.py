@@ -1,8 +1,8 @@
 """The per-CPU block without debug info: the slots that an entry stub uses."""
 
-from exogdb.abi.entry_path import GsAccess
 from exogdb.abi.percpu import read_by_offsets
-from exogdb.abi.symbolic import Gs
+from exogdb.abi.stub.entry_path import GsAccess
+from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import MemoryFault
 from exogdb.reading import Reading, Unavailable
 

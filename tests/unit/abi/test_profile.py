@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from exogdb.abi.entry import find_entry_path
-from exogdb.abi.entry_path import EntryPath
-from exogdb.abi.location import InRegister, OnStack
 from exogdb.abi.profile import apply_profile, parse_profile, write_profile
+from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.location import InRegister, OnStack
 from exogdb.errors import FormatError
 from tests.unit.abi.stub_fixture import assemble_stub
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exogdb.abi.entry import find_entry_path
+from exogdb.abi.stub.entry import find_entry_path
 from exogdb.errors import AnalysisError, MemoryFault
 from exogdb.trace.points import CALLEE_SAVED, find_trace_points
 

@@ -1,7 +1,7 @@
 """The table of system calls as text."""
 
+from exogdb.abi.dispatch.plan import Cost, Place, PlaceKind
 from exogdb.abi.numbers import SyscallNumber
-from exogdb.abi.plan import Cost, Place, PlaceKind
 from exogdb.view.plan import PlaceLine
 from exogdb.view.style import Style
 from exogdb.view.syscalls import SyscallList, SyscallRow, list_to_json, render_list

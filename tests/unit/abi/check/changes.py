@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from exogdb.abi.check.facts import CpuFacts, Facts, SignatureParameter, Span
 from exogdb.abi.check.isolation import entry_addresses
-from exogdb.abi.entry_path import Cr3Switch, EntryPath, Exit, Parameter, RegisterReturn
-from exogdb.abi.location import InRegister
-from exogdb.abi.symbolic import Cell, Flag, Gs, Loaded
+from exogdb.abi.stub.entry_path import Cr3Switch, EntryPath, Exit, Parameter, RegisterReturn
+from exogdb.abi.stub.location import InRegister
+from exogdb.abi.stub.symbolic import Cell, Flag, Gs, Loaded
 from exogdb.reading import Reading, Unavailable
 from exogdb.x86.gdt import decode_gdt
 from exogdb.x86.tss import Tss

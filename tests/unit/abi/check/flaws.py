@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from exogdb.abi.check.facts import Facts
 from exogdb.abi.check.rule import Severity
-from exogdb.abi.entry_path import GsAccess, RegisterReturn
-from exogdb.abi.symbolic import Gs
+from exogdb.abi.stub.entry_path import GsAccess, RegisterReturn
+from exogdb.abi.stub.symbolic import Gs
 from exogdb.x86.gdt import decode_gdt
 from tests.unit.abi.check import sound
 from tests.unit.abi.check.changes import (

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from exogdb.abi.check.facts import CpuFacts, CpuModel, EntryFacts, Facts, Section, SignatureParameter, Span
-from exogdb.abi.entry_path import (
+from exogdb.abi.stub.entry_path import (
     Comparison,
     Dispatcher,
     EntryPath,
@@ -18,9 +18,9 @@ from exogdb.abi.entry_path import (
     RegisterReturn,
     SwapGs,
 )
-from exogdb.abi.location import InRegister, OnStack
-from exogdb.abi.stub_state import StubState
-from exogdb.abi.symbolic import Cell, Constant, Derived, Flag, Gs, Loaded
+from exogdb.abi.stub.location import InRegister, OnStack
+from exogdb.abi.stub.stub_state import StubState
+from exogdb.abi.stub.symbolic import Cell, Constant, Derived, Flag, Gs, Loaded
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.gdt import decode_gdt
 from exogdb.x86.idt import Gate, decode_idt

@@ -7,8 +7,8 @@ import pytest
 from exogdb.abi.check import RULES, find_rule
 from exogdb.abi.check.facts import CpuFacts, Facts
 from exogdb.abi.check.rule import Report, Rule, run_rules
-from exogdb.abi.entry_path import Comparison
-from exogdb.abi.symbolic import Constant, Returned
+from exogdb.abi.stub.entry_path import Comparison
+from exogdb.abi.stub.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
 from tests.unit.abi.check.changes import with_frame_structure
 from tests.unit.abi.check.flaws import FLAWS, Change

@@ -7,7 +7,7 @@ import pytest
 from exogdb.abi.check import RULES
 from exogdb.abi.check.facts import Facts
 from exogdb.abi.check.rule import run_rules
-from exogdb.abi.entry import find_entry_path
+from exogdb.abi.stub.entry import find_entry_path
 from tests.unit.abi.check.sound import sound_facts, with_msr
 from tests.unit.abi.stub_fixture import STUBS, TEXT, Stub, assemble
 

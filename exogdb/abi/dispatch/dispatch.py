@@ -1,0 +1,304 @@
+"""Which code each system-call number reaches, found by running the dispatcher once per number.
+
+The dispatcher is emulated from its first instruction with every number of the table and with some that the
+table lacks. A run ends where it calls something; a call that has to be entered to tell two numbers apart (a
+counter, a check that comes first, a nested dispatcher, a function that returns a function pointer) is followed
+in the next round. What only one number's run contains is private to that number::
+
+    entry ----> compare/jump -----> arm of 101 ----> call or jump: sys_ipc_send
+      |  shared by all |  \\-------> arm of 102 ----> ...
+      |                \\----------> default arm: every number that the table lacks
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+
+from exogdb.abi.dispatch.emulation import Block, DispatcherEntry, Emulator, Ending, Snapshot, TableRead, Trace
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = ["UNKNOWN", "Route", "Routes", "find_routes", "sample_unknown"]
+
+UNKNOWN = -1
+"""Stands in a `Route` for all numbers that the table lacks."""
+
+_MAX_ROUNDS = 48
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where one number goes, all in the order in which the code runs.
+
+    `private` are first addresses of blocks that no other number's run touches; `callee` is the function called
+    at the end, and `is_callee_private` whether only this number calls it. `reads` are table entries that no
+    other run reads. `shared_with` are the numbers that run through every block that this one runs through.
+    """
+
+    number: int
+    blocks: tuple[Block, ...]
+    private: tuple[int, ...]
+    callee: int | None
+    is_callee_private: bool
+    reads: tuple[TableRead, ...]
+    shared_with: frozenset[int]
+    ending: Ending
+
+
+class Routes(Mapping[int, Route]):
+    """The routes of all numbers, and of `UNKNOWN`, with the emulator that can go there again."""
+
+    def __init__(self, emulator: Emulator, traces: Mapping[int, list[Trace]], walk: "_Walk") -> None:
+        self._emulator = emulator
+        self._traces = traces
+        self._walk = walk
+        self._wrapped: dict[int, set[int]] = {}
+        self._coverage = coverage = _Coverage(traces)
+        self._routes = {key: _to_route(key, traces[key], coverage) for key in traces}
+
+    def __getitem__(self, number: int) -> Route:
+        return self._routes[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._routes)
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def snapshots(self, number: int, address: int) -> list[tuple[int, Snapshot]]:
+        """The CPU at `address`, with the number that was emulated: several for `UNKNOWN`, none that miss it."""
+        follow = self._follow(number)
+        runs = (trace.number for trace in self._traces[number])
+        found = ((run, self._emulator.snapshot(run, address, follow, self._walk.skip)) for run in runs)
+        return [(run, snapshot) for run, snapshot in found if snapshot is not None]
+
+    def is_straight(self, number: int, start: int, address: int) -> bool:
+        """Whether code that begins at `start` gets to `address` without a jump, so that no call can miss it."""
+        run = self._traces[number][0].number
+        trace = self._emulator.run(run, self._follow(number), self._walk.skip, until=address)
+        return trace.ending is Ending.REACHED and bool(trace.blocks) and trace.blocks[-1].start == start
+
+    def leads_straight(self, number: int, function: int) -> bool:
+        """Whether what `number` calls at its end is a wrapper: its first block calls or jumps to `function`."""
+        callee = self._routes[number].callee
+        follow = self._follow(number) | {function}
+        trace = self._emulator.run(self._traces[number][0].number, follow, self._walk.skip, until=function)
+        starts = [block.start for block in trace.blocks[-2:]]
+        if trace.ending is not Ending.REACHED or starts != [callee, function]:
+            return False
+        self._wrapped.setdefault(number, set()).add(function)
+        return True
+
+    def _follow(self, number: int) -> Set[int]:
+        """The calls to enter so that a run gets everywhere in `number`'s route."""
+        calls = {run.call.target for run in self._traces[number] if run.call is not None}
+        return self._walk.follow | calls | self._wrapped.get(number, set())
+
+    def keys_at(self, address: int) -> frozenset[int]:
+        """The numbers that execute the instruction at `address`, or call the function that begins there."""
+        return frozenset(self._coverage.keys_at(address))
+
+    def common_starts(self, number: int) -> list[int]:
+        """First addresses of the blocks that every run of `number` passes, in the order of the first run."""
+        first, *rest = self._traces[number]
+        others = [{block.start for block in trace.blocks} for trace in rest]
+        starts = dict.fromkeys(block.start for block in first.blocks)
+        return [start for start in starts if all(start in other for other in others)]
+
+    def counters(self) -> list[int]:
+        """Addresses of words that every run added 1 to before it was told from the others."""
+        every = [trace.counters for traces in self._traces.values() for trace in traces]
+        return sorted(set.intersection(*every)) if every else []
+
+    def code(self) -> dict[Block, bytes]:
+        """Every block of code that the routes depend on, with the bytes it had."""
+        every = [trace for traces in self._traces.values() for trace in traces]
+        blocks = {block for trace in every for block in (*trace.blocks, *trace.after)}
+        return {block: self._emulator.code_read(block) for block in sorted(blocks)}
+
+
+def sample_unknown(numbers: Iterable[int]) -> list[int]:
+    """Numbers that are not in `numbers`: next to each of them, far above, and with high bits set.
+
+    >>> sample_unknown([3, 4, 6])
+    [2, 5, 7, 1006, 1193046, 305419902, 8526495038820057472, 18446744073709551615]
+    """
+    known = set(numbers)
+    beside = {near for number in known for near in (number - 1, number + 1) if near >= 0}
+    far = {max(known, default=0) + 1000, 0x123456, 0x1234567E, 0x7654_3210_0000_0180, (1 << 64) - 1}
+    return sorted((beside | far) - known)
+
+
+def find_routes(
+    memory: ReadableMemory, entry: DispatcherEntry, numbers: Iterable[int], gs_base: int = 0
+) -> Routes:
+    """Emulate `entry` for each of `numbers` and for numbers that are not among them.
+
+    `memory` is read a page at a time, the dispatcher's code and what it needs; nothing is written. `gs_base`
+    is the kernel's per-CPU block, for dispatchers that use it. Code that cannot be emulated ends a run early:
+    its number then has no private address, which is not an error.
+    """
+    keys: dict[int, list[int]] = {number: [number] for number in sorted(set(numbers))}
+    keys[UNKNOWN] = sample_unknown(keys)
+    emulator = Emulator(memory, entry, gs_base)
+    walk = _Walk(emulator, {number: key for key, members in keys.items() for number in members})
+    runs = walk.explore()
+    return Routes(emulator, {key: [runs[number] for number in members] for key, members in keys.items()}, walk)
+
+
+class _Walk:
+    """Repeats the runs, entering more calls each time, until every number that can has an address of its own."""
+
+    def __init__(self, emulator: Emulator, key_of: Mapping[int, int]) -> None:
+        self._emulator = emulator
+        self._key_of = key_of
+        self.follow: set[int] = set()
+        self.skip: set[int] = set()
+
+    def explore(self) -> dict[int, Trace]:
+        """The last trace of every number."""
+        self._settle_prelude()
+        traces = {number: self._run(number) for number in self._key_of}
+        for _round in range(_MAX_ROUNDS):
+            changed = self._widen(traces)
+            if not changed:
+                break
+            for number, trace in traces.items():
+                target = trace.call.target if trace.call is not None else None
+                if target in changed or trace.stuck_in in changed:
+                    traces[number] = self._run(number)
+        arms = {block.start for trace in traces.values() for block in trace.blocks}
+        return {number: self._run_on(number, arms) for number in traces}
+
+    def _settle_prelude(self) -> None:
+        """Decide about the calls that come before any comparison with two numbers, so that not all need to run."""
+        first, *_, last = self._key_of
+        for _round in range(_MAX_ROUNDS):
+            if not self._widen({number: self._run(number) for number in (first, last)}):
+                return
+
+    def _run(self, number: int) -> Trace:
+        return self._emulator.run(number, self.follow - self.skip, self.skip)
+
+    def _run_on(self, number: int, arms: Set[int]) -> Trace:
+        trace = self._run(number)
+        # Behind a call that never returns (exit) lies whatever the compiler put there: another number's arm.
+        if trace.call is not None and trace.call.returns_to not in arms:
+            self._emulator.run_on(trace)
+        return trace
+
+    def _widen(self, traces: Mapping[int, Trace]) -> set[int]:
+        """Decide about more calls; returns the targets whose treatment changed."""
+        keyed: dict[int, list[Trace]] = {}
+        for number, trace in traces.items():
+            keyed.setdefault(self._key_of[number], []).append(trace)
+        coverage = _Coverage(keyed)
+        changed: set[int] = set()
+        for key, runs in keyed.items():
+            if coverage.common_private(key, runs):
+                continue
+            for trace in runs:
+                if trace.stuck_in is not None and trace.stuck_in not in self.skip:
+                    self.skip.add(trace.stuck_in)
+                    changed.add(trace.stuck_in)
+                elif trace.call is not None and not coverage.is_own_callee(key, trace.call.target):
+                    self.follow.add(trace.call.target)
+                    changed.add(trace.call.target)
+        return changed
+
+
+class _Coverage:
+    """Which keys run through which code, call which functions and read which table entries."""
+
+    def __init__(self, traces: Mapping[int, Iterable[Trace]]) -> None:
+        self._blocks: dict[Block, set[int]] = {}
+        self._starts: dict[int, set[int]] = {}
+        self._callees: dict[int, set[int]] = {}
+        self._reads: dict[TableRead, set[int]] = {}
+        self._way_out: dict[int, set[int]] = {}
+        for key, runs in traces.items():
+            for trace in runs:
+                self._add(key, trace)
+        self._sorted = sorted(self._blocks)
+        self._longest = max((block.end - block.start for block in self._sorted), default=0)
+
+    def _add(self, key: int, trace: Trace) -> None:
+        for block in (*trace.blocks, *trace.after):
+            self._blocks.setdefault(block, set()).add(key)
+            self._starts.setdefault(block.start, set()).add(key)
+        for _position, read in trace.reads:
+            self._reads.setdefault(read, set()).add(key)
+        for block in trace.after:
+            self._way_out.setdefault(block.start, set()).add(key)
+        for target in trace.passed | ({trace.call.target} if trace.call is not None else set()):
+            self._callees.setdefault(target, set()).add(key)
+
+    def keys_at(self, address: int) -> set[int]:
+        """Every key that executes the instruction at `address`, or calls a function that begins there."""
+        keys = set(self._callees.get(address, ()))
+        index = bisect_right(self._sorted, Block(address, 1 << 64))
+        while index > 0 and self._sorted[index - 1].start + self._longest > address:
+            index -= 1
+            if self._sorted[index].end > address:
+                keys |= self._blocks[self._sorted[index]]
+        return keys
+
+    def private_of(self, key: int, trace: Trace) -> list[int]:
+        """First addresses of blocks that only `key` runs through, in the order of the run.
+
+        They end where the run joins another again: what comes later may be everybody's way out.
+        """
+        starts = list(dict.fromkeys(block.start for block in trace.blocks))
+        end = next((at for at, start in enumerate(starts) if self._way_out.get(start, set()) - {key}), len(starts))
+        return [s for s in starts[:end] if self._starts[s] == {key} and self.keys_at(s) == {key}]
+
+    def common_private(self, key: int, runs: list[Trace]) -> list[int]:
+        """The private addresses that every run of `key` passes, in the order of the first."""
+        rest = [set(self.private_of(key, run)) for run in runs[1:]]
+        return [start for start in self.private_of(key, runs[0]) if all(start in other for other in rest)]
+
+    def is_own_callee(self, key: int, target: int) -> bool:
+        """Whether `key` alone reaches the function at `target`."""
+        return self.keys_at(target) == {key}
+
+    def own_reads(self, key: int, reads: Iterable[TableRead]) -> list[TableRead]:
+        """The table entries of which no other key reads a single byte."""
+        others = [read for read, keys in self._reads.items() if keys != {key}]
+        return [read for read in dict.fromkeys(reads) if not any(_overlap(read, other) for other in others)]
+
+    def companions(self, key: int, blocks: Iterable[Block]) -> set[int]:
+        """The other keys that run through every one of `blocks`."""
+        common: set[int] | None = None
+        for block in blocks:
+            keys = self._blocks[block]
+            common = set(keys) if common is None else common & keys
+        return (common or set()) - {key}
+
+
+def _to_route(key: int, runs: list[Trace], coverage: _Coverage) -> Route:
+    private = coverage.common_private(key, runs)
+    callees = {run.call.target if run.call is not None else None for run in runs}
+    callee = callees.pop() if len(callees) == 1 else None
+    reads = [read for run in runs for read in _reads_before(run, private)]
+    return Route(
+        number=key,
+        blocks=tuple(dict.fromkeys(block for run in runs for block in run.blocks)),
+        private=tuple(private),
+        callee=callee,
+        is_callee_private=callee is not None and coverage.is_own_callee(key, callee),
+        # One entry stands for one number: the samples for UNKNOWN have none.
+        reads=tuple(coverage.own_reads(key, reads)) if key != UNKNOWN else (),
+        shared_with=frozenset(coverage.companions(key, runs[0].blocks)),
+        ending=runs[0].ending,
+    )
+
+
+def _reads_before(trace: Trace, private: list[int]) -> list[TableRead]:
+    """What was read before the first private block: what a handler reads is no table of the dispatcher."""
+    starts = [block.start for block in trace.blocks]
+    end = min((starts.index(start) for start in private if start in starts), default=len(starts))
+    return [read for position, read in trace.reads if position < end]
+
+
+def _overlap(one: TableRead, other: TableRead) -> bool:
+    return one.address < other.address + other.size and other.address < one.address + one.size

@@ -1,0 +1,272 @@
+"""Follow machine code along every branch, keeping what is certain about registers and memory at each instruction.
+
+A data-flow walk: where two paths meet, only what both agree on is kept, so that the walk ends on loops too and
+yields one state per instruction.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from exogdb.abi.stub.disassembly import (
+    GENERAL_REGISTERS,
+    Disassembler,
+    Instruction,
+    MemoryOperand,
+    RegisterOperand,
+)
+from exogdb.abi.stub.interpret import apply_call, apply_instruction, find_cell, read_operand
+from exogdb.abi.stub.symbolic import WORD, Cell, Constant, MachineState, add, join_states, split
+from exogdb.errors import AnalysisError, MemoryFault
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = ["RETURNS_TO_USER", "Call", "Walk", "follow"]
+
+RETURNS_TO_USER = {"sysretq": "sysret", "sysret": "sysret", "iretq": "iret", "iretd": "iret", "sysexit": "sysexit"}
+ENDS = frozenset({"hlt", "ud2", "int3", *RETURNS_TO_USER})
+_TOP_OF_STACK = MemoryOperand(None, "rsp", None, 1, 0, WORD)
+_LONGEST_TRAP = 32  # bytes
+MOST_INSTRUCTIONS = 4000  # an entry stub has a few hundred; more means that the walk went astray
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call met on the way. `target` is None when it goes through memory or a register that is not known."""
+
+    instruction: Instruction
+    target: int | None
+    is_leaf: bool
+
+
+@dataclass
+class Walk:
+    """What the walk found: a state before each instruction, the calls, the returns to user space, and doubts."""
+
+    instructions: dict[int, Instruction] = field(default_factory=dict)
+    states: dict[int, MachineState] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict)
+    doubts: dict[int, str] = field(default_factory=dict)
+
+
+def follow(
+    start: int,
+    state: MachineState,
+    memory: ReadableMemory,
+    disassembler: Disassembler,
+    stop: Callable[[Call], bool] = lambda call: False,
+) -> Walk:
+    """Walk from `start` (virtual address) in `state` to every return to user space.
+
+    Paths end where `stop` says so of a call, too. Nothing is raised for code that cannot be followed: the path
+    ends there, with a sentence in `doubts`.
+    """
+    walk = Walk()
+    waiting = [(start, state)]
+    while waiting:
+        address, arriving = waiting.pop()
+        known = walk.states.get(address)
+        joined = arriving.copy() if known is None else join_states(known, arriving, address)
+        if joined == known:
+            continue
+        walk.states[address] = joined
+        if len(walk.states) > MOST_INSTRUCTIONS:
+            walk.doubts[address] = f"gave up after {MOST_INSTRUCTIONS} instructions, at {address:#x}"
+            break
+        try:
+            instruction = disassembler.at(address)
+        except (MemoryFault, AnalysisError) as error:
+            walk.doubts[address] = f"the code at {address:#x} could not be followed: {error}"
+            del walk.states[address]
+            continue
+        walk.instructions[address] = instruction
+        waiting += _advance(instruction, joined.copy(), walk, memory, disassembler, stop)
+    return walk
+
+
+def _advance(
+    instruction: Instruction,
+    state: MachineState,
+    walk: Walk,
+    memory: ReadableMemory,
+    disassembler: Disassembler,
+    stop: Callable[[Call], bool],
+) -> list[tuple[int, MachineState]]:
+    """Where execution goes from `instruction`, and in which states."""
+    if instruction.mnemonic in ENDS:
+        return []
+    if instruction.mnemonic == "call":
+        return _advance_call(instruction, state, walk, memory, disassembler, stop)
+    if instruction.mnemonic == "jmp":
+        target = _find_target(instruction, state, memory)
+        if target is None:
+            walk.doubts[instruction.address] = (
+                f"`{instruction.text}` at {instruction.address:#x} jumps to an address that the code does not tell"
+            )
+            return []
+        return [(target, state)]
+    if instruction.mnemonic in ("ret", "retf"):
+        return _advance_return(instruction, state, walk)
+    apply_instruction(instruction, state)
+    if instruction.is_conditional and instruction.target is not None:
+        return [(instruction.target, state.copy()), (instruction.next, state)]  # the last one is followed first
+    return [(instruction.next, state)]
+
+
+def _advance_return(instruction: Instruction, state: MachineState, walk: Walk) -> list[tuple[int, MachineState]]:
+    before = state.copy()
+    apply_instruction(instruction, state)
+    target = before.load(_stack_cell(before))
+    if isinstance(target, Constant):
+        return [(target.value, state)]
+    walk.doubts[instruction.address] = (
+        f"`ret` at {instruction.address:#x} returns to an address that the code does not tell"
+    )
+    return []
+
+
+def _advance_call(
+    instruction: Instruction,
+    state: MachineState,
+    walk: Walk,
+    memory: ReadableMemory,
+    disassembler: Disassembler,
+    stop: Callable[[Call], bool],
+) -> list[tuple[int, MachineState]]:
+    target = _find_target(instruction, state, memory)
+    if target is not None and _is_trap(instruction.next, target, disassembler):
+        state.registers["rsp"] = add(state.registers["rsp"], -WORD)
+        cell = _stack_cell(state)
+        state.store(cell, Constant(instruction.next), WORD, instruction.address)
+        return [(target, state)]
+    thunk = _find_thunk_register(target, disassembler) if target is not None else None
+    if thunk is not None:
+        value = state.registers[thunk]
+        target = value.value if isinstance(value, Constant) else None
+    changed = None if target is None else _find_leaf_changes(target, disassembler)
+    call = Call(instruction, target, changed is not None)
+    walk.calls[instruction.address] = call
+    if stop(call):
+        return []
+    if changed is None:
+        apply_call(instruction, state)
+    else:
+        after = state.copy()
+        apply_call(instruction, after)
+        for name in changed & after.registers.keys():
+            state.registers[name] = after.registers[name]
+    return [(instruction.next, state)]
+
+
+def _is_trap(start: int, end: int, disassembler: Disassembler) -> bool:
+    """Whether only speculation can run what lies from `start` to `end`: to call over it is no call.
+
+    That is how retpolines are built (Intel, "Retpoline: A Branch Target Injection Mitigation").
+    """
+    if not start <= end <= start + _LONGEST_TRAP:
+        return False
+    address = start
+    while address < end:
+        try:
+            instruction = disassembler.at(address)
+        except (MemoryFault, AnalysisError):
+            return False
+        stays = instruction.mnemonic == "jmp" and instruction.target in range(start, end)
+        if not stays and instruction.mnemonic not in ("pause", "lfence", "nop", "int3"):
+            return False
+        address = instruction.next
+    return True
+
+
+def _find_thunk_register(start: int, disassembler: Disassembler) -> str | None:
+    """The register whose value the function at `start` jumps to, if it does nothing else: compilers call through
+    such thunks, which are retpolines or `jmp REGISTER`.
+    """
+    address = start
+    try:
+        while (instruction := disassembler.at(address)).mnemonic in ("endbr64", "lfence", "nop"):
+            address = instruction.next
+        if instruction.mnemonic == "jmp":
+            return _register_or_none(instruction, 0)
+        over = instruction.target if instruction.mnemonic == "call" else None
+        if over is None or not _is_trap(instruction.next, over, disassembler):
+            return None
+        replaced = disassembler.at(over)
+        leaves = disassembler.at(replaced.next).mnemonic == "ret" and replaced.mnemonic == "mov"
+        return _register_or_none(replaced, 1) if leaves and replaced.operands[0] == _TOP_OF_STACK else None
+    except (MemoryFault, AnalysisError):
+        return None
+
+
+def _register_or_none(instruction: Instruction, position: int) -> str | None:
+    match instruction.operands[position]:
+        case RegisterOperand(name, 8) if name in GENERAL_REGISTERS:
+            return name
+    return None
+
+
+def _find_target(instruction: Instruction, state: MachineState, memory: ReadableMemory) -> int | None:
+    """The branch's target: direct, in a register whose value is known, or in memory that can be read."""
+    if instruction.target is not None:
+        return instruction.target
+    operand = instruction.operands[0]
+    value = read_operand(operand, instruction, state)
+    if isinstance(value, Constant):
+        return value.value
+    if not isinstance(operand, MemoryOperand) or operand.segment is not None:
+        return None
+    cell = find_cell(operand, instruction, state)
+    if cell is None or cell.base is not None or cell in state.memory:
+        return None
+    try:
+        return int.from_bytes(memory.read(cell.offset, 8), "little")
+    except MemoryFault:
+        return None
+
+
+def _find_leaf_changes(start: int, disassembler: Disassembler, limit: int = 48) -> frozenset[str] | None:
+    """The registers that a straight-line function without stack use changes; None for any other function.
+
+    Kernels call such functions on the way for the sake of the CPU's predictors, with the arguments set. LFENCE
+    gives them away: with it they may change rax, and call a place and drop its return address.
+    """
+    changed: set[str] = set()
+    returns: list[int] = []
+    results = {"rdi", "rsi", "rax", "rsp"}
+    address = start
+    for _ in range(limit):
+        try:
+            instruction = disassembler.at(address)
+        except (MemoryFault, AnalysisError):
+            return None
+        if instruction.mnemonic == "ret" and not returns:
+            return None if changed & results else frozenset(changed)
+        if not _is_straight(instruction) or (instruction.mnemonic == "call" and "rax" in results):
+            return None
+        if instruction.mnemonic == "lfence":
+            results.discard("rax")
+        address = _step_in_leaf(instruction, returns, changed)
+    return None
+
+
+def _is_straight(instruction: Instruction) -> bool:
+    """Whether the code tells where this instruction leads: to one place, in the kernel."""
+    if instruction.mnemonic in ("call", "jmp"):
+        return instruction.target is not None
+    return not instruction.is_conditional and instruction.mnemonic not in ENDS
+
+
+def _step_in_leaf(instruction: Instruction, returns: list[int], changed: set[str]) -> int:
+    """Where execution goes; `returns` are the return addresses on the stack, `changed` the registers changed."""
+    if instruction.mnemonic == "ret":
+        return returns.pop()
+    if instruction.mnemonic == "call":
+        returns.append(instruction.next)
+    elif returns and instruction.text == "lea rsp, [rsp + 8]":
+        returns.pop()
+    else:
+        changed |= instruction.writes
+    return instruction.target or instruction.next
+
+
+def _stack_cell(state: MachineState) -> Cell:
+    base, offset = split(state.registers["rsp"])
+    return Cell("memory", base, offset)

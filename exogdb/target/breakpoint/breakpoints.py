@@ -1,0 +1,248 @@
+"""Breakpoints on system calls, each one `gdb.Breakpoint` that GDB's own commands know how to treat.
+
+A `SyscallBreakpoint` is one row of `info breakpoints` whose locations are the places that the plan chose for its
+numbers. Its location is a probe name (`abi.request`), so `save breakpoints`, `disable`, `ignore`, `commands`,
+pending and re-setting are GDB's own. `Placement` decides what the name stands for, `Catch` about each stop. Beside
+it there are breakpoints that no user sees (`hidden_breakpoints`).
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+import gdb
+
+from exogdb.abi.choice import Choice
+from exogdb.abi.dispatch.dispatch import UNKNOWN
+from exogdb.abi.dispatch.plan import Place, PlaceKind
+from exogdb.abi.dispatch.request import Request, encode_location
+from exogdb.errors import ExoError, TargetLostError, UsageError
+from exogdb.target.breakpoint.hidden_breakpoints import ReturnWatch
+from exogdb.target.breakpoint.hit import Hit, read_hit, set_convenience
+from exogdb.target.cpus import Cpu, selected_cpu
+from exogdb.target.current_process import find_process_id
+from exogdb.target.memory import VirtualMemory
+from exogdb.target.registers import read_register
+
+__all__ = ["STOP_FUNCTION", "Catch", "Setting", "SyscallBreakpoint", "make_condition"]
+
+STOP_FUNCTION = "_exo_syscall_stop"
+"""The GDB function that a row's condition calls with the row's number."""
+
+_OWN_CONDITION = re.compile(rf"^\${STOP_FUNCTION}\(\d+\)(?: && )?")
+_MASK_64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the plan gave to one breakpoint: its numbers and places, the dispatcher, where calls return to.
+
+    `counters` are words in memory that grow with every call. `may_watch`: watchpoints can be trusted.
+    """
+
+    choice: Choice
+    places: tuple[Place, ...]
+    dispatcher: int
+    return_address: int
+    counters: tuple[int, ...] = ()
+    may_watch: bool = True
+
+
+class Catch:
+    """Decides which stops of one row are system calls that its user asked for."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.row: gdb.Breakpoint | None = None
+        """What GDB's user sees; None while GDB is still making it."""
+        self.setting: Setting | None = None
+        self.hit: Hit | None = None
+        """The call of the last stop."""
+        self._told: dict[int, int] = {}
+        self._watches: dict[int, ReturnWatch] = {}
+        self._returned: dict[int, Hit] = {}
+        self._last_seen: dict[int, tuple[object, ...]] = {}
+        self._in_flight: dict[int, Hit] = {}
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the row is there and enabled."""
+        return self.row is not None and self.row.is_valid() and self.row.enabled
+
+    def stop(self) -> bool:
+        """GDB asks whether this is a stop. Reads the guest, never resumes it.
+
+        :raise gdb.GdbError: the guest or the user's condition cannot be read.
+        """
+        try:
+            return self._decide(selected_cpu())
+        except TargetLostError:
+            return True
+        except ExoError as error:
+            # GDB stops at a condition that fails, and says why.
+            raise gdb.GdbError(f"exo-syscall break: {error}") from None
+
+    def expect(self, cpu: int, number: int) -> None:
+        """A table entry of `number` was read on `cpu`: its place comes next on that CPU."""
+        if self.is_enabled and self.setting is not None and number in self.setting.choice:
+            self._told[cpu] = number
+            self.show_places()
+
+    def expect_return(self, hit: Hit) -> None:
+        """The call `hit` has returned: its CPU stands at the return address."""
+        self._returned[hit.cpu.index] = hit
+        self.show_places()
+
+    def show_places(self) -> None:
+        """Have GDB insert the locations that may be hit now, and only these: a location costs its whole page."""
+        setting = self.setting
+        if setting is None or self.row is None or not self.row.is_valid():
+            return
+        always = {p.address for p in setting.places if p.kind is not PlaceKind.TABLE_ENTRY}
+        now = {p.address for p in setting.places if p.number in self._told.values()}
+        if self._returned or self._in_flight:
+            now.add(setting.return_address)
+        if self._in_flight:
+            now.add(setting.dispatcher)
+        for location in self.row.locations:
+            wanted = location.address & _MASK_64 in always | now
+            if location.enabled != wanted:
+                location.enabled = wanted
+
+    def show_all(self) -> None:
+        """Enable every location, as GDB makes them: re-setting then keeps those that it finds unchanged."""
+        if self.row is not None and self.row.is_valid():
+            for location in self.row.locations:
+                location.enabled = True
+
+    def clear(self) -> None:
+        """Forget every call in progress: the guest is another one now."""
+        self._told.clear()
+        self._returned.clear()
+        for watch in self._watches.values():
+            watch.retire()
+        self._watches.clear()
+        self._in_flight.clear()
+
+    def _decide(self, cpu: Cpu) -> bool:
+        if self.setting is None:
+            return False
+        address = read_register(cpu, "rip")
+        if address == self.setting.return_address and cpu.index in self._returned:
+            hit: Hit | None = self._returned.pop(cpu.index)
+            self.show_places()
+            return self._accept(hit) if hit is not None else False
+        if address == self.setting.return_address and self._in_flight:
+            return self._accept_return(cpu)
+        if address == self.setting.dispatcher and self._in_flight:
+            self._forget_call_on(read_register(cpu, "rsp"))
+        hit = self._find_hit(cpu, address)
+        if hit is None or self._is_repeated(hit, address) or not self._is_wanted(hit):
+            return False
+        hit = replace(hit, process=find_process_id(cpu))
+        if self.request.process is not None and hit.process != self.request.process:
+            return False
+        if self.request.on_return:
+            self._watch_return(hit)
+            return False
+        return self._accept(hit)
+
+    def _find_hit(self, cpu: Cpu, address: int) -> Hit | None:
+        assert self.setting is not None
+        told = self._told.pop(cpu.index, None)
+        hit = None
+        for place in self.setting.places:
+            if place.address == address and hit is None and self._may_be(place, told):
+                hit = read_hit(cpu, place, self.setting.return_address, told)
+                hit = hit if hit is not None and self._is_of(place, hit.number) else None
+        if told is not None:
+            self.show_places()
+        return hit
+
+    def _is_repeated(self, hit: Hit, address: int) -> bool:
+        """Whether this is the same call at the same instruction again.
+
+        QEMU sometimes reports a single step over a breakpoint as done when the instruction has not run (a timer
+        came in between), and GDB then meets its breakpoint again. Only a word that the kernel counts its calls in
+        can tell that from the next call of a loop.
+        """
+        assert self.setting is not None
+        if not self.setting.counters:
+            return False
+        memory = VirtualMemory(hit.cpu)
+        state = (address, hit.return_slot, *(memory.read(counter, 8) for counter in self.setting.counters))
+        if self._last_seen.get(hit.cpu.index) == state:
+            return True
+        self._last_seen[hit.cpu.index] = state
+        return False
+
+    def _may_be(self, place: Place, told: int | None) -> bool:
+        return place.kind is not PlaceKind.TABLE_ENTRY or place.number == told
+
+    def _is_of(self, place: Place, number: int) -> bool:
+        assert self.setting is not None
+        if place.number == UNKNOWN:
+            return number not in self.setting.choice.known
+        return number == place.number
+
+    def _is_wanted(self, hit: Hit) -> bool:
+        return self.request.cpu is None or hit.cpu.index == self.request.cpu
+
+    def _accept(self, hit: Hit) -> bool:
+        set_convenience(hit)
+        if self.request.condition and not _is_true(self.request.condition):
+            return False
+        self.hit = hit
+        return True
+
+    def _accept_return(self, cpu: Cpu) -> bool:
+        """At the address that every call returns to: is this one of ours?"""
+        hit = self._in_flight.pop(read_register(cpu, "rsp") - 8, None)
+        if hit is None:
+            return False
+        self.show_places()
+        return self._accept(replace(hit, cpu=cpu, result=read_register(cpu, "rax")))
+
+    def _forget_call_on(self, return_slot: int) -> None:
+        """A call begins on the stack of one that was in flight, which therefore never returned."""
+        if self._in_flight.pop(return_slot, None) is not None:
+            self.show_places()
+
+    def _watch_return(self, hit: Hit) -> None:
+        assert self.setting is not None
+        if not self.setting.may_watch:
+            self._in_flight[hit.return_slot] = hit
+            self.show_places()
+            return
+        watch = self._watches.get(hit.return_slot)
+        if watch is None or not watch.is_valid():
+            setting = self.setting
+            watch = ReturnWatch(hit.return_slot, setting.dispatcher, setting.return_address, self.expect_return)
+            self._watches[hit.return_slot] = watch
+        watch.follow(hit)
+
+
+class SyscallBreakpoint(gdb.Breakpoint):
+    """The row of one `exo-syscall break`. Its condition asks `Catch`, see `make_condition`."""
+
+    def __init__(self, catch: Catch, *, temporary: bool = False) -> None:
+        self.catch = catch
+        super().__init__(encode_location(catch.request), temporary=temporary)
+
+
+def make_condition(number: int, users: str | None) -> str:
+    """The condition of row `number` that asks its `Catch` first, then what the user wants on top.
+
+    A condition, not a `stop` method: GDB counts a hit and takes one off `ignore` even if `stop` says no.
+    """
+    own = f"${STOP_FUNCTION}({number})"
+    rest, times = _OWN_CONDITION.subn("", users or "", count=1)
+    if not rest:
+        return own
+    return f"{own} && {rest}" if times else f"{own} && ({rest})"
+
+
+def _is_true(condition: str) -> bool:
+    try:
+        return bool(gdb.parse_and_eval(condition))
+    except gdb.error as error:
+        raise UsageError(f"`--if {condition}`: {error}") from error

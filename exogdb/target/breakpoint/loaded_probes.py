@@ -1,0 +1,91 @@
+"""The probe files that GDB has loaded: what the names in the locations of breakpoints stand for.
+
+GDB re-sets every breakpoint whenever a symbol file comes or goes. So a file is loaded only if its probes changed,
+and before the old one goes: a row that lost all its locations would forget which of them were disabled.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gdb
+
+from exogdb.target.breakpoint.probe_file import Probe, make_probe_file
+
+__all__ = ["LoadedProbes", "quietly"]
+
+
+@dataclass(frozen=True)
+class _ProbeFile:
+    """A symbol file that is loaded now, and the probes in it."""
+
+    path: Path
+    probes: tuple[Probe, ...]
+
+
+class LoadedProbes:
+    """Symbol files by a name of their owner's choice, each with its probes.
+
+    `is_unloading` says that GDB just now reports a file of these as gone.
+    """
+
+    def __init__(self) -> None:
+        self.is_unloading = False
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._files: dict[str, _ProbeFile] = {}
+        self._loads = 0
+
+    def load(self, wanted: Mapping[str, tuple[Probe, ...]], before_change: Callable[[], None]) -> None:
+        """Have exactly `wanted` loaded; `before_change` is called first, if anything has to change."""
+        wanted = {name: probes for name, probes in wanted.items() if probes}
+        if {name: file.probes for name, file in self._files.items()} == wanted:
+            return
+        before_change()
+        for name, probes in wanted.items():
+            old = self._files.get(name)
+            if old is None or old.probes != probes:
+                self._files[name] = self._load(probes)
+                self._unload(old)
+        for name in self._files.keys() - wanted.keys():
+            self._unload(self._files.pop(name))
+
+    def holds(self, objfile: gdb.Objfile) -> bool:
+        """Whether `objfile` is one of these files."""
+        return self._directory is not None and (objfile.filename or "").startswith(self._path(self._directory))
+
+    def _load(self, probes: tuple[Probe, ...]) -> _ProbeFile:
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="exogdb-")
+        self._loads += 1
+        path = Path(self._path(self._directory)) / f"syscalls-{self._loads}"
+        path.write_bytes(make_probe_file(probes))
+        quietly(lambda: gdb.execute(f"add-symbol-file {path}"))
+        return _ProbeFile(path, probes)
+
+    def _unload(self, file: _ProbeFile | None) -> None:
+        if file is None:
+            return
+        self.is_unloading = True
+        try:
+            quietly(lambda: gdb.execute(f"remove-symbol-file {file.path}"))
+        finally:
+            self.is_unloading = False
+        file.path.unlink()
+
+    def _path(self, directory: "tempfile.TemporaryDirectory[str]") -> str:
+        return str(Path(directory.name).resolve())
+
+
+_errand: list[Callable[[], object]] = []
+
+
+def quietly(action: Callable[[], object]) -> None:
+    """Run `action` with what GDB would print about it dropped: only a command's output can be caught."""
+    _errand.append(action)
+    with gdb.with_parameter("confirm", False):
+        gdb.execute(f"python import {__name__}; {__name__}._run_errand()", to_string=True)
+
+
+def _run_errand() -> None:
+    _errand.pop()()

@@ -1,0 +1,187 @@
+"""The plan for the running kernel: where a breakpoint on each number costs least.
+
+Nothing in the guest changes: its code and data are read through the GDB stub, RAM only, and emulated on a copy.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gdb
+
+from exogdb.abi.dispatch.dispatch import find_routes
+from exogdb.abi.dispatch.emulation import DispatcherEntry
+from exogdb.abi.dispatch.plan import Machine, Place, Plan, PlanCache, plan_places
+from exogdb.abi.numbers import NumberTable
+from exogdb.abi.stub.entry_path import Dispatcher, EntryPath
+from exogdb.errors import AnalysisError, MemoryFault, MonitorError, UnavailableError
+from exogdb.target.cpus import Cpu, all_cpus
+from exogdb.target.memory import VirtualMemory
+from exogdb.target.numbers import read_number_table
+from exogdb.target.path import read_entry_path
+from exogdb.target.qemu.monitor import run_monitor
+from exogdb.target.registers import read_register
+from exogdb.target.symbols import find_address, find_symbol
+
+__all__ = ["SyscallPlan", "find_first_line", "read_place", "read_plan"]
+
+_PAGE = 4096
+_CONTRAST = 16  # numbers that one is told apart from when only its own way matters
+_KERNEL_HALF = 1 << 63
+_cache = PlanCache()
+
+
+@dataclass(frozen=True)
+class SyscallPlan:
+    """The places of all numbers, and the dispatcher they are in. `may_watch`: watchpoints can be trusted."""
+
+    places: Plan
+    table: NumberTable
+    dispatcher: Dispatcher
+    may_watch: bool
+
+
+def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
+    """Plan the table's numbers and `more_numbers` with `cpu`'s entry path and memory. The guest must be stopped.
+
+    :raise AnalysisError: the stub calls no dispatcher that can be told, or the number gets lost on the way.
+    :raise UnavailableError: the entry path cannot be read.
+    """
+    path = read_entry_path(cpu)
+    dispatcher, entry = _require_dispatcher(path)
+    table = read_number_table([entry.address])
+    numbers = frozenset(number.number for number in table) | frozenset(more_numbers)
+    machine = _read_machine()
+    places = _make_plan(cpu, path, entry, numbers, machine)
+    return SyscallPlan(places, table, dispatcher, may_watch=not machine.no_watching)
+
+
+def read_place(cpu: Cpu, number: int) -> Place:
+    """Where calls of `number` go, told apart from some other numbers only: a fraction of a whole plan's time.
+
+    For somebody who follows one call anyway. The guest must be stopped; the errors are those of `read_plan`.
+    """
+    path = read_entry_path(cpu)
+    _, entry = _require_dispatcher(path)
+    others = sorted(each.number for each in read_number_table([entry.address]) if each.number != number)
+    contrast = others[:: max(1, len(others) // _CONTRAST)]
+    return _make_plan(cpu, path, entry, frozenset([number, *contrast]), _read_machine())[number]
+
+
+def _make_plan(
+    cpu: Cpu, path: EntryPath, entry: DispatcherEntry, numbers: frozenset[int], machine: Machine
+) -> Plan:
+    memory = _RamOnly(VirtualMemory(cpu))
+
+    def make() -> Plan:
+        routes = find_routes(memory, entry, numbers, _kernel_gs_base(cpu))
+        named = {each.number: find_address(each.handler) for each in read_number_table([entry.address])}
+        handlers = {number: address for number, address in named.items() if address is not None}
+        return plan_places(
+            routes,
+            entry,
+            hot=path.states,
+            first_line=find_first_line,
+            handlers=handlers,
+            machine=machine,
+        )
+
+    key = f"{_build_of_kernel()} {sorted(numbers)} {machine}"
+    return _cache.get(VirtualMemory(cpu), key, entry, make)
+
+
+def _read_machine() -> Machine:
+    """What runs the guest's code, and what of it can be watched.
+
+    QEMU's stub reports one CPU for each stop. A breakpoint that another CPU ran into at the same moment is still
+    there when it goes on; a watched access is over by then, and lost (QEMU, `gdb_vm_state_change`).
+    """
+    if "enabled" in _ask_monitor("info kvm"):
+        return Machine("a CPU that runs under KVM has four watchpoints for everything", pages_cost=False)
+    several = len(all_cpus()) > 1
+    return Machine("with several CPUs QEMU loses accesses that happen at the same moment" if several else "")
+
+
+def _ask_monitor(command: str) -> str:
+    try:
+        return run_monitor(command)
+    except MonitorError:
+        return ""  # not QEMU
+
+
+def find_first_line(address: int) -> int | None:
+    """Where the body of the function that begins at `address` begins; None if no function is known to.
+
+    Code that keeps its parameters in memory (a debug build) has them there only after the prologue. Optimised
+    code has them in registers at its first instruction, and there the body is the function's first address.
+    """
+    block = gdb.block_for_pc(address)
+    while block is not None and block.superblock is not None and not block.superblock.is_static:
+        block = block.superblock  # out of what was inlined
+    if block is None or block.function is None or block.start != address:
+        symbol = find_symbol(address)
+        return address if symbol is not None and symbol.offset == 0 else None
+    if "a variable at frame base" not in gdb.execute(f"info scope *{address:#x}", to_string=True):
+        return address
+    symtab = gdb.find_pc_line(address).symtab
+    rows = symtab.linetable() if symtab is not None else ()
+    later = sorted(row.pc for row in rows if address < row.pc < block.end and row.line > 0)
+    return later[0] if later else address
+
+
+def _require_dispatcher(path: EntryPath) -> tuple[Dispatcher, DispatcherEntry]:
+    dispatcher = path.dispatcher
+    if dispatcher is None or dispatcher.address is None:
+        raise AnalysisError(f"the stub at {path.entry:#x} calls no dispatcher that its code tells", path.entry)
+    if dispatcher.number is None:
+        raise AnalysisError(
+            f"the number does not reach the dispatcher at {dispatcher.address:#x}", dispatcher.address
+        )
+    known = []
+    for location in dispatcher.arguments:
+        if location is None:
+            break
+        known.append(location)
+    return dispatcher, DispatcherEntry(dispatcher.address, dispatcher.number, tuple(known))
+
+
+def _kernel_gs_base(cpu: Cpu) -> int:
+    """The per-CPU block: of the two bases the one in the kernel's half; 0 if neither is."""
+    for name in ("gs_base", "k_gs_base"):
+        try:
+            base = read_register(cpu, name)
+        except UnavailableError:
+            continue
+        if base & _KERNEL_HALF:
+            return base
+    return 0
+
+
+def _build_of_kernel() -> str:
+    progspace = gdb.current_progspace()
+    name = progspace.filename if progspace is not None else None
+    if name is None:
+        return ""
+    build_id = next((o.build_id for o in gdb.objfiles() if o.filename == name and o.build_id), None)
+    if build_id is not None:
+        return build_id
+    path = Path(name)
+    return f"{name} {path.stat().st_mtime_ns if path.exists() else 0}"
+
+
+class _RamOnly:
+    """Refuses pages that are not RAM: a load from a device's register could change the device."""
+
+    def __init__(self, memory: VirtualMemory) -> None:
+        self._memory = memory
+
+    def read(self, address: int, size: int) -> bytes:
+        """As `exogdb.x86.memory.ReadableMemory`, whole pages or parts of one."""
+        if not _is_ram(address):
+            raise MemoryFault(address, size, f"{address:#x} is not RAM")
+        return self._memory.read(address, size)
+
+
+def _is_ram(address: int) -> bool:
+    physical = run_monitor(f"gva2gpa {address:#x}").partition("gpa: ")[2].strip()
+    return bool(physical) and run_monitor(f"gpa2hva {physical}").startswith("Host virtual address")

@@ -1,0 +1,3 @@
+"""The system call in progress: its frame, number, arguments and callers."""
+
+__all__: list[str] = []

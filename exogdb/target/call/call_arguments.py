@@ -1,0 +1,137 @@
+"""The six arguments of a call in progress, and the parameters of its handler.
+
+An argument is where the stub saved it, else what the dispatcher's or the handler's own parameter is now by debug
+info. Those are the compiler's word for the moment GDB stands at; what it calls optimized out is unavailable.
+"""
+
+import gdb
+
+from exogdb.abi.frame import SavedFrame
+from exogdb.abi.signature import Parameter
+from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, EntryPath
+from exogdb.abi.stub.layout import ARGUMENT_PASSING
+from exogdb.abi.stub.location import InRegister, Location, OnStack, describe_location, read_location
+from exogdb.abi.stub.stub_state import StubState
+from exogdb.errors import UnavailableError
+from exogdb.reading import Reading, Unavailable, Value
+from exogdb.target.call.call_number import FrameRegisters, frames_inside, handler_in, is_dispatcher, is_in_prologue
+from exogdb.target.symbols import find_address
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = ["find_argument_values", "find_handler_name", "find_parameters", "function_parameters"]
+
+_MASK_64 = (1 << 64) - 1
+_HANDLERS = ("sys_{}", "__x64_sys_{}")
+_NOT_KEPT = Unavailable("nothing on the way keeps it")
+
+
+def find_handler_name(name: str) -> str:
+    """The symbol of the handler of the call `name`, empty if there is none with a usual name."""
+    candidates = (pattern.format(name) for pattern in _HANDLERS)
+    return next((symbol for symbol in candidates if find_address(symbol) is not None), "")
+
+
+def find_parameters(handler: str) -> list[Parameter]:
+    """The parameters that debug info gives the function `handler`, in order; none without debug info."""
+    address = find_address(handler) if handler else None
+    block = gdb.block_for_pc(address) if address is not None else None
+    return [Parameter(symbol.print_name, _type_name(symbol)) for symbol in function_parameters(block)]
+
+
+def _type_name(symbol: gdb.Symbol) -> str:
+    """The name that the debug info has: GDB would write Rust's pointers in the language of the moment."""
+    return (symbol.type.name if symbol.type is not None else None) or str(symbol.type)
+
+
+def function_parameters(block: gdb.Block | None) -> list[gdb.Symbol]:
+    """The parameters of the function that `block` lies in, in order."""
+    while block is not None and block.function is None:
+        block = block.superblock
+    return [symbol for symbol in block if symbol.is_argument] if block is not None else []
+
+
+def find_argument_values(
+    path: EntryPath, frame: SavedFrame, stub: gdb.Frame | None, state: StubState | None, memory: ReadableMemory
+) -> list[tuple[Value, str]]:
+    """Value and source of each of the six arguments. `stub` is the stub's frame in GDB's backtrace.
+
+    In the stub itself (`state`) only what `frame` has counts.
+    """
+    inside = list(frames_inside(stub)) if stub is not None and state is None else []
+    first = _read_first_instruction(path, inside, memory)
+    if first is not None:
+        return first
+    values: list[tuple[Value, str]] = []
+    for position, register in enumerate(ARGUMENT_REGISTERS):
+        saved = frame.find(register)
+        if saved is not None and isinstance(saved.value, Reading) and not _is_result(state):
+            values.append((saved.value, saved.where))
+        else:
+            values.append(_from_frames(path, inside, position))
+    return values
+
+
+def _is_result(state: StubState | None) -> bool:
+    """Behind the dispatcher the registers hold what goes back to the user, not what came in."""
+    return state is not None and state.after_dispatch
+
+
+def _read_first_instruction(
+    path: EntryPath, inside: list[gdb.Frame], memory: ReadableMemory
+) -> list[tuple[Value, str]] | None:
+    """The arguments where the stub left them, if the dispatcher's first instruction is next."""
+    dispatcher = path.dispatcher
+    if dispatcher is None or not inside or inside[-1].level() != 0 or inside[-1].pc() != dispatcher.address:
+        return None
+    registers = FrameRegisters(inside[-1])
+    values: list[tuple[Value, str]] = []
+    for place in dispatcher.arguments:
+        if place is None:
+            values.append((Unavailable("the stub lost it"), "-"))
+            continue
+        try:
+            values.append((Reading(read_location(place, registers, memory), "gdb"), describe_location(place)))
+        except UnavailableError as error:
+            values.append((Unavailable(error.reason), describe_location(place)))
+    return values
+
+
+def _from_frames(path: EntryPath, inside: list[gdb.Frame], position: int) -> tuple[Value, str]:
+    if not inside or path.dispatcher is None:
+        return _NOT_KEPT, "-"
+    place = _parameter_position(path.dispatcher.arguments[position])
+    handler = handler_in(inside)
+    tried = [(inside[0], place)] if is_dispatcher(path, inside[0]) else []
+    tried += [(handler, position)] if handler is not None else []
+    for frame, index in tried:
+        value = _read_parameter(frame, index) if index is not None else None
+        if value is not None:
+            return value
+    return _NOT_KEPT, "-"
+
+
+def _parameter_position(location: Location | None) -> int | None:
+    """Which parameter of a C function is at `location` when it starts (System V ABI, x86-64, 3.2.3)."""
+    match location:
+        case InRegister(name) if name in ARGUMENT_PASSING:
+            return ARGUMENT_PASSING.index(name)
+        case OnStack(offset):
+            return len(ARGUMENT_PASSING) + offset // 8 - 1
+    return None
+
+
+def _read_parameter(frame: gdb.Frame, index: int) -> tuple[Value, str] | None:
+    if is_in_prologue(frame):
+        return None  # debug info describes parameters from behind the prologue on
+    try:
+        parameters = function_parameters(frame.block())
+        if index >= len(parameters):
+            return None
+        value = frame.read_var(parameters[index])
+        if value.is_optimized_out:
+            return None
+        bits = Reading(int(value) & _MASK_64, "gdb")
+    except (gdb.error, RuntimeError, ValueError):
+        return None
+    function = (frame.name() or "?").rsplit("::", 1)[-1]
+    return bits, f"{parameters[index].print_name} of {function}"
