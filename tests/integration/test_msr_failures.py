@@ -16,7 +16,7 @@ COMMANDS = ("exo-msr", "exo-msr --via qmp", "exo-msr --via rdmsr", "exo-gs", "ex
 
 
 ROUNDS = 400
-SHORT_DEADLINE = "python from exogdb.target import qmp; qmp._DEADLINE_SECONDS = 1.0"
+SHORT_DEADLINE = "python from exogdb.target.qemu import qmp; qmp._DEADLINE_SECONDS = 1.0"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def by_rdmsr(gdb: Gdb, name: str = "IA32_STAR") -> dict[str, str]:
 def forget_symbols(gdb: Gdb, *functions: str) -> None:
     """Without an image there is no RDMSR to be found in it; `functions` of the search find nothing either."""
     gdb.reply("symbol-file")
-    gdb.run("python from exogdb.target import rdmsr")
+    gdb.run("python from exogdb.target.msr import rdmsr")
     for name in functions:
         gdb.run(f"python rdmsr.{name} = lambda *_: ()")
 
