@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 
 # Looked up when a recipe runs: on a fresh machine the packages arrive first.
-RUSTC = $(shell scripts/find-rustc)
+RUSTC = $(shell scripts/find-rustc 2>/dev/null || echo rustc)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -39,13 +39,8 @@ kernel: packages ## build the reference kernel (VARIANT=name for another build o
 
 -include kernel/kernel.mk
 
-venv: .venv/.stamp ## make .venv with everything that pyproject.toml names
-
-.venv/.stamp: pyproject.toml | packages
-	@echo 'exogdb: making .venv' >&2
-	@$$(scripts/find-python) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
-	@touch $@
+venv: packages ## make .venv with everything that pyproject.toml names
+	@scripts/make-venv
 
 packages:
 	@scripts/bring-in run

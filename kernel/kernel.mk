@@ -6,6 +6,8 @@
 
 RUSTC ?= rustc
 KERNEL_CC ?= gcc
+# With -j rustc warns that it cannot reach make's job server, which is for makes.
+KERNEL_RUSTC = env -u MAKEFLAGS -u MFLAGS $(RUSTC)
 VARIANT ?=
 V ?=
 
@@ -91,14 +93,14 @@ $(KERNEL_OBJECTS)/%.o: kernel/src/syscall/%.S kernel/src/percpu.h
 $(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib: $(KERNEL_USER_LIBRARY) kernel/kernel.mk
 	@mkdir -p $(@D)
 	$(call kernel-say,RUSTC,exo)
-	$(KERNEL_QUIET)$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type rlib --crate-name exo -o $@ kernel/user/exo.rs
+	$(KERNEL_QUIET)$(KERNEL_RUSTC) $(KERNEL_USER_FLAGS) --crate-type rlib --crate-name exo -o $@ kernel/user/exo.rs
 
 $(KERNEL_PROGRAMS_OUT)/programs/selftest.elf: $(wildcard kernel/user/selftest_*.rs)
 
 $(KERNEL_PROGRAMS_OUT)/programs/%.elf: kernel/user/%.rs $(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib
 	@mkdir -p $(@D)
 	$(call kernel-say,RUSTC,$*)
-	$(KERNEL_QUIET)$(RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* \
+	$(KERNEL_QUIET)$(KERNEL_RUSTC) $(KERNEL_USER_FLAGS) --crate-type bin --crate-name $* \
 	    --extern exo=$(KERNEL_PROGRAMS_OUT)/objects/libexo.rlib $(call link-args,KERNEL_USER_LINK) \
 	    -C link-arg=-Wl,-Ttext-segment=$(KERNEL_BASE_$*) -o $@ $<
 
@@ -114,12 +116,12 @@ endif
 $(KERNEL_RUST_OBJECT): $(KERNEL_RUST_SOURCES) $(KERNEL_PROGRAM_IMAGES) kernel/kernel.mk
 	@mkdir -p $(@D)
 	$(call kernel-say,RUSTC,$(@F:.o=))
-	$(KERNEL_QUIET)$(KERNEL_ENVIRONMENT) $(RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
+	$(KERNEL_QUIET)$(KERNEL_ENVIRONMENT) $(KERNEL_RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
 	    --emit obj=$@ kernel/src/main.rs
 
 $(KERNEL_ELF): $(KERNEL_RUST_OBJECT) $(KERNEL_ASM_OBJECTS) kernel/src/linker.ld
 	$(call kernel-say,LD,$@)
-	$(KERNEL_QUIET)libraries=$$($(RUSTC) --print target-libdir) && $(KERNEL_CC) $(KERNEL_IMAGE_LINK) -o $@ $(KERNEL_ASM_OBJECTS) \
+	$(KERNEL_QUIET)libraries=$$($(KERNEL_RUSTC) --print target-libdir) && $(KERNEL_CC) $(KERNEL_IMAGE_LINK) -o $@ $(KERNEL_ASM_OBJECTS) \
 	    $(KERNEL_RUST_OBJECT) $$libraries/libcore-*.rlib $$libraries/libcompiler_builtins-*.rlib
 	$(KERNEL_QUIET)$(if $(filter stripped,$(VARIANT)),objcopy --strip-all $@)
 

@@ -3,6 +3,8 @@
 The programs that it calls are small scripts in a directory of its own; nothing on this machine is installed.
 """
 
+import os
+import pty
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +20,23 @@ run   beta-web|beta command -v beta
 test  gamma         command -v gamma
 """
 PLAIN = ("sh", "env", "tr", "dirname", "cat", "chmod")
+SUDO = """#!/bin/sh
+echo "sudo $*" >>"$LOG"
+case "$1" in
+-n) shift; exec "$@" ;;
+-v) exit 0 ;;
+*) exec "$@" ;;
+esac
+"""
+NO_SUDO = """#!/bin/sh
+echo "sudo $*" >>"$LOG"
+exit 1
+"""
+ASKING_SUDO = SUDO.replace('-n) shift; exec "$@" ;;', "-n) exit 1 ;;")
+NO_NETWORK = """#!/bin/sh
+echo "E: Unable to locate package" >&2
+exit 100
+"""
 APT = """#!/bin/sh
 echo "apt-get $*" >>"$LOG"
 for word; do case "$word" in
@@ -50,17 +69,23 @@ class Machine:
         self.add("apt-get", APT)
         self.add("apt-cache", f'#!/bin/sh\ncase " {" ".join(known)} " in *" $3 "*) ;; *) exit 1 ;; esac\n')
 
-    def bring_in(self, *groups: str) -> "subprocess.CompletedProcess[str]":
+    def bring_in(self, *groups: str, on_terminal: bool = False) -> "subprocess.CompletedProcess[str]":
         environment = {"PATH": str(self.bin), "LOG": str(self.log), "BIN": str(self.bin)}
-        return subprocess.run(
-            [str(self.bin / "sh"), str(self.scripts / "bring-in"), *groups],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        ours, theirs = pty.openpty() if on_terminal else (-1, subprocess.DEVNULL)
+        try:
+            return subprocess.run(
+                [str(self.bin / "sh"), str(self.scripts / "bring-in"), *groups],
+                env=environment,
+                stdin=theirs,
+                stdout=subprocess.PIPE,
+                stderr=theirs if on_terminal else subprocess.PIPE,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        finally:
+            for end in (ours, theirs) if on_terminal else ():
+                os.close(end)
 
 
 @pytest.fixture
@@ -86,6 +111,47 @@ def test_root_installs_what_is_missing_and_knows_alternatives(machine: Machine) 
     update, install = machine.log.read_text().splitlines()
     assert update.startswith("apt-get update")
     assert install.endswith("--no-install-recommends alpha beta")
+
+
+def test_a_user_whom_sudo_asks_nothing_installs_by_it(machine: Machine) -> None:
+    machine.add("id", user(1000))
+    machine.add("sudo", SUDO)
+    machine.add("true")
+    machine.add_apt("alpha", "beta")
+    assert machine.bring_in("run").returncode == 0
+    assert "sudo -n apt-get update -qq" in machine.log.read_text().splitlines()
+
+
+def test_sudo_asks_for_a_password_only_on_a_terminal(machine: Machine) -> None:
+    machine.add("id", user(1000))
+    machine.add("sudo", ASKING_SUDO)
+    machine.add_apt("alpha", "beta")
+    done = machine.bring_in("run")
+    assert "installing packages needs root" in done.stderr
+    assert "apt-get" not in machine.log.read_text()
+    assert machine.bring_in("run", on_terminal=True).returncode == 0
+    assert "sudo apt-get update -qq" in machine.log.read_text().splitlines()
+
+
+def test_a_user_whom_sudo_refuses_is_told_what_root_should_run(machine: Machine) -> None:
+    machine.add("id", user(1000))
+    machine.add("sudo", NO_SUDO)
+    machine.add_apt("alpha", "beta")
+    for on_terminal in (False, True):
+        assert machine.bring_in("run", on_terminal=on_terminal).returncode == 1
+    assert "apt-get" not in machine.log.read_text()
+    assert machine.bring_in("run").stderr.rstrip().endswith("run: apt-get install alpha beta")
+
+
+def test_without_a_network_the_last_line_says_what_to_install(machine: Machine) -> None:
+    machine.add("id", user(0))
+    machine.add_apt()
+    machine.add("apt-get", NO_NETWORK)
+    done = machine.bring_in("run")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "apt-get could not install what is missing" in last
+    assert last.endswith("run: apt-get install alpha beta-web")
 
 
 def test_a_group_that_was_not_asked_for_is_left_alone(machine: Machine) -> None:
@@ -118,4 +184,6 @@ def test_a_package_that_does_not_help_is_an_error(machine: Machine) -> None:
     machine.add_apt("alpha", "beta-web")
     done = machine.bring_in("run")
     assert done.returncode == 1
-    assert "installed, but still not usable" in done.stderr
+    assert done.stderr.endswith(
+        "what was installed for beta-web|beta is too old or not usable; Debian 12 or newer has what is needed\n"
+    )
