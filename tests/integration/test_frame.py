@@ -166,7 +166,7 @@ def test_another_cpu_is_shown_without_being_selected(guest: OpenGuest) -> None:
 
 
 def take_nmi(guest: Guest) -> None:
-    """Run to the kernel's handler of an NMI that arrives where the guest stands."""
+    """Run to the handler of an NMI that arrives where the guest stands; `quick` guests take none."""
     guest.gdb.run("delete")
     guest.gdb.run("monitor nmi")
     guest.gdb.run("hbreak trap")
@@ -175,7 +175,7 @@ def take_nmi(guest: Guest) -> None:
 
 
 def test_in_an_interrupt_on_top_of_a_call_the_call_is_shown(guest: OpenGuest) -> None:
-    one = guest()
+    one = guest(quick=False)
     one.gdb.run("hbreak sys_ipc_send")
     one.gdb.run("continue")
     take_nmi(one)
@@ -188,7 +188,7 @@ def test_in_an_interrupt_on_top_of_a_call_the_call_is_shown(guest: OpenGuest) ->
 
 
 def test_in_an_interrupt_of_the_stub_the_call_is_shown(guest: OpenGuest) -> None:
-    one = guest()
+    one = guest(quick=False)
     address = stop_at_user_syscall(one)
     rsp = one.gdb.integer("$rsp")
     one.gdb.run("stepi 7")
@@ -200,7 +200,7 @@ def test_in_an_interrupt_of_the_stub_the_call_is_shown(guest: OpenGuest) -> None
 
 
 def test_in_an_interrupt_of_the_program_there_is_no_call(guest: OpenGuest) -> None:
-    one = guest()
+    one = guest(quick=False)
     stop_at_user_syscall(one)
     take_nmi(one)
     answer = one.gdb.json("exo-syscall frame")

@@ -200,7 +200,7 @@ def test_every_state_of_an_interrupt_from_ring_3_and_back() -> None:
 
 
 def test_an_nmi_in_the_entry_window_starts_in_one() -> None:
-    with open_guest(attach=False) as guest:
+    with open_guest(attach=False, quick=False) as guest:
         attach_running(guest)
         gdb = guest.gdb
         stop_at(gdb, "syscall_entry")

@@ -122,7 +122,7 @@ def test_a_kernel_fault_prints_registers_and_a_stack_trace_and_stops() -> None:
 
 
 def test_an_nmi_on_every_cpu_is_told_once(guest: OpenGuest) -> None:
-    one = guest("run=spin", smp=4, plugin=False, attach=False)
+    one = guest("run=spin", smp=4, plugin=False, attach=False, quick=False)
     one.qemu.wait_serial("spin:")
     one.gdb.run(f"target remote {one.qemu.gdb_socket}")
     one.gdb.run("monitor nmi")  # QEMU sends it to all of them; most are in ring 3
