@@ -17,8 +17,10 @@ help: ## list the targets
 demo: packages venv kernel ## boot the reference kernel and stop at an IPC send, in GDB
 	@$(BIN)/exogdb demo build/kernel/exo-os.elf
 
+# Compiled tests are kept, whatever the user's own setting: each of pytest's processes would compile them anew.
 test: packages-test venv kernel ## run every test
-	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX='$(CURDIR)/build/pycache' \
+	    $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: packages venv ## run the linters and type checkers
 	$(BIN)/ruff check .

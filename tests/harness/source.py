@@ -3,8 +3,9 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.harness.kernel import ROOT
 
@@ -42,28 +43,52 @@ class Module:
 
     @cached_property
     def functions(self) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...]:
-        nodes = ast.walk(self.tree)
-        return tuple(node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+        return self._found.functions
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
-        checks = [
-            node for node in self.tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        ]
-        inside = {id(node) for outer in (*self.functions, *checks) for node in ast.walk(outer)}
-        return tuple(
-            Import(module, node.lineno, id(node) in inside)
-            for node in ast.walk(self.tree)
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for module in _imported(node)
-        )
+        return self._found.imports
+
+    @cached_property
+    def _found(self) -> "_Found":
+        functions: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
+        imports: list[Import] = []
+        waiting: list[tuple[ast.AST, bool]] = [(self.tree, False)]
+        while waiting:
+            node, lazy = waiting.pop()
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                functions.append(node)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                imports += [Import(module, node.lineno, lazy) for module in _imported(node)]
+            if isinstance(node, ast.expr):
+                continue  # no function and no import is inside an expression
+            lazy = lazy or _runs_later(node)
+            waiting += [(child, lazy) for child in ast.iter_child_nodes(node)]
+        return _Found(tuple(functions), tuple(imports))
+
+
+class _Found(NamedTuple):
+    functions: tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...]
+    imports: tuple[Import, ...]
+
+
+@cache
+def _module(path: Path) -> Module:
+    return Module(path)
 
 
 def for_each_module(*folders: str) -> Iterator[Module]:
     """Every Python file below `folders` (relative to the top directory), in order of its path."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            yield Module(path)
+            yield _module(path)
+
+
+def _runs_later(node: ast.AST) -> bool:
+    """Whether loading the module does not execute what is inside `node`."""
+    if isinstance(node, ast.If):
+        return "TYPE_CHECKING" in ast.dump(node.test)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:

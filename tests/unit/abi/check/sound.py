@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from exogdb.abi.check.facts import CpuFacts, CpuModel, EntryFacts, Facts, Section, SignatureParameter, Span
@@ -196,6 +197,7 @@ SIGNATURE = tuple(
 )
 
 
+@cache
 def sound_facts() -> Facts:
     """Two CPUs that run user code on a kernel without a flaw."""
     image = {address: page(address) for address in (TEXT.start, TEXT.start + 0x1000)}
