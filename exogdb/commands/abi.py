@@ -4,11 +4,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
-import gdb
-
 from exogdb.abi.check.signature import find_disagreements
 from exogdb.abi.profile import write_profile
 from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.commands.completion import complete_path
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UnavailableError, UsageError
 from exogdb.reading import Unavailable
@@ -26,8 +25,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--save", metavar="FILE", help="write a profile file (TOML) for `set exo profile`")
 
 
-@command("exo-syscall abi", add_arguments=_add_arguments)
-def exo_syscall_abi(session: Session, options: Namespace) -> Output | None:
+@command("exo-syscall abi", add_arguments=_add_arguments, complete={"--save": complete_path})
+def exo_syscall_abi(session: Session, options: Namespace) -> Output:
     """Show what the code behind LSTAR does from SYSCALL to the return, derived from that code alone.
 
     Usage: exo-syscall abi [--save FILE] [--json]
@@ -41,18 +40,17 @@ def exo_syscall_abi(session: Session, options: Namespace) -> Output | None:
     Example: exo-syscall abi --save kernel.toml"""
     path = read_entry_path(session.cpu)
     if options.save is not None:
-        _save(path, Path(options.save).expanduser())
-        return None
+        return _save(path, Path(options.save).expanduser())
     report = AbiReport(path, _name, *_read_signature(path))
     return Output(lambda style: render_abi(report, style), lambda: abi_to_json(report))
 
 
-def _save(path: EntryPath, file: Path) -> None:
+def _save(path: EntryPath, file: Path) -> Output:
     try:
         file.write_text(write_profile(path, _groups()), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the profile {file}: {error.strerror}") from error
-    gdb.write(f"wrote {file}; `set exo profile {file}` loads it\n")
+    return Output(lambda _: f"wrote {file}; `set exo profile {file}` loads it", lambda: {"profile": str(file)})
 
 
 def _groups() -> Mapping[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from exogdb.abi.check import RULES, find_rule
 from exogdb.abi.check.facts import Facts
 from exogdb.abi.check.rule import Report, Rule, Severity, run_rules
+from exogdb.commands.completion import complete_list
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
 from exogdb.reading import Reading
@@ -28,10 +29,15 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _complete(token: str) -> Iterable[str]:
-    return (rule.id for rule in RULES) if token else ()
+    return complete_list(token, (rule.id for rule in RULES))
 
 
-@command("exo-syscall check", add_arguments=_add_arguments, complete=_complete, needs_guest=False)
+@command(
+    "exo-syscall check",
+    add_arguments=_add_arguments,
+    complete={"--rule": _complete, "--ignore": _complete},
+    needs_guest=False,
+)
 def exo_syscall_check(options: Namespace) -> Output:
     """Examine the system-call path of the running kernel and say what is wrong with it.
 

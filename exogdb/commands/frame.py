@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
+from exogdb.commands.candidates import complete_cpu, complete_process
 from exogdb.commands.registry import Output, command
 from exogdb.reading import Reading
 from exogdb.target.call.current_call import Call, read_blocked_call, read_call, read_process_call
@@ -39,7 +40,12 @@ def make_frame_output(call: Call, where: str) -> Output:
     return Output(lambda style: render_frame(report, style), lambda: frame_to_json(report))
 
 
-@command("exo-syscall frame", add_arguments=_add_arguments, is_prefix=True)
+@command(
+    "exo-syscall frame",
+    add_arguments=_add_arguments,
+    complete={"--cpu": complete_cpu, "--process": complete_process},
+    is_prefix=True,
+)
 def exo_syscall_frame(session: Session, options: Namespace) -> Output:
     """Show the frame that the entry stub saved: user registers with their addresses, number and arguments.
 

@@ -1,7 +1,6 @@
 """`exo-syscall frame set`: change what the user program will find when its system call returns."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 
 from exogdb.abi.frame_base import find_frame_base
 from exogdb.abi.frame_edit import EDITABLE, Edit, find_user_register, plan_edit, warn_of_edit
@@ -25,11 +24,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("value", metavar="VALUE", help="a number or an expression that GDB can evaluate")
 
 
-def _complete(_token: str) -> Iterable[str]:
-    return EDITABLE
-
-
-@command("exo-syscall frame set", add_arguments=_add_arguments, complete=_complete)
+@command("exo-syscall frame set", add_arguments=_add_arguments, complete={"NAME": lambda _token: EDITABLE})
 def exo_syscall_frame_set(session: Session, options: Namespace) -> Output:
     """Set rip, rsp, rflags, an argument or the result of the system call in progress on the selected CPU.
 

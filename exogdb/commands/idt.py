@@ -10,7 +10,7 @@ from exogdb.target.symbols import find_symbol
 from exogdb.target.tables import has_tss, read_cpu_dump, read_gdt, read_idt, read_tss
 from exogdb.view.idt import IdtReport, idt_to_json, render_idt
 from exogdb.x86.address import linear_bits
-from exogdb.x86.idt import Gate, check_gate
+from exogdb.x86.idt import EXCEPTIONS, Gate, check_gate
 
 __all__: list[str] = []
 
@@ -37,7 +37,11 @@ def _choose(gates: tuple[Gate, ...], wanted: list[str]) -> list[Gate]:
     return chosen
 
 
-@command("exo-idt", add_arguments=_add_arguments)
+def _complete(_token: str) -> list[str]:
+    return [exception.mnemonic for exception in EXCEPTIONS.values()]
+
+
+@command("exo-idt", add_arguments=_add_arguments, complete={"VECTOR": _complete})
 def exo_idt(session: Session, options: Namespace) -> Output:
     """Show the IDT of the selected CPU: gate, privilege, stack and handler of every vector.
 

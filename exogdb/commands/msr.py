@@ -17,9 +17,9 @@ __all__ = ["complete_msr", "make_report", "msr_output"]
 
 
 def complete_msr(token: str) -> Iterable[str]:
-    """Names that can be typed for an MSR."""
-    names = (spec.short for spec in MSRS)
-    return [name.lower() if token.islower() or not token else name for name in names]
+    """Names that can be typed for an MSR, in the case that `token` has; the long ones where it begins like one."""
+    names = [spec.short for spec in MSRS] + [spec.name for spec in MSRS if len(token) > 1]
+    return names if token.isupper() else [name.lower() for name in names]
 
 
 def make_report(session: Session, specs: Iterable[MsrSpec], *, every_cpu: bool, via: Via) -> MsrReport:
@@ -50,7 +50,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-@command("exo-msr", add_arguments=_add_arguments, complete=complete_msr, is_prefix=True)
+@command("exo-msr", add_arguments=_add_arguments, complete={"NAME": complete_msr}, is_prefix=True)
 def exo_msr(session: Session, options: Namespace) -> Output:
     """Show the MSRs that decide about SYSCALL, SYSRET and SWAPGS: value, source, meaning.
 

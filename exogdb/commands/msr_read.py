@@ -16,7 +16,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--all-cpus", action="store_true", help="one column for each CPU")
 
 
-@command("exo-msr read", add_arguments=_add_arguments, complete=complete_msr)
+@command("exo-msr read", add_arguments=_add_arguments, complete={"NAME": complete_msr})
 def exo_msr_read(session: Session, options: Namespace) -> Output:
     """Read any MSR by executing RDMSR in the guest, and say that the guest was touched.
 

@@ -46,7 +46,7 @@ def _read(cpu: Cpu, spec: MsrSpec) -> Value:
     return read_msrs([cpu], [spec], Via.RDMSR)[cpu.index][spec.name]
 
 
-@command("exo-msr write", add_arguments=_add_arguments, complete=complete_msr)
+@command("exo-msr write", add_arguments=_add_arguments, complete={"NAME": complete_msr})
 def exo_msr_write(session: Session, options: Namespace) -> Output:
     """Write an MSR of the selected CPU by executing WRMSR in the guest; show it before and after.
 

@@ -1,9 +1,9 @@
 """`exo-syscall next`: to the entry of the next system call."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 
-from exogdb.abi.choice import complete_choice, parse_choice
+from exogdb.abi.choice import parse_choice
+from exogdb.commands.candidates import complete_calls
 from exogdb.commands.registry import Output, command
 from exogdb.commands.stepping import describe_entry, describe_stop
 from exogdb.target.numbers import read_number_table
@@ -19,11 +19,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--any-cpu", action="store_true")
 
 
-def _complete(token: str) -> Iterable[str]:
-    return complete_choice(token, read_number_table())
-
-
-@command("exo-syscall next", add_arguments=_add_arguments, complete=_complete)
+@command("exo-syscall next", add_arguments=_add_arguments, complete={"CHOICE": complete_calls})
 def exo_syscall_next(session: Session, options: Namespace) -> Output:
     """Run to the entry of the next system call.
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import gdb
 
+from exogdb.commands.candidates import complete_calls
+from exogdb.commands.completion import complete_path
 from exogdb.commands.registry import command
 from exogdb.commands.tracing import (
     RecordLines,
     add_trace_arguments,
-    complete_choice_of_kernel,
     make_sink,
     make_words,
     parse_trace_choice,
@@ -32,7 +33,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     "exo-syscall record",
     holds_ctrl_c=True,
     add_arguments=_add_arguments,
-    complete=complete_choice_of_kernel,
+    complete={"FILE": complete_path, "CHOICE": complete_calls},
     shows_data=False,
 )
 def record(session: Session, options: Namespace) -> None:

@@ -20,7 +20,7 @@ import inspect
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 import gdb
 
+from exogdb.commands.completion import Completer, complete_word
 from exogdb.errors import ExoError, UsageError
 from exogdb.target.run.ctrl_c import ctrl_c_held
 from exogdb.target.session import find_guest, require_guest
@@ -52,7 +53,6 @@ class Output:
 
 
 Body = Callable[..., Output | None]
-Completer = Callable[[str], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Command:
     needs_guest: bool
     is_prefix: bool
     parser: ArgumentParser
-    complete: Completer | None
+    completers: Mapping[str, Completer]
     is_name_too: bool = False
     holds_ctrl_c: bool = False
 
@@ -77,7 +77,7 @@ def command(
     name: str,
     *,
     add_arguments: Callable[[ArgumentParser], None] | None = None,
-    complete: Completer | None = None,
+    complete: Mapping[str, Completer] | None = None,
     needs_guest: bool = True,
     shows_data: bool = True,
     is_prefix: bool = False,
@@ -86,8 +86,9 @@ def command(
 ) -> Callable[[Body], Body]:
     """Put the decorated function into the registry as GDB command `name`.
 
-    `complete(token)` yields candidates for the word being typed, besides the options. A command that shows data
-    gets `--json` by itself. `is_prefix` lets other commands start with this one's name.
+    `complete` yields candidates for the word being typed, by option or by the metavar of an argument; options and
+    the choices that argparse knows complete by themselves. A command that shows data gets `--json` by itself.
+    `is_prefix` lets other commands start with this one's name.
     `is_name_too` says that the last word of `name` is also an argument of the command in front of it, which gets
     whatever this one does not understand. `holds_ctrl_c` is for a command that looks for Ctrl-C by itself, where
     that is safe (`exogdb.target.run.ctrl_c`): nothing else notices it.
@@ -101,7 +102,7 @@ def command(
             parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
         summary = inspect.cleandoc(body.__doc__ or "")
         COMMANDS[name] = Command(
-            name, body, summary, needs_guest, is_prefix, parser, complete, is_name_too, holds_ctrl_c
+            name, body, summary, needs_guest, is_prefix, parser, complete or {}, is_name_too, holds_ctrl_c
         )
         return body
 
@@ -121,7 +122,7 @@ def prefix(name: str, summary: str) -> None:
 
     parser = _Parser(prog=name, add_help=False)
     parser.add_argument("rest", nargs="*")
-    COMMANDS[name] = Command(name, body, summary, False, True, parser, None)
+    COMMANDS[name] = Command(name, body, summary, False, True, parser, {})
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:
@@ -201,9 +202,20 @@ def _parse(entry: Command, words: list[str]) -> tuple[Command, Namespace]:
         options, rest = entry.parser.parse_known_args(words)
         if not rest:
             return entry, options
-        front, _, last = entry.name.rpartition(" ")
-        entry, words = COMMANDS[front], [last, *words]
+        front = _front(entry)
+        if not _unknown_options(front.parser, rest):
+            return front, front.parser.parse_args([entry.name.rpartition(" ")[2], *words])
     return entry, entry.parser.parse_args(words)
+
+
+def _front(entry: Command) -> Command:
+    """The command that has the last word of `entry`'s name as an argument."""
+    return COMMANDS[entry.name.rpartition(" ")[0]]
+
+
+def _unknown_options(parser: ArgumentParser, words: list[str]) -> list[str]:
+    known = parser._option_string_actions
+    return [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
 
 
 def _write(output: Output, *, as_json: bool) -> None:
@@ -222,17 +234,15 @@ def explain(name: str, error: gdb.error) -> str:
 
 
 def _complete(entry: Command, text: str, word: str | None) -> list[str]:
-    token = text.rsplit(maxsplit=1)[-1] if text and not text[-1].isspace() else ""
-    candidates: list[str] = [option for option in _options(entry.parser) if token.startswith("-")]
-    if entry.complete is not None and not token.startswith("-"):
-        try:
-            candidates += entry.complete(token)
-        except (ExoError, gdb.error):
-            return []
-    # GDB breaks words at '-' and '%', argparse and the user at spaces: give back only what follows GDB's break.
+    words = text.split()
+    token = words.pop() if words and not text[-1].isspace() else ""
+    entries = [entry]
+    if entry.is_name_too and not _unknown_options((front := _front(entry)).parser, words):
+        entries.append(front)
+    try:
+        candidates = {word for one in entries for word in complete_word(one.parser, one.completers, words, token)}
+    except (ExoError, gdb.error):
+        return []
+    # GDB breaks words at '-', '%' and '/', argparse and the user at blanks: give back what follows GDB's break.
     typed = len(token) - len(word or "")
-    return sorted(candidate[typed:] for candidate in set(candidates) if candidate.startswith(token))
-
-
-def _options(parser: ArgumentParser) -> list[str]:
-    return [name for action in parser._actions for name in action.option_strings]
+    return sorted(candidate[typed:] for candidate in candidates)

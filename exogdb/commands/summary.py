@@ -4,10 +4,10 @@ from argparse import Namespace
 
 import gdb
 
+from exogdb.commands.candidates import complete_calls
 from exogdb.commands.registry import Output, command
 from exogdb.commands.tracing import (
     add_trace_arguments,
-    complete_choice_of_kernel,
     make_sink,
     parse_trace_choice,
     render_end,
@@ -26,7 +26,10 @@ __all__: list[str] = []
 
 
 @command(
-    "exo-syscall summary", holds_ctrl_c=True, add_arguments=add_trace_arguments, complete=complete_choice_of_kernel
+    "exo-syscall summary",
+    holds_ctrl_c=True,
+    add_arguments=add_trace_arguments,
+    complete={"CHOICE": complete_calls},
 )
 def summary(session: Session, options: Namespace) -> Output:
     """Let the guest run until Ctrl-C, then show count, errors and latency of every system call.

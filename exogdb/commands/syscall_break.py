@@ -1,13 +1,12 @@
 """`exo-syscall break`: stop at system calls, at no cost to the others."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 
 import gdb
 
-from exogdb.abi.choice import complete_choice
 from exogdb.abi.dispatch.dispatch import UNKNOWN
 from exogdb.abi.dispatch.request import Request
+from exogdb.commands.candidates import complete_calls, complete_cpu, complete_process
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError
 from exogdb.target.breakpoint.breakpoints import STOP_FUNCTION, Catch
@@ -22,6 +21,8 @@ from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, re
 
 __all__ = ["find_place_lines"]
 
+_VARIABLES = ("$nr", *(f"$arg{position}" for position in range(1, 7)), "$ret")
+
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("calls", nargs="+", metavar="CALLS")
@@ -35,11 +36,15 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--explain", action="store_true")
 
 
-def _complete(token: str) -> Iterable[str]:
-    return complete_choice(token, PLACEMENT.table())
+_COMPLETE = {
+    "CALLS": complete_calls,
+    "--cpu": complete_cpu,
+    "--process": complete_process,
+    "--if": lambda _token: _VARIABLES,
+}
 
 
-@command("exo-syscall break", add_arguments=_add_arguments, complete=_complete, needs_guest=False)
+@command("exo-syscall break", add_arguments=_add_arguments, complete=_COMPLETE, needs_guest=False)
 def exo_syscall_break(options: Namespace) -> Output:
     """Stop at system calls by number, name, range, group or expression, at no cost to the others.
 

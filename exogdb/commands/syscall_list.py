@@ -3,8 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 
-from exogdb.abi.choice import Choice, complete_choice, parse_choice
+from exogdb.abi.choice import Choice, parse_choice
 from exogdb.abi.numbers import SyscallNumber
+from exogdb.commands.candidates import complete_calls
 from exogdb.commands.registry import Output, command
 from exogdb.errors import ExoError, UnavailableError
 from exogdb.target.breakpoint.placement import PLACEMENT
@@ -21,11 +22,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("calls", nargs="*", metavar="CALLS")
 
 
-def _complete(token: str) -> Iterable[str]:
-    return complete_choice(token, PLACEMENT.table())
-
-
-@command("exo-syscall list", add_arguments=_add_arguments, complete=_complete, needs_guest=False)
+@command("exo-syscall list", add_arguments=_add_arguments, complete={"CALLS": complete_calls}, needs_guest=False)
 def exo_syscall_list(options: Namespace) -> Output:
     """List the system calls: number, name, handler, group, breakpoints, and what a breakpoint costs.
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from exogdb.commands.candidates import complete_calls
+from exogdb.commands.completion import complete_path
 from exogdb.commands.registry import command, current_style
 from exogdb.commands.tracing import (
     RecordLines,
     add_trace_arguments,
-    complete_choice_of_kernel,
     make_sink,
     make_words,
     parse_trace_choice,
@@ -40,7 +41,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     "exo-syscall trace",
     holds_ctrl_c=True,
     add_arguments=_add_arguments,
-    complete=complete_choice_of_kernel,
+    complete={"--output": complete_path, "CHOICE": complete_calls},
     shows_data=False,
 )
 def trace(session: Session, options: Namespace) -> None:

@@ -2,18 +2,17 @@
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import gdb
 
-from exogdb.abi.choice import Choice, complete_choice, parse_choice
+from exogdb.abi.choice import Choice, parse_choice
 from exogdb.commands.callers import Callers
 from exogdb.errors import OutputError
 from exogdb.target.cpus import all_cpus
-from exogdb.target.numbers import read_number_table
 from exogdb.target.programs import Program, find_caller, read_programs
 from exogdb.target.trace.memory_text import TextAtStops
 from exogdb.target.trace.signatures import read_error_names, read_signatures
@@ -29,7 +28,6 @@ from exogdb.view.call import CallWords
 __all__ = [
     "RecordLines",
     "add_trace_arguments",
-    "complete_choice_of_kernel",
     "make_sink",
     "make_words",
     "parse_trace_choice",
@@ -52,11 +50,6 @@ def add_trace_arguments(parser: ArgumentParser) -> None:
 def parse_trace_choice(options: Namespace, tracing: Tracing) -> Choice | None:
     """The calls that were asked for; None for all of them."""
     return None if options.choice is None else parse_choice(options.choice, tracing.numbers)
-
-
-def complete_choice_of_kernel(token: str) -> Iterable[str]:
-    """Continuations of a choice, from the kernel's number table."""
-    return complete_choice(token, read_number_table())
 
 
 def make_words(tracing: Tracing, *, with_stack: bool = False) -> tuple[CallWords, list[Observer]]:

@@ -4,12 +4,20 @@
 """
 
 import ast
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.harness.gdb import Gdb
 from tests.harness.source import Module, for_each_module
 
-__all__ = ["RegisteredCommand", "for_each_command"]
+__all__ = ["RegisteredCommand", "ask_options", "for_each_command"]
+
+ASK = (
+    "python import json; from exogdb.commands.registry import COMMANDS; print(json.dumps({entry.name: "
+    "{option: action.nargs != 0 for action in entry.parser._actions for option in action.option_strings} "
+    "for entry in COMMANDS.values()}))"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,12 @@ def for_each_command() -> Iterator[RegisteredCommand]:
             elif isinstance(node, ast.Expr):
                 for call in _calls([node.value], "prefix"):
                     yield RegisteredCommand(_text(call, 0), module, _text(call, 1), True)
+
+
+def ask_options(gdb: Gdb) -> dict[str, dict[str, bool]]:
+    """Of every command that the GDB with the plugin knows, its options, and whether each takes a value."""
+    answer: dict[str, dict[str, bool]] = json.loads(gdb.run(ASK))
+    return answer
 
 
 def _calls(expressions: list[ast.expr], function: str) -> Iterator[ast.Call]:

@@ -96,6 +96,7 @@ def test_a_profile_is_saved_edited_and_loaded(guest: OpenGuest, tmp_path: Path) 
     file = tmp_path / "kernel.toml"
     before = one.gdb.json("exo-syscall abi")
     assert str(file) in one.gdb.run(f"exo-syscall abi --save {file}")
+    assert one.gdb.json(f"exo-syscall abi --save {file}") == {"profile": str(file)}
     one.gdb.run(f"set exo profile {file}")
     loaded = one.gdb.json("exo-syscall abi")
     assert loaded["profile"] == str(file)

@@ -4,14 +4,13 @@ RAM is a file that QEMU shares with the test, registers are what QEMU's own moni
 without RDMSR even the whole device state must be the same, byte for byte. None of this goes through the plugin.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.harness.commands import for_each_command
+from tests.harness.commands import ask_options, for_each_command
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT
 from tests.harness.witness import Witness, differences, same_hardware, watched_guest
@@ -54,6 +53,7 @@ ALSO_LOOKS = (
     'with language c -- print/x $exo_gs("kernel")',
     "complete exo-msr ",
     "complete exo-syscall break ipc",
+    "complete exo-syscall frame --process ",
     "show exo qmp-socket",
 )
 # Why the others are not tried here.
@@ -146,11 +146,8 @@ def test_every_command_is_known_to_look_or_to_touch() -> None:
     assert commands == LOOKS.keys() | TOUCHES.keys()
     assert not LOOKS.keys() & TOUCHES.keys()
     with Gdb(["-ex", f"source {ROOT / 'gdbinit.py'}"]) as gdb:
-        gdb.run("python import json; from exogdb.commands.registry import COMMANDS, _options")
-        text = gdb.run(
-            "python print(json.dumps({name: _options(entry.parser) for name, entry in COMMANDS.items()}))"
-        )
-    for name, options in json.loads(text).items():
+        every = ask_options(gdb)
+    for name, options in every.items():
         tried = " ".join(LOOKS.get(name, ())).split()
         missing = set(options) - {"--json"} - set(tried)
         assert name not in LOOKS or not missing, f"{name}: {missing} is not tried"

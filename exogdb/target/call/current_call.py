@@ -34,7 +34,7 @@ from exogdb.target.call.call_number import (
     guess_number,
     read_saved_number,
 )
-from exogdb.target.call.process_stack import find_process
+from exogdb.target.call.process_stack import find_process, list_numbers
 from exogdb.target.call.unwinder import find_stub_state
 from exogdb.target.cpus import Cpu, all_cpus, cpu_selected
 from exogdb.target.current_process import find_process_id
@@ -50,6 +50,7 @@ __all__ = [
     "find_kernel_gs_base",
     "find_stack_in_call",
     "find_state",
+    "list_processes",
     "read_blocked_call",
     "read_call",
     "read_process_call",
@@ -188,14 +189,29 @@ def read_process_call(cpu: Cpu, process: int) -> Call:
     :raise UnavailableError: it is in no call, or the kernel's debug info does not say where its stack is.
     :raise UsageError: there is no such process.
     """
-    path = read_entry_path(cpu)
+    gs_base, code = _find_kernel(cpu)
     for each in all_cpus():
         if find_process_id(each, find_kernel_gs_base(each, find_state(each), read_cpl(each))) == process:
             return read_call(each)
-    code = path.dispatcher.address if path.dispatcher is not None else None
-    gs_base = find_kernel_gs_base(cpu, find_state(cpu), read_cpl(cpu))
-    parked = find_process(cpu, gs_base, process, code or path.entry)
+    parked = find_process(cpu, gs_base, code, process)
     return read_blocked_call(cpu, parked.rsp, parked.user_rsp)
+
+
+def list_processes(cpu: Cpu) -> list[int]:
+    """The numbers of all processes in the kernel's own table, ascending. The guest must be stopped.
+
+    :raise AnalysisError: there is no entry stub that could be analysed.
+    :raise UnavailableError: the kernel's debug info has no such table.
+    """
+    return list_numbers(cpu, *_find_kernel(cpu))
+
+
+def _find_kernel(cpu: Cpu) -> tuple[int, int]:
+    """The kernel's GS base on `cpu`, and an address in its own source: the dispatcher's, else the entry's."""
+    path = read_entry_path(cpu)
+    gs_base = find_kernel_gs_base(cpu, find_state(cpu), read_cpl(cpu))
+    code = path.dispatcher.address if path.dispatcher is not None else None
+    return gs_base, code or path.entry
 
 
 def find_state(cpu: Cpu) -> StubState | None:

@@ -17,7 +17,7 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.percpu import read_percpu
 
-__all__ = ["ParkedProcess", "find_process"]
+__all__ = ["ParkedProcess", "find_process", "list_numbers"]
 
 _NUMBERS = ("pid", "tgid", "id")
 _STACK_POINTERS = ("saved_rsp", "kernel_rsp", "saved_sp", "kernel_sp", "rsp", "sp")
@@ -35,7 +35,7 @@ class ParkedProcess:
     user_rsp: Value | None
 
 
-def find_process(cpu: Cpu, gs_base: int, number: int, code: int) -> ParkedProcess:
+def find_process(cpu: Cpu, gs_base: int, code: int, number: int) -> ParkedProcess:
     """The process called `number`. `gs_base` is the kernel's, `code` an address in the kernel's own source.
 
     :raise UnavailableError: the kernel's debug info has no such table.
@@ -43,24 +43,41 @@ def find_process(cpu: Cpu, gs_base: int, number: int, code: int) -> ParkedProces
     """
     memory = VirtualMemory(cpu)
     kind = _find_process_type(memory, gs_base)
+    entries = _read_table(memory, kind, code)
+    if number not in entries:
+        known = ", ".join(map(str, sorted(entries))) or "none"
+        raise UsageError(f"there is no process {number}: the kernel's table has {known}")
+    fields = _fields(kind)
+    rsp = _read_field(memory, entries[number], fields, _STACK_POINTERS)
+    if rsp is None:
+        raise UnavailableError(f"{kind.name} has no field for a parked stack pointer")
+    user = _read_field(memory, entries[number], fields, _USER_STACK_POINTERS)
+    return ParkedProcess(number, rsp, Reading(user, "memory") if user is not None else None)
+
+
+def list_numbers(cpu: Cpu, gs_base: int, code: int) -> list[int]:
+    """The numbers of all processes in the kernel's table, ascending. Parameters and errors are `find_process`'s.
+
+    :raise UnavailableError: the kernel's debug info has no such table.
+    """
+    memory = VirtualMemory(cpu)
+    return sorted(_read_table(memory, _find_process_type(memory, gs_base), code))
+
+
+def _read_table(memory: VirtualMemory, kind: gdb.Type, code: int) -> dict[int, int]:
+    """Where each process is, by its number; an entry numbered 0 is free."""
     entries = list(_for_each_entry(kind, code))
     if not entries:
         raise UnavailableError(
             f"no static array of {kind.name} is in the debug info; `--stack ADDRESS` needs none"
         )
-    fields = {field.name: field for field in kind.fields()}
-    numbers = []
-    for address in entries:
-        found = _read_field(memory, address, fields, _NUMBERS)
-        if found == number:
-            rsp = _read_field(memory, address, fields, _STACK_POINTERS)
-            if rsp is None:
-                raise UnavailableError(f"{kind.name} has no field for a parked stack pointer")
-            user = _read_field(memory, address, fields, _USER_STACK_POINTERS)
-            return ParkedProcess(number, rsp, Reading(user, "memory") if user is not None else None)
-        numbers += [found] if found else []
-    known = ", ".join(map(str, sorted(set(numbers)))) or "none"
-    raise UsageError(f"there is no process {number}: the kernel's table has {known}")
+    numbered = [(_read_field(memory, address, _fields(kind), _NUMBERS), address) for address in entries]
+    # Of two with one number the first counts.
+    return {number: address for number, address in reversed(numbered) if number}
+
+
+def _fields(kind: gdb.Type) -> dict[str | None, gdb.Field]:
+    return {field.name: field for field in kind.fields()}
 
 
 def _find_process_type(memory: VirtualMemory, gs_base: int) -> gdb.Type:
