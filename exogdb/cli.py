@@ -123,18 +123,19 @@ def _run(options: Namespace, qemu: tuple[str, ...]) -> int:
 
 
 def _report(options: Namespace, _qemu: tuple[str, ...]) -> int:
-    from exogdb.trace.record import read_record
+    from exogdb.trace.record import RecordReader
     from exogdb.view.report import render_report
 
     output = options.output or options.file.with_name(options.file.name + ".html")
     try:
         with options.file.open(encoding="utf-8") as lines:
-            record = read_record(lines)
-        output.write_text(render_report(record), encoding="utf-8")
+            reader = RecordReader(lines)
+            page = render_report(reader)
+        output.write_text(page, encoding="utf-8")
     except OSError as error:
         where = error.filename or options.file
         raise UsageError(f"{where}: {error.strerror}; `exo-syscall record FILE` in GDB writes a trace") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{options.file} is no trace; `exo-syscall record FILE` in GDB writes one") from error
-    print(f"{output}: {len(record.calls):,} calls; open it in any browser, it needs no network")
+    print(f"{output}: {reader.calls:,} calls; open it in any browser, it needs no network")
     return 0

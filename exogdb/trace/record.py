@@ -18,7 +18,17 @@ from typing import Any
 from exogdb.errors import FormatError
 from exogdb.trace.call import Call, CallState
 
-__all__ = ["FORMAT", "VERSION", "Header", "Record", "Shown", "call_from_json", "call_to_json", "read_record"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Header",
+    "Record",
+    "RecordReader",
+    "Shown",
+    "call_from_json",
+    "call_to_json",
+    "read_record",
+]
 
 FORMAT = "exogdb-trace"
 VERSION = 1
@@ -102,7 +112,7 @@ def call_from_json(line: dict[str, Any]) -> Call:
         space=int(line["space"], 16),
         process=int(line["process"]),
         number=line["nr"],
-        arguments=None if arguments is None else tuple(int(value, 16) for value in arguments),
+        arguments=None if arguments is None else tuple([int(value, 16) for value in arguments]),
         user_rip=_unhex(line["rip"]),
         user_rsp=_unhex(line["rsp"]),
         entry_ns=line["entry_ns"],
@@ -116,28 +126,61 @@ def call_from_json(line: dict[str, Any]) -> Call:
     )
 
 
+class RecordReader:
+    """Reads a file line by line: iterate once for its calls, each with its words.
+
+    `end` and `calls`, how many there were, are known afterwards. Only one call is held at a time, so that a trace
+    may be larger than memory.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        """Read the first line.
+
+        :raise FormatError: not a record of this version.
+        """
+        self._numbered = enumerate(lines, start=1)
+        self.header = _read_header(self._numbered)
+        self.end: dict[str, Any] | None = None
+        self.calls = 0
+
+    def __iter__(self) -> Iterator[tuple[Call, Shown]]:
+        """The calls, in the order in which they returned. A cut-off last line is left out, and `end` stays None.
+
+        :raise FormatError: a line in the middle cannot be read, or there are more after the last.
+        """
+        broken = 0
+        for number, text in self._numbered:
+            if broken or self.end is not None:
+                raise FormatError(f"line {broken or number} of the trace cannot be read")
+            try:
+                line = json.loads(text)
+                if "end" in line:
+                    self.end = dict(line["end"])
+                    continue
+                found = call_from_json(line), _shown_from_json(line)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                broken = number
+            else:
+                self.calls += 1
+                yield found
+
+
 def read_record(lines: Iterable[str]) -> Record:
-    """A record from its lines. A cut-off last line makes an incomplete record, not an error.
+    """A whole record from its lines. A cut-off last line makes an incomplete record, not an error.
 
     :raise FormatError: not a record of this version, or a line in the middle that cannot be read.
     """
-    numbered = enumerate(lines, start=1)
-    record = Record(_read_header(numbered))
-    broken = 0
-    for number, text in numbered:
-        if broken:
-            raise FormatError(f"line {broken} of the trace cannot be read")
-        try:
-            line = json.loads(text)
-            if "end" in line:
-                record.end = line["end"]
-            else:
-                record.calls.append(call_from_json(line))
-                words = (line["name"], tuple(line["shown"]), line["shown_result"], line["program"])
-                record.shown.append(Shown(*words))
-        except (ValueError, KeyError, TypeError):
-            broken = number
+    reader = RecordReader(lines)
+    record = Record(reader.header)
+    for call, shown in reader:
+        record.calls.append(call)
+        record.shown.append(shown)
+    record.end = reader.end
     return record
+
+
+def _shown_from_json(line: dict[str, Any]) -> Shown:
+    return Shown(str(line["name"]), tuple(line["shown"]), str(line["shown_result"]), str(line["program"]))
 
 
 def _read_header(numbered: Iterator[tuple[int, str]]) -> Header:

@@ -1,23 +1,26 @@
-"""exogdb/trace/ipc.py: who sent into and received from which channel."""
+"""exogdb/trace/ipc.py: which calls moved a message, and through which channel."""
+
+import pytest
 
 from exogdb.trace.call import Call, CallState
-from exogdb.trace.ipc import Conversation, find_conversations
-
-_NAMES = {101: "ipc_send", 102: "ipc_recv", 303: "write"}
+from exogdb.trace.ipc import Message, find_message
 
 
-def _call(process: int, number: int, channel: int, result: int = 0) -> Call:
-    arguments = (channel, 0, 0, 0, 0, 0)
-    return Call(1, 0, 0x1000, process, number, arguments, state=CallState.RETURNED, result=result)
+def _call(channel: int = 7, state: CallState = CallState.RETURNED, result: int | None = 0) -> Call:
+    return Call(1, 0, 0x1000, 1, 101, (channel, 0, 0, 0, 0, 0), state=state, result=result)
 
 
-def test_messages_are_counted_by_process_and_channel() -> None:
-    failed = _call(1, 101, 7, result=(1 << 64) - 1)
-    calls = [_call(1, 101, 7), _call(1, 101, 7), _call(2, 102, 7), _call(2, 303, 1), failed]
-    found = find_conversations(calls, lambda call: _NAMES[call.number or 0])
-    assert found == [Conversation(7, False, 2, 1), Conversation(7, True, 1, 2)]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("ipc_send", Message(7, True)), ("ipc_recv", Message(7, False)), ("ipc_create", None), ("sendto", None)],
+)
+def test_a_message_is_told_by_the_name(name: str, message: Message | None) -> None:
+    assert find_message(_call(), name) == message
+
+
+def test_a_send_that_failed_has_sent_nothing() -> None:
+    assert find_message(_call(result=(1 << 64) - 1), "ipc_send") is None
 
 
 def test_a_receive_that_is_still_waiting_has_received_nothing() -> None:
-    waiting = Call(1, 0, 0x1000, 1, 102, (7, 0, 0, 0, 0, 0))
-    assert find_conversations([waiting], lambda _: "ipc_recv") == []
+    assert find_message(_call(state=CallState.IN_PROGRESS, result=None), "ipc_recv") is None
