@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 
 import gdb
 
-from exogdb.abi.dispatch.dispatch import UNKNOWN
 from exogdb.abi.dispatch.request import Request
+from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.commands.candidates import complete_calls, complete_cpu, complete_process
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError

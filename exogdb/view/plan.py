@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exogdb.abi.dispatch.dispatch import UNKNOWN
-from exogdb.abi.dispatch.plan import Cost, Place, PlaceKind
+from exogdb.abi.dispatch.place import Cost, Place, PlaceKind
+from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.abi.stub.location import describe_location
 from exogdb.view.style import Style
 from exogdb.view.value import hex64

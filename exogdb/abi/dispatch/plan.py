@@ -13,113 +13,19 @@ time, so it should also be in a page that no other call runs through. In this or
 `Machine` says where the second is not to be had, and where pages do not matter.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
-from exogdb.abi.dispatch.dispatch import UNKNOWN, Route, Routes
-from exogdb.abi.dispatch.emulation import ARGUMENT_VALUES, Block, DispatcherEntry, Snapshot, TableRead
-from exogdb.abi.stub.location import InFrame, Location
-from exogdb.errors import MemoryFault
-from exogdb.x86.memory import ReadableMemory
+from exogdb.abi.dispatch.page_use import PAGE, PageUse
+from exogdb.abi.dispatch.place import Cost, Machine, Place, PlaceKind, Plan
+from exogdb.abi.dispatch.route import UNKNOWN, Route, Routes
+from exogdb.abi.dispatch.scene import Caller, Scenes
+from exogdb.abi.dispatch.trace import DispatcherEntry, TableRead
 
-__all__ = ["Cost", "Machine", "Place", "PlaceKind", "Plan", "PlanCache", "plan_places"]
-
-_PAGE = 4096
+__all__ = ["FirstLine", "plan_places"]
 
 FirstLine = Callable[[int], int | None]
 """For the first address of a function, where its body begins; None for any other address."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What runs the guest's code. `no_watching` says why no table entry can be watched; empty if it can.
-
-    `pages_cost`: a page with a breakpoint runs one instruction at a time, as in QEMU's translator.
-    """
-
-    no_watching: str = ""
-    pages_cost: bool = True
-
-
-class PlaceKind(Enum):
-    """How a place is watched."""
-
-    ADDRESS = "breakpoint"
-    TABLE_ENTRY = "read watchpoint"
-    DISPATCHER = "condition at the dispatcher"
-
-
-class Cost(Enum):
-    """What calls pay that are not wanted, cheapest first."""
-
-    FREE = "free"
-    SHARED_WITH_CALLS = "page shared with other calls"
-    SHARED_PAGE = "page shared with the dispatcher"
-    STOP_PER_MERGED_CALL = "one stop per call of the numbers that share the arm"
-    STOP_PER_CALL = "one stop per system call"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where to stop for `number` (`UNKNOWN` for all that the table lacks).
-
-    The user stops at `address`. With `entry`, a read of that table entry comes first and tells the number.
-    `numbers` are those that reach `address`; where they are several, `number_at` says where the number is then.
-    `arguments` are the six, None where one is gone. Stack offsets count from rsp at `address`: `return_slot` is
-    that of the dispatcher's return address, `caller_slot` that of the function's own, which must hold one of
-    `callers` (None in it: the same as the dispatcher's), else the function was called from elsewhere.
-    """
-
-    number: int
-    kind: PlaceKind
-    address: int
-    cost: Cost
-    numbers: frozenset[int]
-    number_at: Location | None
-    arguments: tuple[Location | None, ...]
-    return_slot: int
-    caller_slot: int | None = None
-    callers: frozenset[int | None] = frozenset()
-    entry: TableRead | None = None
-    reasons: tuple[str, ...] = ()
-
-
-class Plan(Mapping[int, Place]):
-    """The place of every number and of `UNKNOWN`; `code` is what the plan was made from.
-
-    `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call.
-    """
-
-    def __init__(
-        self, places: Mapping[int, Place], code: Mapping[Block, bytes], counters: Iterable[int] = ()
-    ) -> None:
-        self._places = dict(places)
-        self.code = dict(code)
-        self.counters = tuple(counters)
-
-    def __getitem__(self, number: int) -> Place:
-        return self._places[number]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-class PlanCache:
-    """Plans by build id and dispatcher, each good as long as the code it was made from is still there."""
-
-    def __init__(self) -> None:
-        self._plans: dict[tuple[str, DispatcherEntry], Plan] = {}
-
-    def get(self, memory: ReadableMemory, build_id: str, entry: DispatcherEntry, make: Callable[[], Plan]) -> Plan:
-        """The plan for this build and this code, made now if there is none."""
-        plan = self._plans.get((build_id, entry))
-        if plan is None or not _has_code(memory, plan.code):
-            plan = self._plans[build_id, entry] = make()
-        return plan
 
 
 def plan_places(
@@ -139,8 +45,8 @@ def plan_places(
     dispatchers that reach them through a wrapper. `machine` is what runs the code, one CPU of QEMU's translator if
     nothing is said.
     """
-    hot_pages = {address & -_PAGE for address in hot}
-    planner = _Planner(routes, entry, hot_pages, first_line, handlers or {}, machine or Machine())
+    pages = PageUse(routes, entry, hot, handlers or {})
+    planner = _Planner(routes, entry, pages, first_line, handlers or {}, machine or Machine())
     places = {number: planner.choose(route) for number, route in routes.items()}
     return Plan(places, routes.code(), routes.counters())
 
@@ -159,7 +65,7 @@ class _Planner:
         self,
         routes: Routes,
         entry: DispatcherEntry,
-        hot_pages: set[int],
+        pages: PageUse,
         first_line: FirstLine,
         handlers: Mapping[int, int],
         machine: Machine,
@@ -167,20 +73,10 @@ class _Planner:
         self._machine = machine
         self._routes = routes
         self._entry = entry
+        self._pages = pages
+        self._scenes = Scenes(routes, entry)
         self._first_line = first_line
         self._handlers = handlers
-        self._dispatcher_pages = hot_pages | {entry.address & -_PAGE}
-        self._users: dict[int, set[int]] = {}
-        for number, route in routes.items():
-            for block in route.blocks:
-                pages = set(range(block.start & -_PAGE, block.end, _PAGE))
-                if len(routes.keys_at(block.start)) > 1:
-                    self._dispatcher_pages |= pages
-                for page in pages:
-                    self._users.setdefault(page, set()).add(number)
-            for function in (route.callee, handlers.get(number)):
-                if function is not None:
-                    self._users.setdefault(function & -_PAGE, set()).add(number)
 
     def choose(self, route: Route) -> Place:
         """The place for one number, by the order in this module's description."""
@@ -211,7 +107,7 @@ class _Planner:
         ranking = list(Cost)
         best = min(candidates, key=lambda c: (ranking.index(c.cost), c.start is None))
         reasons.append(f"only this number reaches {best.address:#x}")
-        reasons.append(f"{best.address & -_PAGE:#x}: {self._describe_page(route, best)}")
+        reasons.append(f"{best.address & -PAGE:#x}: {self._describe_page(route, best)}")
         return best
 
     def _wrapped_handler(self, route: Route) -> list[int]:
@@ -229,12 +125,7 @@ class _Planner:
         return _Candidate(body, start if is_function else None, self._cost_of(route, body))
 
     def _cost_of(self, route: Route, address: int) -> Cost:
-        if not self._machine.pages_cost:
-            return Cost.FREE
-        page = address & -_PAGE
-        if page in self._dispatcher_pages:
-            return Cost.SHARED_PAGE
-        return Cost.SHARED_WITH_CALLS if self._users.get(page, set()) - {route.number} else Cost.FREE
+        return self._pages.cost_of(route.number, address) if self._machine.pages_cost else Cost.FREE
 
     def _describe_page(self, route: Route, candidate: _Candidate) -> str:
         match candidate.cost:
@@ -245,9 +136,8 @@ class _Planner:
             case Cost.SHARED_PAGE:
                 return "the entry path runs through this page too, one instruction at a time while this is set"
             case _:
-                others = sorted(self._users[candidate.address & -_PAGE] - {route.number})
-                names = ", ".join("unknown numbers" if number == UNKNOWN else str(number) for number in others)
-                return f"this page is also run by {names}, which get slower while this is set"
+                others = self._pages.describe_others(route.number, candidate.address)
+                return f"this page is also run by {others}, which get slower while this is set"
 
     def _at(self, route: Route, candidate: _Candidate, reasons: list[str]) -> Place:
         numbers = frozenset({route.number})
@@ -270,12 +160,12 @@ class _Planner:
             numbers = self._routes.keys_at(address)
             if len(numbers) >= len(self._routes):
                 return None
+            if len(numbers) > 1 and self._scenes.find_number(address, numbers) is None:
+                continue
             share = f"{address:#x} is reached by {len(numbers)} of {len(self._routes)} kinds of call"
             cost = Cost.STOP_PER_MERGED_CALL if len(numbers) > 1 else Cost.SHARED_PAGE
             candidate = _Candidate(address, None, cost)
-            place = self._place(route, PlaceKind.ADDRESS, candidate, numbers, [*reasons, share])
-            if place.number_at is not None:
-                return place
+            return self._place(route, PlaceKind.ADDRESS, candidate, numbers, [*reasons, share])
         return None
 
     def _rarest_first(self, route: Route) -> list[int]:
@@ -307,63 +197,25 @@ class _Planner:
         reasons: list[str],
         entry: TableRead | None = None,
     ) -> Place:
-        by_number = {number: self._routes.snapshots(number, candidate.address) for number in numbers}
-        here = [run for runs in by_number.values() for run in runs]
-        snapshots = [snapshot for _number, snapshot in here]
-        caller_slot, callers = self._callers(route, candidate)
+        start = candidate.start
+        scene = self._scenes.find(candidate.address, numbers)
+        caller = Caller()
+        if start is not None:
+            caller = self._scenes.find_caller(route.number, start, candidate.address)
         return Place(
             route.number,
             kind,
             candidate.address,
             candidate.cost,
             numbers,
-            self._locate_number(here) if _needs_number(numbers) and all(by_number.values()) else None,
-            tuple(self._locate_argument(snapshots, index) for index in range(6)),
-            return_slot=snapshots[0].return_slot if snapshots else 0,
-            caller_slot=caller_slot,
-            callers=callers,
-            entry=entry,
-            reasons=tuple(reasons),
+            scene.number_at,
+            scene.arguments,
+            scene.return_slot,
+            caller.slot,
+            caller.callers,
+            entry,
+            tuple(reasons),
         )
-
-    def _callers(self, route: Route, candidate: _Candidate) -> tuple[int | None, frozenset[int | None]]:
-        """Where the function's return address is at the stop, and what it may be."""
-        if candidate.start is None:
-            return None, frozenset()
-        starts = [snapshot for _run, snapshot in self._routes.snapshots(route.number, candidate.start)]
-        stops = [snapshot for _run, snapshot in self._routes.snapshots(route.number, candidate.address)]
-        if not starts or not stops:
-            return None, frozenset()
-        slots = {
-            first.registers["rsp"] - last.registers["rsp"] for first, last in zip(starts, stops, strict=False)
-        }
-        words = {None if s.is_dispatcher_return(s.stack[0]) else s.stack[0] for s in starts}
-        return (slots.pop(), frozenset(words)) if len(slots) == 1 else (None, frozenset())
-
-    def _locate_number(self, here: list[tuple[int, Snapshot]]) -> Location | None:
-        """A place that holds its own number in every run that comes by."""
-        return _first_common([set(s.locate(run)) | self._in_frame(s, self._entry.number) for run, s in here])
-
-    def _locate_argument(self, snapshots: list[Snapshot], index: int) -> Location | None:
-        held = [set(snapshot.locate(ARGUMENT_VALUES[index])) for snapshot in snapshots]
-        if index < len(self._entry.arguments):
-            where = self._entry.arguments[index]
-            held = [known | self._in_frame(s, where) for known, s in zip(held, snapshots, strict=True)]
-        return _first_common(held)
-
-    def _in_frame(self, snapshot: Snapshot, original: Location) -> set[Location]:
-        return set(snapshot.locate_frame(original.offset)) if isinstance(original, InFrame) else set()
-
-
-def _needs_number(numbers: frozenset[int]) -> bool:
-    """Whether a stop alone does not tell the number. (One run cannot show where it is: 0 and 1 are everywhere.)"""
-    return len(numbers) > 1 or UNKNOWN in numbers
-
-
-def _first_common(held: list[set[Location]]) -> Location | None:
-    common = set.intersection(*held) if held else set()
-    # Registers before stack slots, in an order that does not change from run to run.
-    return min(common, key=lambda where: (type(where).__name__ != "InRegister", repr(where)), default=None)
 
 
 def _why_not_private(route: Route) -> str:
@@ -373,10 +225,3 @@ def _why_not_private(route: Route) -> str:
     if names:
         return f"its code is merged with that of {', '.join(names)}"
     return f"no address is reached by it alone (its run ended with {route.ending.value})"
-
-
-def _has_code(memory: ReadableMemory, code: Mapping[Block, bytes]) -> bool:
-    try:
-        return all(memory.read(block.start, len(data)) == data for block, data in code.items())
-    except MemoryFault:
-        return False

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import gdb
 
 from exogdb.abi.choice import Choice
-from exogdb.abi.dispatch.dispatch import UNKNOWN
-from exogdb.abi.dispatch.plan import Place, PlaceKind
+from exogdb.abi.dispatch.place import Place, PlaceKind
 from exogdb.abi.dispatch.request import Request, encode_location
+from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.errors import ExoError, TargetLostError, UsageError
 from exogdb.target.breakpoint.hidden_breakpoints import ReturnWatch
 from exogdb.target.breakpoint.hit import Hit, read_hit, set_convenience

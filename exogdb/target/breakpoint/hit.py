@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import gdb
 
-from exogdb.abi.dispatch.plan import Place, PlaceKind
+from exogdb.abi.dispatch.place import Place, PlaceKind
 from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack, read_location
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.target.cpus import Cpu

@@ -11,9 +11,9 @@ from dataclasses import replace
 import gdb
 
 from exogdb.abi.choice import Choice, parse_choice
-from exogdb.abi.dispatch.dispatch import UNKNOWN
-from exogdb.abi.dispatch.plan import Place, PlaceKind
+from exogdb.abi.dispatch.place import Place, PlaceKind
 from exogdb.abi.dispatch.request import PROVIDER, Request, decode_location
+from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.abi.numbers import NumberTable
 from exogdb.errors import ExoError, UnavailableError, UsageError
 from exogdb.target.breakpoint.breakpoints import Catch, Setting, SyscallBreakpoint, make_condition

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import gdb
 
-from exogdb.abi.dispatch.dispatch import find_routes
-from exogdb.abi.dispatch.emulation import DispatcherEntry
-from exogdb.abi.dispatch.plan import Machine, Place, Plan, PlanCache, plan_places
+from exogdb.abi.dispatch.place import Machine, Place, Plan, PlanCache
+from exogdb.abi.dispatch.plan import plan_places
+from exogdb.abi.dispatch.route import find_routes
+from exogdb.abi.dispatch.trace import DispatcherEntry
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub.entry_path import Dispatcher, EntryPath
 from exogdb.errors import AnalysisError, MemoryFault, MonitorError, UnavailableError

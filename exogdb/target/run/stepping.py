@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from exogdb.abi.choice import Choice
-from exogdb.abi.dispatch.plan import PlaceKind
+from exogdb.abi.dispatch.place import PlaceKind
 from exogdb.abi.frame_base import find_frame_base, find_return_slot
 from exogdb.abi.stub.disassembly import GENERAL_REGISTERS
 from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Dispatcher, EntryPath

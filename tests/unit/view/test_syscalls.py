@@ -1,6 +1,6 @@
 """The table of system calls as text."""
 
-from exogdb.abi.dispatch.plan import Cost, Place, PlaceKind
+from exogdb.abi.dispatch.place import Cost, Place, PlaceKind
 from exogdb.abi.numbers import SyscallNumber
 from exogdb.view.plan import PlaceLine
 from exogdb.view.style import Style

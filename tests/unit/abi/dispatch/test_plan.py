@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from exogdb.abi.dispatch.dispatch import UNKNOWN, find_routes
-from exogdb.abi.dispatch.emulation import DispatcherEntry
-from exogdb.abi.dispatch.plan import Cost, Machine, PlaceKind, Plan, PlanCache, plan_places
+from exogdb.abi.dispatch.place import Cost, Machine, PlaceKind, Plan, PlanCache
+from exogdb.abi.dispatch.plan import plan_places
+from exogdb.abi.dispatch.route import UNKNOWN, find_routes
+from exogdb.abi.dispatch.trace import DispatcherEntry
 from exogdb.abi.stub.location import InRegister, OnStack
-from tests.unit.abi.dispatch.test_dispatch import C_ARGUMENTS, HANDLERS, NUMBERS, rust_dispatcher
+from tests.unit.abi.dispatch.test_route import C_ARGUMENTS, HANDLERS, NUMBERS, rust_dispatcher
 from tests.unit.abi.kernel_images import Image, build_assembly, build_rust
 
 

@@ -10,11 +10,12 @@ in the next round. What only one number's run contains is private to that number
       |                \\----------> default arm: every number that the table lacks
 """
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from exogdb.abi.dispatch.emulation import Block, DispatcherEntry, Emulator, Ending, Snapshot, TableRead, Trace
+from exogdb.abi.dispatch.coverage import Coverage
+from exogdb.abi.dispatch.emulation import Emulator
+from exogdb.abi.dispatch.trace import Block, DispatcherEntry, Ending, Snapshot, TableRead, Trace
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["UNKNOWN", "Route", "Routes", "find_routes", "sample_unknown"]
@@ -23,7 +24,6 @@ UNKNOWN = -1
 """Stands in a `Route` for all numbers that the table lacks."""
 
 _MAX_ROUNDS = 48
-_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Routes(Mapping[int, Route]):
         self._traces = traces
         self._walk = walk
         self._wrapped: dict[int, set[int]] = {}
-        self._coverage = coverage = _Coverage(traces)
+        self._coverage = coverage = Coverage(traces)
         self._routes = {key: _to_route(key, traces[key], coverage) for key in traces}
 
     def __getitem__(self, number: int) -> Route:
@@ -192,7 +192,7 @@ class _Walk:
         keyed: dict[int, list[Trace]] = {}
         for number, trace in traces.items():
             keyed.setdefault(self._key_of[number], []).append(trace)
-        coverage = _Coverage(keyed)
+        coverage = Coverage(keyed)
         changed: set[int] = set()
         for key, runs in keyed.items():
             if coverage.common_private(key, runs):
@@ -207,75 +207,7 @@ class _Walk:
         return changed
 
 
-class _Coverage:
-    """Which keys run through which code, call which functions and read which table entries."""
-
-    def __init__(self, traces: Mapping[int, Iterable[Trace]]) -> None:
-        self._blocks: dict[Block, set[int]] = {}
-        self._starts: dict[int, set[int]] = {}
-        self._callees: dict[int, set[int]] = {}
-        self._reads: dict[TableRead, set[int]] = {}
-        self._way_out: dict[int, set[int]] = {}
-        for key, runs in traces.items():
-            for trace in runs:
-                self._add(key, trace)
-        self._sorted = sorted(self._blocks)
-        self._longest = max((block.end - block.start for block in self._sorted), default=0)
-
-    def _add(self, key: int, trace: Trace) -> None:
-        for block in (*trace.blocks, *trace.after):
-            self._blocks.setdefault(block, set()).add(key)
-            self._starts.setdefault(block.start, set()).add(key)
-        for _position, read in trace.reads:
-            self._reads.setdefault(read, set()).add(key)
-        for block in trace.after:
-            self._way_out.setdefault(block.start, set()).add(key)
-        for target in trace.passed | ({trace.call.target} if trace.call is not None else set()):
-            self._callees.setdefault(target, set()).add(key)
-
-    def keys_at(self, address: int) -> set[int]:
-        """Every key that executes the instruction at `address`, or calls a function that begins there."""
-        keys = set(self._callees.get(address, ()))
-        index = bisect_right(self._sorted, Block(address, 1 << 64))
-        while index > 0 and self._sorted[index - 1].start + self._longest > address:
-            index -= 1
-            if self._sorted[index].end > address:
-                keys |= self._blocks[self._sorted[index]]
-        return keys
-
-    def private_of(self, key: int, trace: Trace) -> list[int]:
-        """First addresses of blocks that only `key` runs through, in the order of the run.
-
-        They end where the run joins another again: what comes later may be everybody's way out.
-        """
-        starts = list(dict.fromkeys(block.start for block in trace.blocks))
-        end = next((at for at, start in enumerate(starts) if self._way_out.get(start, set()) - {key}), len(starts))
-        return [s for s in starts[:end] if self._starts[s] == {key} and self.keys_at(s) == {key}]
-
-    def common_private(self, key: int, runs: list[Trace]) -> list[int]:
-        """The private addresses that every run of `key` passes, in the order of the first."""
-        rest = [set(self.private_of(key, run)) for run in runs[1:]]
-        return [start for start in self.private_of(key, runs[0]) if all(start in other for other in rest)]
-
-    def is_own_callee(self, key: int, target: int) -> bool:
-        """Whether `key` alone reaches the function at `target`."""
-        return self.keys_at(target) == {key}
-
-    def own_reads(self, key: int, reads: Iterable[TableRead]) -> list[TableRead]:
-        """The table entries of which no other key reads a single byte."""
-        others = [read for read, keys in self._reads.items() if keys != {key}]
-        return [read for read in dict.fromkeys(reads) if not any(_overlap(read, other) for other in others)]
-
-    def companions(self, key: int, blocks: Iterable[Block]) -> set[int]:
-        """The other keys that run through every one of `blocks`."""
-        common: set[int] | None = None
-        for block in blocks:
-            keys = self._blocks[block]
-            common = set(keys) if common is None else common & keys
-        return (common or set()) - {key}
-
-
-def _to_route(key: int, runs: list[Trace], coverage: _Coverage) -> Route:
+def _to_route(key: int, runs: list[Trace], coverage: Coverage) -> Route:
     private = coverage.common_private(key, runs)
     callees = {run.call.target if run.call is not None else None for run in runs}
     callee = callees.pop() if len(callees) == 1 else None
@@ -298,7 +230,3 @@ def _reads_before(trace: Trace, private: list[int]) -> list[TableRead]:
     starts = [block.start for block in trace.blocks]
     end = min((starts.index(start) for start in private if start in starts), default=len(starts))
     return [read for position, read in trace.reads if position < end]
-
-
-def _overlap(one: TableRead, other: TableRead) -> bool:
-    return one.address < other.address + other.size and other.address < one.address + one.size

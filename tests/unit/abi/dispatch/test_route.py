@@ -2,8 +2,9 @@
 
 import pytest
 
-from exogdb.abi.dispatch.dispatch import UNKNOWN, find_routes, sample_unknown
-from exogdb.abi.dispatch.emulation import DispatcherEntry, Emulator, Ending
+from exogdb.abi.dispatch.emulation import Emulator
+from exogdb.abi.dispatch.route import UNKNOWN, find_routes, sample_unknown
+from exogdb.abi.dispatch.trace import DispatcherEntry, Ending
 from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack
 from tests.unit.abi.kernel_images import BASE, Image, build_assembly, build_c, build_rust
 

@@ -1,0 +1,113 @@
+"""The outcome of planning: for each number a place to stop at, with what it costs and how it is verified.
+
+Plans are kept as long as the code that they were made from is still there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from exogdb.abi.dispatch.trace import Block, DispatcherEntry, TableRead
+from exogdb.abi.stub.location import Location
+from exogdb.errors import MemoryFault
+from exogdb.x86.memory import ReadableMemory
+
+__all__ = ["Cost", "Machine", "Place", "PlaceKind", "Plan", "PlanCache"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs the guest's code. `no_watching` says why no table entry can be watched; empty if it can.
+
+    `pages_cost`: a page with a breakpoint runs one instruction at a time, as in QEMU's translator.
+    """
+
+    no_watching: str = ""
+    pages_cost: bool = True
+
+
+class PlaceKind(Enum):
+    """How a place is watched."""
+
+    ADDRESS = "breakpoint"
+    TABLE_ENTRY = "read watchpoint"
+    DISPATCHER = "condition at the dispatcher"
+
+
+class Cost(Enum):
+    """What calls pay that are not wanted, cheapest first."""
+
+    FREE = "free"
+    SHARED_WITH_CALLS = "page shared with other calls"
+    SHARED_PAGE = "page shared with the dispatcher"
+    STOP_PER_MERGED_CALL = "one stop per call of the numbers that share the arm"
+    STOP_PER_CALL = "one stop per system call"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to stop for `number` (`UNKNOWN` for all that the table lacks).
+
+    The user stops at `address`. With `entry`, a read of that table entry comes first and tells the number.
+    `numbers` are those that reach `address`; where they are several, `number_at` says where the number is then.
+    `arguments` are the six, None where one is gone. Stack offsets count from rsp at `address`: `return_slot` is
+    that of the dispatcher's return address, `caller_slot` that of the function's own, which must hold one of
+    `callers` (None in it: the same as the dispatcher's), else the function was called from elsewhere.
+    """
+
+    number: int
+    kind: PlaceKind
+    address: int
+    cost: Cost
+    numbers: frozenset[int]
+    number_at: Location | None
+    arguments: tuple[Location | None, ...]
+    return_slot: int
+    caller_slot: int | None = None
+    callers: frozenset[int | None] = frozenset()
+    entry: TableRead | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class Plan(Mapping[int, Place]):
+    """The place of every number and of `UNKNOWN`; `code` is what the plan was made from.
+
+    `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call.
+    """
+
+    def __init__(
+        self, places: Mapping[int, Place], code: Mapping[Block, bytes], counters: Iterable[int] = ()
+    ) -> None:
+        self._places = dict(places)
+        self.code = dict(code)
+        self.counters = tuple(counters)
+
+    def __getitem__(self, number: int) -> Place:
+        return self._places[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class PlanCache:
+    """Plans by build id and dispatcher, each good as long as the code it was made from is still there."""
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[str, DispatcherEntry], Plan] = {}
+
+    def get(self, memory: ReadableMemory, build_id: str, entry: DispatcherEntry, make: Callable[[], Plan]) -> Plan:
+        """The plan for this build and this code, made now if there is none."""
+        plan = self._plans.get((build_id, entry))
+        if plan is None or not _has_code(memory, plan.code):
+            plan = self._plans[build_id, entry] = make()
+        return plan
+
+
+def _has_code(memory: ReadableMemory, code: Mapping[Block, bytes]) -> bool:
+    try:
+        return all(memory.read(block.start, len(data)) == data for block, data in code.items())
+    except MemoryFault:
+        return False

@@ -1,0 +1,107 @@
+"""What a CPU that comes by an address tells: where its number, its arguments and its return address are then.
+
+Found by emulating every number that comes by, and keeping what all of these runs have in common. Every run is made
+once, whoever asks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from exogdb.abi.dispatch.route import UNKNOWN, Routes
+from exogdb.abi.dispatch.trace import ARGUMENT_VALUES, DispatcherEntry, Snapshot
+from exogdb.abi.stub.location import InFrame, InRegister, Location
+
+__all__ = ["Caller", "Scene", "Scenes"]
+
+_Run = tuple[int, Snapshot]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where things are at one address; stack offsets count from rsp there.
+
+    `number_at` is None where the number needs no telling, or nothing tells it; `arguments` are the six, None where
+    one is gone; `return_slot` is that of the dispatcher's return address.
+    """
+
+    number_at: Location | None
+    arguments: tuple[Location | None, ...]
+    return_slot: int
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Where a function's return address is, and what it may be: None in `callers` is the dispatcher's own."""
+
+    slot: int | None = None
+    callers: frozenset[int | None] = frozenset()
+
+
+class Scenes:
+    """The scenes of one dispatcher, each made when it is first asked for."""
+
+    def __init__(self, routes: Routes, entry: DispatcherEntry) -> None:
+        self._routes = routes
+        self._entry = entry
+        self._runs: dict[tuple[int, int], list[_Run]] = {}
+        self._numbers_at: dict[tuple[int, frozenset[int]], Location | None] = {}
+
+    def find(self, address: int, numbers: frozenset[int]) -> Scene:
+        """The scene at `address` if only `numbers` come by."""
+        snapshots = [snapshot for number in numbers for _run, snapshot in self._at(number, address)]
+        return Scene(
+            self.find_number(address, numbers),
+            tuple(self._find_argument(snapshots, index) for index in range(6)),
+            snapshots[0].return_slot if snapshots else 0,
+        )
+
+    def find_number(self, address: int, numbers: frozenset[int]) -> Location | None:
+        """Where the number itself is in every run of `numbers`; None if nowhere, or if a stop alone tells it."""
+        key = address, numbers
+        if key not in self._numbers_at:
+            # One run cannot show where its number is: 0 and 1 are everywhere.
+            is_told = len(numbers) == 1 and UNKNOWN not in numbers
+            self._numbers_at[key] = None if is_told else self._find_number(address, numbers)
+        return self._numbers_at[key]
+
+    def find_caller(self, number: int, start: int, address: int) -> Caller:
+        """For a stop at `address` in the function that begins at `start`."""
+        starts = [snapshot for _run, snapshot in self._at(number, start)]
+        stops = [snapshot for _run, snapshot in self._at(number, address)]
+        if not starts or not stops:
+            return Caller()
+        pairs = zip(starts, stops, strict=False)
+        slots = {first.registers["rsp"] - last.registers["rsp"] for first, last in pairs}
+        words = {None if s.is_dispatcher_return(s.stack[0]) else s.stack[0] for s in starts}
+        return Caller(slots.pop(), frozenset(words)) if len(slots) == 1 else Caller()
+
+    def _at(self, number: int, address: int) -> list[_Run]:
+        key = number, address
+        if key not in self._runs:
+            self._runs[key] = self._routes.snapshots(number, address)
+        return self._runs[key]
+
+    def _find_number(self, address: int, numbers: Iterable[int]) -> Location | None:
+        common: set[Location] | None = None
+        for number in sorted(numbers):
+            runs = self._at(number, address)
+            for run, snapshot in runs:
+                held = set(snapshot.locate(run)) | _in_frame(snapshot, self._entry.number)
+                common = held if common is None else common & held
+            if not runs or not common:
+                return None  # the others need not be run
+        return _first(common or set())
+
+    def _find_argument(self, snapshots: list[Snapshot], index: int) -> Location | None:
+        where = self._entry.arguments[index] if index < len(self._entry.arguments) else None
+        held = [set(s.locate(ARGUMENT_VALUES[index])) | _in_frame(s, where) for s in snapshots]
+        return _first(set.intersection(*held) if held else set())
+
+
+def _in_frame(snapshot: Snapshot, original: Location | None) -> set[Location]:
+    return set(snapshot.locate_frame(original.offset)) if isinstance(original, InFrame) else set()
+
+
+def _first(common: set[Location]) -> Location | None:
+    # Registers before stack slots, in an order that does not change from run to run.
+    return min(common, key=lambda where: (not isinstance(where, InRegister), repr(where)), default=None)
