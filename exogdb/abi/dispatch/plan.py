@@ -160,11 +160,11 @@ class _Planner:
             numbers = self._routes.keys_at(address)
             if len(numbers) >= len(self._routes):
                 return None
-            if len(numbers) > 1 and self._scenes.find_number(address, numbers) is None:
+            # What one number alone reaches and is not its own is behind the point where its run joins others.
+            if self._scenes.find_number(address, numbers) is None:
                 continue
             share = f"{address:#x} is reached by {len(numbers)} of {len(self._routes)} kinds of call"
-            cost = Cost.STOP_PER_MERGED_CALL if len(numbers) > 1 else Cost.SHARED_PAGE
-            candidate = _Candidate(address, None, cost)
+            candidate = _Candidate(address, None, Cost.STOP_PER_MERGED_CALL)
             return self._place(route, PlaceKind.ADDRESS, candidate, numbers, [*reasons, share])
         return None
 
