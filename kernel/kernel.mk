@@ -15,7 +15,7 @@ V ?=
 KERNEL_QUIET := $(if $(V),,@)
 kernel-say = @$(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),:,printf '  %-7s %s\n' '$(1)' '$(2)')
 
-KERNEL_VARIANTS := debug today seed-literal stripped truth-less \
+KERNEL_VARIANTS := debug today seed-literal stripped truth-less truth-long \
     fmask-without-if fmask-leaves-df-tf-ac no-sce lstar-noncanonical lstar-unmapped lstar-user-page \
     star-off-by-one no-swapgs-entry no-swapgs-exit misaligned-call shared-gs-block lstar-differs \
     user-rsp-before-switch

@@ -29,6 +29,8 @@ class Entry:
     those of them that the stub keeps) in whatever form the engine has them; only equality matters. `time_ns` is on
     the engine's clock. `user_rip` is the address after the `syscall` instruction (rcx). `kernel_stack_top` is the
     start of the thread's kernel stack, if the engine has looked: it does so for exec, which changes all else.
+    `repeats`: the CPU's last event was the very same, with all registers. `interruptible`: interrupts are on, so
+    that the CPU may have been taken away before the first instruction.
     """
 
     cpu: int | None
@@ -41,6 +43,8 @@ class Entry:
     user_rsp: int
     time_ns: int | None
     kernel_stack_top: int | None = None
+    repeats: bool = False
+    interruptible: bool = False
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class Return:
     """A CPU stands after the dispatcher. `result` is None where it is not in a register there.
 
     `kernel_stack` is its rsp there; `user_rsp` is that of the caller. Either is None where the engine lacks it.
-    `kernel_stack_top` is as in `Entry`.
+    `kernel_stack_top`, `repeats` and `interruptible` are as in `Entry`.
     """
 
     cpu: int | None
@@ -60,3 +64,5 @@ class Return:
     user_rsp: int | None
     time_ns: int | None
     kernel_stack_top: int | None = None
+    repeats: bool = False
+    interruptible: bool = False

@@ -39,13 +39,14 @@ _DUMP = re.compile(
     rb"R8 =%b R9 =%b R10=%b R11=%b\n"
     rb"(R12=[0-9a-f]{16} R13=[0-9a-f]{16} R14=[0-9a-f]{16} R15=[0-9a-f]{16})\n"
     rb"(?:R(?:1[6-9]|2[0-9])=[^\n]*\n)*"  # only on a CPU with APX
-    rb"RIP=%b [^\n]*\n"
+    rb"RIP=%b RFL=[0-9a-f]{5}([0-9a-f])[^\n]*\n"
     rb"ES =[^\n]*\nCS =[^\n]*\nSS =[^\n]*\nDS =[^\n]*\n"
     rb"FS =[0-9a-f]{4} %b [^\n]*\nGS =[^\n]*\n"
     rb"LDT=[^\n]*\nTR =[0-9a-f]{4} %b [^\n]*\n"
     rb"GDT=[^\n]*\nIDT=[^\n]*\nCR0=[0-9a-f]+ CR2=[0-9a-f]+ CR3=%b [^\n]*\n"
     rb"(?:DR[^\n]*\n)+(?:CCS=[^\n]*\n)?EFER=[0-9a-f]{16}\n" % ((_HEX,) * 16)
 )
+_INTERRUPTIBLE = frozenset(b"%x" % digit for digit in range(16) if digit & 2)  # RFLAGS bits 11:8, of which 9 is IF
 _TRACE_LINE = re.compile(rb"Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/[^\n]*\n")
 # Beside `Trace` lines: a block is left before its first instruction, and will be written down again.
 _STARTED_OVER = "Stopped execution of TB chain before "
@@ -59,8 +60,7 @@ class LogDamage:
 
     `foreign_lines`: text that is no dump (another log item is switched on); `unfiltered`: dumps at other addresses
     (the filter is not this one); `announced_only`: `Trace` lines whose dump never came; `cpu_unknown`: dumps whose
-    CPU could not be told; `cut_bytes`: an incomplete dump at the end. `repeated` is no damage: QEMU writes a block
-    down before it runs it, and again when an interrupt request made it start over; one of the two is dropped.
+    CPU could not be told; `cut_bytes`: an incomplete dump at the end.
     """
 
     foreign_lines: int = 0
@@ -68,7 +68,6 @@ class LogDamage:
     announced_only: int = 0
     cpu_unknown: int = 0
     cut_bytes: int = 0
-    repeated: int = 0
     first_foreign: str = ""
 
     @property
@@ -136,12 +135,16 @@ class LogParser:
 
     def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Iterator[Entry | Return]:
         registers = dump.groups()
-        (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, fs, task, cr3) = registers
-        if self._last.get(task) == registers:
-            self.damage.repeated += 1
+        (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, flags, fs, task, cr3) = (
+            registers
+        )
+        repeats = self._last.get(task) == registers
+        if repeats and (rip in self._links or task in self._held):
+            # Between two entries of one CPU it would have changed page tables.
             self._find_cpu(task, rip)
             return
         self._last[task] = registers
+        interruptible = flags in _INTERRUPTIBLE
         preserved = (
             rbx if self._keeps_rbx else None,
             rbp if self._keeps_rbp else None,
@@ -157,7 +160,10 @@ class LogParser:
             arguments = (int(rdi, 16), int(rsi, 16), int(rdx, 16), int(r10, 16), int(r8, 16), int(r9, 16))
             where = (int(rcx, 16), int(rsp, 16))
             cpu = self._find_cpu(task, rip)
-            entry = Entry(cpu, space, fs_base, preserved, int(rax, 16), arguments, *where, time_ns)
+            number = int(rax, 16)
+            entry = Entry(
+                cpu, space, fs_base, preserved, number, arguments, *where, time_ns, None, repeats, interruptible
+            )
             if self._links:
                 self._held[task] = entry
             else:
@@ -165,7 +171,9 @@ class LogParser:
         elif rip in self._returns:
             result = int(rax, 16) if self.points.result_in_rax else None
             cpu, stack = self._find_cpu(task, rip), int(rsp, 16)
-            yield Return(cpu, space, fs_base, preserved, result, stack, None, time_ns)
+            yield Return(
+                cpu, space, fs_base, preserved, result, stack, None, time_ns, None, repeats, interruptible
+            )
         elif rip in self._links:
             self._find_cpu(task, rip)
         else:

@@ -53,15 +53,20 @@ class Lineage:
         """exit: one thread of the process in `space` is gone, perhaps the last one."""
         self._ending.add(space)
 
-    def bury(self, space: int) -> None:
+    def bury(self, space: int) -> bool:
         """No thread is in a call in `space`: after an exit, what is seen there next is another process.
+
+        Answers whether there was an exit.
 
         >>> lineage = Lineage()
         >>> first = lineage.find(0x1000)
         >>> lineage.end(0x1000); lineage.bury(0x1000)
+        True
         >>> lineage.find(0x1000)
         2
         """
-        if space in self._ending:
-            self._ending.discard(space)
-            self._of_space.pop(space, None)
+        if space not in self._ending:
+            return False
+        self._ending.discard(space)
+        self._of_space.pop(space, None)
+        return True

@@ -15,13 +15,15 @@ __all__ = ["Outcome", "describe_damage"]
 
 @dataclass
 class Outcome:
-    """`entries` and `returns` count every call, chosen or not. `dispatched` is what the kernel counted
-    meanwhile. `unwritten` says why the output does not have all that was seen, and is empty if it has."""
+    """`entries` and `returns` count every call, chosen or not. `dispatched` is what the kernel counted meanwhile.
+    `doubtful` events were left out as repetitions and may have been none. `unwritten` says why the output does not
+    have all that was seen, and is empty if it has."""
 
     entries: int = 0
     returns: int = 0
     shown: int = 0
     ambiguous: int = 0
+    doubtful: int = 0
     cpus: int = 1
     dispatched: int | None = None
     seconds: float = 0.0
@@ -46,7 +48,12 @@ class Outcome:
         if self.damage is not None:
             found += describe_damage(self.damage)
         if self.ambiguous:
-            found.append(f"{self.ambiguous:,} returns fitted more than one call; they are marked as guesses")
+            found.append(f"{self.ambiguous:,} returns may be those of other calls; they are marked as guesses")
+        if self.doubtful and (self.dispatched is None or self.dispatched > self.entries):
+            found.append(
+                f"{self.doubtful:,} times a CPU showed the exit that it had shown before: taken for a repetition, "
+                "it may have been that of a new process with the same registers and page table"
+            )
         return found
 
     def to_json(self) -> dict[str, Any]:

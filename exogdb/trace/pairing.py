@@ -1,35 +1,37 @@
 """Joining returns to entries, by what names a thread and never by order alone.
 
 An entry is seen before the stub has switched stacks and a return after it has come back from the dispatcher.
-What both have: the address space, FS base (a thread's TLS pointer, where a kernel keeps one), and the
-callee-saved registers, which the dispatcher must give back as they were. A return that fits exactly one open call
-belongs to it. If several fit, the kernel stack decides: it belongs to one thread, and earlier returns have taught
-whose it is. Only when that does not decide either is the newest taken, and the call is marked ambiguous.
+What both have: the address space, the callee-saved registers, which the dispatcher must give back as they were,
+and FS base, a thread's pointer where a kernel keeps one (though a call may set it). A return that fits exactly one
+open call belongs to it. If several fit, or none does, the kernel stack decides: it carries one call at a time, and
+earlier returns have taught whose it is (`exogdb.trace.threads`). Only when that does not decide either is the
+newest taken, and the call is marked ambiguous.
 
     entry   -- exit --> NEVER_RETURNED
             ----------> IN_PROGRESS ---- a fitting return ------------------> RETURNED
                              |
-                             +---------- its thread enters again -----------> NEVER_RETURNED (sigreturn)
+                             +---------- its thread is in a later call -----> NEVER_RETURNED
     return that fits nothing:  the same kernel stack, another space: exec ---> RETURNED
                                result 0 and a parent's registers: fork ------> STARTED_BY_FORK
                                else ----------------------------------------> ENTERED_BEFORE
+
+What QEMU's log has twice is left out (`exogdb.trace.repeats`).
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
 
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.event import Entry, Return
 from exogdb.trace.lineage import Lineage
+from exogdb.trace.open_call import OpenCall
+from exogdb.trace.repeats import Repeats
+from exogdb.trace.threads import KernelStacks
 
 __all__ = ["Notice", "NoticeKind", "Pairing"]
 
-# A thread's user stack pointers at its calls stay within this distance; two threads' stacks do not.
-_STACK_REACH = 64 * 1024
-_REMEMBERED_STACKS = 4096
 _REMEMBERED_FORKS = 64
 
 
@@ -52,20 +54,6 @@ class Notice:
     call: Call
 
 
-_Thread: TypeAlias = tuple[int, int]
-
-
-@dataclass(slots=True)
-class _Open:
-    """A call in progress, with what its return is recognised by."""
-
-    call: Call
-    thread: _Thread
-    preserved: object
-    kernel_stack_top: int | None
-    is_announced: bool = False
-
-
 @dataclass
 class Pairing:
     """Feed it an engine's events in order; it yields notices.
@@ -82,11 +70,18 @@ class Pairing:
     lineage: Lineage = field(default_factory=Lineage)
     ambiguous: int = 0
     entries: int = 0
+    returns: int = 0
     newest: Call | None = None
-    _open: dict[int, list[_Open]] = field(default_factory=dict)
-    _on_cpu: dict[int | None, _Open] = field(default_factory=dict)
-    _owner_of_stack: "OrderedDict[int, tuple[_Thread, int | None]]" = field(default_factory=OrderedDict)
-    _forks: "deque[_Open]" = field(default_factory=lambda: deque(maxlen=_REMEMBERED_FORKS))
+    repeats: Repeats = field(init=False)
+    _open: dict[int, list[OpenCall]] = field(default_factory=dict)
+    _on_cpu: dict[int | None, OpenCall] = field(default_factory=dict)
+    _stacks: KernelStacks = field(default_factory=KernelStacks)
+    _forks: "deque[OpenCall]" = field(default_factory=lambda: deque(maxlen=_REMEMBERED_FORKS))
+    _fork_returns: int = 0
+    _executing: int = 0
+
+    def __post_init__(self) -> None:
+        self.repeats = Repeats(self.exit_numbers)
 
     def feed(self, event: Entry | Return) -> Iterator[Notice]:
         """The news that `event` brings."""
@@ -108,63 +103,109 @@ class Pairing:
         self.entries -= 1
         return opened.call
 
+    @property
+    def is_executing(self) -> bool:
+        """Whether an exec is in progress: the next return may be in another address space."""
+        return self._executing > 0
+
     def still_open(self) -> list[Call]:
         """Calls that have not returned, oldest first."""
         calls = [each.call for calls in self._open.values() for each in calls]
         return sorted(calls, key=lambda call: call.sequence)
 
     def _enter(self, entry: Entry) -> Iterator[Notice]:
+        if self._is_entered_already(entry):
+            return
         self.entries += 1
         thread = (entry.space, entry.fs_base)
-        if not self._open.get(entry.space):
-            self.lineage.bury(entry.space)
-        abandoned = self._take_abandoned(entry, thread)
-        if abandoned is not None:
-            abandoned.call.state = CallState.NEVER_RETURNED
-            kind = NoticeKind.RESUMED if abandoned.is_announced else NoticeKind.WHOLE
-            abandoned.is_announced = True
-            yield Notice(kind, abandoned.call)
+        self._bury(entry.space)
+        yield from self._abandon([each for each in self._open.get(entry.space, ()) if self._has_left(each, entry)])
         yield from self._announce_other(entry.cpu, None)
         call = _begin(self.entries, self.lineage.find(entry.space), entry)
-        opened = _Open(call, thread, entry.preserved, entry.kernel_stack_top)
-        self.newest = opened.call
+        opened = OpenCall(call, thread, entry.preserved, entry.kernel_stack_top, self._fork_returns)
+        self.newest = call
+        self.repeats.note_entry(opened)
         if entry.number in self.exit_numbers:
-            opened.call.state = CallState.NEVER_RETURNED
+            call.state = CallState.NEVER_RETURNED
             self.lineage.end(entry.space)
-            yield Notice(NoticeKind.WHOLE, opened.call)
+            yield Notice(NoticeKind.WHOLE, call)
             return
         self._open.setdefault(entry.space, []).append(opened)
         self._on_cpu[entry.cpu] = opened
+        self._executing += entry.number in self.exec_numbers
         if entry.number in self.fork_numbers:
             self._forks.append(opened)
 
+    def _is_entered_already(self, entry: Entry) -> bool:
+        if not entry.repeats and not entry.interruptible:
+            return False
+        is_forking = any(each.call.number in self.fork_numbers for calls in self._open.values() for each in calls)
+        fork_returns = None if is_forking else self._fork_returns
+        return self.repeats.is_entered_already(entry, self._open.get(entry.space, ()), fork_returns)
+
     def _leave(self, event: Return) -> Iterator[Notice]:
-        if not self._open.get(event.space):
-            self.lineage.bury(event.space)
-        opened = self._find_open(event) or self._find_executed(event)
+        self._bury(event.space)
+        opened = self._find_open(event)
+        if opened is None and self.repeats.has_returned_already(event):
+            return
+        self.returns += 1
+        opened = opened or self._find_executed(event)
         yield from self._announce_other(event.cpu, opened)
+        self.repeats.note_return(event, self.entries)
         if opened is None:
             yield Notice(NoticeKind.RESUMED, self._begin_unseen(event))
             return
         call = opened.call
         self._forget(opened)
         _complete(call, event)
-        if not call.is_ambiguous:
-            self._remember_stack(event, call.user_rsp)
+        self._fork_returns += call.number in self.fork_numbers
         if event.space != call.space:
             self.lineage.execute(call.space, event.space)
+        if not call.is_ambiguous:
+            yield from self._learn(event, call)
         yield Notice(NoticeKind.RESUMED if opened.is_announced else NoticeKind.WHOLE, call)
 
-    def _take_abandoned(self, entry: Entry, thread: _Thread) -> _Open | None:
-        """The open call of the thread that enters now: it can only be one that did not return."""
-        for opened in self._open.get(entry.space, ()):
-            user_rsp = opened.call.user_rsp
-            if opened.thread == thread and user_rsp is not None and abs(user_rsp - entry.user_rsp) < _STACK_REACH:
-                self._forget(opened)
-                return opened
-        return None
+    def _bury(self, space: int) -> None:
+        """After an exit, and with no call open, what is seen next in `space` is another process."""
+        if not self._open.get(space) and self.lineage.bury(space):
+            self._stacks.forget_space(space)
 
-    def _announce_other(self, cpu: int | None, subject: _Open | None) -> Iterator[Notice]:
+    def _has_left(self, opened: OpenCall, entry: Entry) -> bool:
+        """Whether the thread of an open call is known to be the one that enters: that call did not return."""
+        user_rsp = opened.call.user_rsp
+        if opened.thread != (entry.space, entry.fs_base) or user_rsp is None:
+            return False
+        if user_rsp == entry.user_rsp:
+            return True
+        stack = self._stacks.find(entry.space, user_rsp)
+        return stack is not None and stack == self._stacks.find(entry.space, entry.user_rsp)
+
+    def _learn(self, event: Return, call: Call) -> Iterator[Notice]:
+        """Whose kernel stack it is; and that calls which this thread made earlier did not return."""
+        if event.kernel_stack is None or call.user_rsp is None:
+            return
+        self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
+        left = [
+            each
+            for each in self._open.get(event.space, ())
+            if each.call.sequence < call.sequence and self._stack_of(each) == event.kernel_stack
+        ]
+        yield from self._abandon(left)
+
+    def _abandon(self, left: list[OpenCall]) -> Iterator[Notice]:
+        for each in left:
+            self._forget(each)
+            each.call.state = CallState.NEVER_RETURNED
+            kind = NoticeKind.RESUMED if each.is_announced else NoticeKind.WHOLE
+            each.is_announced = True
+            yield Notice(kind, each.call)
+
+    def _stack_of(self, opened: OpenCall) -> int | None:
+        """The kernel stack of the thread that is in the call, if it is known."""
+        user_rsp = opened.call.user_rsp
+        return None if user_rsp is None else self._stacks.find(opened.call.space, user_rsp)
+
+    def _announce_other(self, cpu: int | None, subject: OpenCall | None) -> Iterator[Notice]:
         """The CPU does something for `subject`: whatever it did before is unfinished."""
         before = self._on_cpu.pop(cpu, None)
         if before is None or before is subject or before.is_announced:
@@ -173,46 +214,68 @@ class Pairing:
             before.is_announced = True
             yield Notice(NoticeKind.UNFINISHED, before.call)
 
-    def _find_open(self, event: Return) -> _Open | None:
-        fitting = [each for each in self._open.get(event.space, ()) if self._fits(each, event)]
-        if len(fitting) > 1 and event.kernel_stack is not None:
-            owner = self._owner_of_stack.get(event.kernel_stack)
-            if owner is not None:
-                same = [each for each in fitting if _is_near(each.call.user_rsp, owner[1])]
-                fitting = same or fitting
-        if len(fitting) > 1:
+    def _find_open(self, event: Return) -> OpenCall | None:
+        calls = [each for each in self._open.get(event.space, ()) if self._may_end(each, event)]
+        fitting = [each for each in calls if self._fits(each, event)]
+        stack, is_doubtful = event.kernel_stack, False
+        if not fitting and len(calls) == 1 and (event.user_rsp is not None or self._is_known(event)):
+            return calls[0]  # a call that sets FS base or restores other registers
+        if not fitting:
+            fitting = [each for each in calls if self.registers_kept and self._keeps(each, event)]
+            is_doubtful = bool(fitting)
+        if len(fitting) > 1 and stack is not None:
+            own = [each for each in fitting if self._stack_of(each) == stack]
+            others = [each for each in fitting if self._stack_of(each) not in (None, stack)]
+            fitting = own or [each for each in fitting if each not in others] or fitting
+        if len(fitting) > 1 or is_doubtful:
             self.ambiguous += 1
             fitting[-1].call.is_ambiguous = True
         return fitting[-1] if fitting else None
 
-    def _fits(self, opened: _Open, event: Return) -> bool:
-        if opened.thread[1] != event.fs_base:
+    def _may_end(self, opened: OpenCall, event: Return) -> bool:
+        """Whether nothing certain speaks against it: a fork's 0 is the child's, and a stack carries one call."""
+        if event.result == 0 and opened.call.number in self.fork_numbers:
             return False
-        if event.user_rsp is not None and event.user_rsp != opened.call.user_rsp:
-            return False
-        return self._keeps(opened, event)
+        if event.user_rsp is not None:
+            return event.user_rsp == opened.call.user_rsp
+        if event.kernel_stack is None:
+            return True
+        return opened.call.sequence > self.repeats.count_entries_before(event.kernel_stack)
 
-    def _keeps(self, opened: _Open, event: Return) -> bool:
+    def _is_known(self, event: Return) -> bool:
+        """Whether the thread on this kernel stack has been seen: then its entry was seen, too."""
+        return event.kernel_stack is not None and self._stacks.space(event.kernel_stack) == event.space
+
+    def _fits(self, opened: OpenCall, event: Return) -> bool:
+        return opened.thread[1] == event.fs_base and self._keeps(opened, event)
+
+    def _keeps(self, opened: OpenCall, event: Return) -> bool:
         return not self.registers_kept or opened.preserved == event.preserved
 
-    def _find_executed(self, event: Return) -> _Open | None:
+    def _find_executed(self, event: Return) -> OpenCall | None:
         """exec: the return is on the kernel stack of a thread whose call is open in another address space.
 
         An engine that has looked knows that stack (`kernel_stack_top`); else earlier returns have taught it. Where
         that stack has not been seen yet, an open exec with the same registers is looked for.
         """
-        if self.lineage.knows(event.space):
-            return None
-        calls = [each for opened in self._open.values() for each in opened]
+        calls = [each for opened in self._open.values() for each in opened if each.call.space != event.space]
         if event.kernel_stack_top is not None:
             return next((each for each in calls if each.kernel_stack_top == event.kernel_stack_top), None)
-        owner = self._owner_of_stack.get(event.kernel_stack) if event.kernel_stack is not None else None
-        if owner is not None:
-            fitting = [each for each in self._open.get(owner[0][0], ()) if _is_near(each.call.user_rsp, owner[1])]
-            if len(fitting) == 1:
-                return fitting[0]
+        if event.kernel_stack is not None:
+            space = self._stacks.space(event.kernel_stack)
+            of_thread = [each for each in calls if each.call.space == space and self._may_execute(each, event)]
+            if len(of_thread) == 1:
+                return of_thread[0]
+        if self.lineage.knows(event.space):
+            return None
         fitting = [each for each in calls if each.call.number in self.exec_numbers and self._keeps(each, event)]
         return fitting[0] if len(fitting) == 1 else None
+
+    def _may_execute(self, opened: OpenCall, event: Return) -> bool:
+        call = opened.call
+        if event.kernel_stack is None or (self.exec_numbers and call.number not in self.exec_numbers):
+            return False
+        return self._may_end(opened, event)
 
     def _begin_unseen(self, event: Return) -> Call:
         """A return without an entry: a fork's child on its first way out, or a call from before the trace."""
@@ -227,25 +290,19 @@ class Pairing:
         call.user_rip, call.user_rsp = parent.user_rip, parent.user_rsp
         _complete(call, event)
         call.state = CallState.STARTED_BY_FORK
-        self._remember_stack(event, call.user_rsp)
+        if event.kernel_stack is not None and call.user_rsp is not None:
+            self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
         return call
 
-    def _is_child(self, fork: _Open, event: Return) -> bool:
+    def _is_child(self, fork: OpenCall, event: Return) -> bool:
         if event.result != 0 or self.lineage.knows(event.space) or event.fs_base != fork.thread[1]:
             return False
         return self._keeps(fork, event)
 
-    def _remember_stack(self, event: Return, user_rsp: int | None) -> None:
-        if event.kernel_stack is None:
-            return
-        self._owner_of_stack[event.kernel_stack] = ((event.space, event.fs_base), user_rsp)
-        self._owner_of_stack.move_to_end(event.kernel_stack)
-        if len(self._owner_of_stack) > _REMEMBERED_STACKS:
-            self._owner_of_stack.popitem(last=False)
-
-    def _forget(self, opened: _Open) -> None:
+    def _forget(self, opened: OpenCall) -> None:
         calls = self._open[opened.call.space]
         calls.remove(opened)
+        self._executing -= opened.call.number in self.exec_numbers
         if not calls:
             del self._open[opened.call.space]
         if self._on_cpu.get(opened.call.cpu) is opened:
@@ -273,7 +330,3 @@ def _complete(call: Call, event: Return) -> None:
     call.return_cpu = event.cpu
     call.return_space = event.space
     call.kernel_stack = event.kernel_stack
-
-
-def _is_near(one: int | None, other: int | None) -> bool:
-    return one is not None and other is not None and abs(one - other) < _STACK_REACH

@@ -61,19 +61,17 @@ class Sink:
     cpu: StoppedCpu | None = None
     flush: Callable[[], None] = lambda: None
     shown: int = 0
-    returns: int = 0
     _last: int = 0
     _admitted: set[int] = field(default_factory=set)
 
     def feed(self, event: Entry | Return) -> None:
         """Take one event, in the order in which they happened."""
-        if isinstance(event, Return):
-            self.returns += 1
+        entered = self.pairing.entries
         for notice in self.pairing.feed(event):
             self._admit(notice.call)
             self._pass_on(notice)
         newest = self.pairing.newest
-        if newest is None or not isinstance(event, Entry):
+        if newest is None or self.pairing.entries == entered:
             return
         self._admit(newest)
         if self.cpu is not None and newest.sequence in self._admitted:

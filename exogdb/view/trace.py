@@ -129,7 +129,7 @@ def _render_result(call: Call, describe: CallDescription, style: Style) -> str:
         return "?"
     text = describe.result(call)
     if call.is_ambiguous:
-        text += " (guess: another call in progress fits as well)"
+        text += " (guess: it may be another call's)"
     return style.paint("bad", text) if call.failed else text
 
 

@@ -15,8 +15,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EXOTRUTH");
 /// Grows when the layout changes.
 pub const VERSION: u64 = 2;
-/// System calls that the ring remembers.
-pub const CALLS: usize = 256;
+/// System calls that the ring remembers; in the variant `truth-long` more than `run=selftest` makes.
+pub const CALLS: usize = if cfg!(variant = "truth-long") { 16_384 } else { 256 };
 
 /// `CallTruth::state`: this place of the ring was never used.
 pub const CALL_NONE: u64 = 0;

@@ -12,6 +12,7 @@ from tests.harness.gdb import Gdb
 
 __all__ = [
     "IN_PROGRESS",
+    "LONG",
     "NEVER_RETURNS",
     "RETURNED",
     "CallTruth",
@@ -27,6 +28,7 @@ _CPU = struct.Struct("<16Q")
 _CALL = struct.Struct("<24Q")
 _MAX_CPUS = 8
 _CALLS = 256
+LONG = 16_384  # calls that the variant `truth-long` remembers
 IN_PROGRESS, RETURNED, NEVER_RETURNS = 1, 2, 3  # values of `CallTruth.state`
 _WRITTEN = (IN_PROGRESS, RETURNED, NEVER_RETURNS)  # not: never used, or being written right now
 _LAYOUT_VERSION = 2
@@ -94,25 +96,28 @@ def read_last_sequence(gdb: Gdb) -> int:
     return last
 
 
-def call_truth_address(gdb: Gdb, ahead: int) -> int:
+def call_truth_address(gdb: Gdb, ahead: int, places: int = _CALLS) -> int:
     """Where the call that is `ahead` calls later than the last one will be recorded; the guest must be stopped.
 
     The first word there is its sequence number, which is written once for each call.
     """
-    place = (read_last_sequence(gdb) + ahead) % _CALLS
+    place = (read_last_sequence(gdb) + ahead) % places
     return gdb.address("EXO_TRUTH") + _HEADER.size + _MAX_CPUS * _CPU.size + place * _CALL.size
 
 
-def read_call_truths(gdb: Gdb) -> list[CallTruth]:
-    """The last system calls, oldest first, at most 256; the guest must be stopped."""
+def read_call_truths(gdb: Gdb, places: int = _CALLS) -> list[CallTruth]:
+    """The last system calls, oldest first, at most `places`; the guest must be stopped.
+
+    A call that a stopped CPU is writing down right now is left out: what is there may be half of an earlier one.
+    """
     address = gdb.address("EXO_TRUTH")
     header = _HEADER.unpack(gdb.memory(address, _HEADER.size))
     assert (header[1], header[3]) == (_LAYOUT_VERSION, _CALL.size)
     start = address + _HEADER.size + _MAX_CPUS * _CPU.size
     with tempfile.NamedTemporaryFile() as file:  # GDB's `x` takes seconds for this much
-        gdb.run(f"dump binary memory {file.name} {start:#x} {start + _CALLS * _CALL.size:#x}")
+        gdb.run(f"dump binary memory {file.name} {start:#x} {start + places * _CALL.size:#x}")
         data = file.read()
-    words = (_CALL.unpack_from(data, place * _CALL.size) for place in range(_CALLS))
+    words = (_CALL.unpack_from(data, place * _CALL.size) for place in range(places))
     fields = ([*call[:5], call[5:11], *call[11:23]] for call in words if call[1] in _WRITTEN)
     calls = [CallTruth(*record) for record in fields]
     return sorted(calls, key=lambda call: call.sequence)

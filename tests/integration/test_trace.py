@@ -1,9 +1,7 @@
 """`exo-syscall trace`, `summary` and `record` against the record that the kernel keeps of its own calls."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,17 @@ import pytest
 from exogdb.launch.deadline import wait_until
 from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
-from exogdb.trace.call import Call, CallState
 from exogdb.trace.record import Record, read_record
 from tests.harness.kernel import Kernel, build_kernel
 from tests.harness.linux import open_linux
 from tests.harness.session import Guest, open_guest
-from tests.harness.truth import (
-    IN_PROGRESS,
-    NEVER_RETURNS,
-    RETURNED,
-    CallTruth,
-    call_truth_address,
-    read_call_truths,
-)
+from tests.harness.trace_truth import count_results, find_differences, find_wrong_processes, join_records
+from tests.harness.truth import LONG, RETURNED, call_truth_address, read_call_truths, read_last_sequence
 from tests.integration.stops import attach_running, stop_at
 
 ENGINES = ["log", "stops"]
-CHUNK = 220  # calls between two looks at the kernel's ring of 256
-MOST_CHUNKS = 60
+PART = 220  # calls
+RING = 256  # calls that the kernel remembers, but for the variant `truth-long`
 SECONDS = 60.0
 
 
@@ -46,114 +37,80 @@ def demo(kernel: Kernel) -> Iterator[Guest]:
         yield guest
 
 
-@dataclass
-class Comparison:
-    """The trace and the kernel's record, gathered chunk by chunk."""
-
-    traced: dict[int | None, list[Call]] = field(default_factory=lambda: defaultdict(list))
-    truths: dict[int, CallTruth] = field(default_factory=dict)
-    results: int = 0
-
-    def add(self, record: Record, truths: list[CallTruth]) -> None:
-        """One chunk of the trace, and the ring right after it."""
-        entered = sorted((call for call in record.calls if call.sequence), key=lambda call: call.sequence)
-        for call in entered:
-            self.traced[call.cpu].append(call)
-        self.truths |= {truth.sequence: truth for truth in truths}
-        self._compare_results(entered)
-
-    def _compare_results(self, calls: list[Call]) -> None:
-        """What has returned in the trace has returned in the record, with the same value."""
-        by_cpu = self.truths_by_cpu()
-        for call in calls:
-            position = next(n for n, each in enumerate(self.traced[call.cpu]) if each is call)
-            if position >= len(by_cpu[call.cpu]):
-                continue  # stopped between the stub's first instruction and the record
-            truth = by_cpu[call.cpu][position]
-            if call.state is CallState.RETURNED and call.result is None:
-                assert truth.state == RETURNED
-            elif call.state is CallState.RETURNED:
-                assert (truth.state, truth.result) == (RETURNED, call.result), (truth, call)
-                self.results += 1
-            elif call.state is CallState.NEVER_RETURNED:
-                assert truth.state in (NEVER_RETURNS, IN_PROGRESS), (truth, call)
-
-    def truths_by_cpu(self) -> dict[int | None, list[CallTruth]]:
-        """The kernel's calls of each CPU in their order."""
-        found: dict[int | None, list[CallTruth]] = defaultdict(list)
-        for _, truth in sorted(self.truths.items()):
-            found[truth.cpu].append(truth)
-        return found
-
-    def check(self) -> None:
-        """Call by call, argument by argument, for every CPU."""
-        assert sorted(self.truths) == list(range(1, len(self.truths) + 1)), "the ring was read too seldom"
-        for cpu, truths in self.truths_by_cpu().items():
-            traced = self.traced[cpu]
-            assert len(truths) <= len(traced) <= len(truths) + 1
-            for truth, call in zip(truths, traced, strict=False):
-                assert (call.number, call.arguments) == (truth.number, truth.arguments)
-                assert (call.user_rip, call.user_rsp) == (truth.user_rip, truth.user_rsp)
-
-
-def record_chunk(guest: Guest, engine: str, path: Path) -> str:
-    """Trace some calls; GDB's answer.
+def record_some(guest: Guest, engine: str, path: Path, calls: int, places: int) -> Record:
+    """Trace the next `calls` calls.
 
     The log shows a full sink only after the fact, so that a watchpoint ends it: on the place in the ring that
-    the last call of the chunk will be written to, which no call before it touches.
+    the last of them will be written to, which no call before it touches.
     """
     if engine == "stops":
-        return guest.gdb.run(f"exo-syscall record {path} --engine stops --count {CHUNK}", SECONDS)
-    guest.gdb.run("delete")
-    guest.gdb.run(f"with language c -- watch *(unsigned long *){call_truth_address(guest.gdb, CHUNK):#x}")
-    return guest.gdb.run(f"exo-syscall record {path} --engine log", SECONDS)
+        guest.gdb.run(f"exo-syscall record {path} --engine stops --count {calls}", SECONDS)
+    else:
+        place = call_truth_address(guest.gdb, calls, places)
+        guest.gdb.run(f"with language c -- watch *(unsigned long *){place:#x}")
+        guest.gdb.run(f"exo-syscall record {path} --engine log", SECONDS)
+        guest.gdb.run("delete $bpnum")
+    return read_whole(path)
+
+
+def read_whole(path: Path) -> Record:
+    """The trace in `path`, which says that nothing is missing."""
+    with path.open() as lines:
+        record = read_record(lines)
+    assert record.end is not None
+    assert (record.end["lost"], record.end["problems"]) == (0, [])
+    return record
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("smp", [1, 4])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_trace_of_the_selftest_is_what_the_kernel_recorded(
-    kernel: Kernel, tmp_path: Path, engine: str, smp: int
-) -> None:
-    comparison = Comparison()
+def test_a_trace_of_the_selftest_is_what_the_kernel_recorded(tmp_path: Path, engine: str, smp: int) -> None:
+    """Every call from the first to power-off, every argument, state and result.
+
+    In three traces, so that calls span two of them. The kernel's ring holds all calls.
+    """
     # One check uses all memory up, and QEMU clears it word by word while its log is on.
-    options = ("-m", "24", *filtered(kernel))
-    with open_guest("run=selftest", smp, stopped=True, qemu=options) as guest:
+    options = ("-m", "24", *filtered(build_kernel("truth-long")))
+    with open_guest("run=selftest", smp, "truth-long", stopped=True, qemu=options) as guest:
         stop_at(guest.gdb, "syscall_entry")
-        for chunk in range(MOST_CHUNKS):
-            path = tmp_path / f"{chunk}.trace"
-            answer = record_chunk(guest, engine, path)
-            with path.open() as lines:
-                record = read_record(lines)
-            assert record.is_complete
-            assert record.end is not None
-            assert record.end["lost"] == 0
-            if "QEMU ended" in answer:
-                break
-            assert record.end["problems"] == []
-            comparison.add(record, read_call_truths(guest.gdb))
+        records = [record_some(guest, engine, tmp_path / str(n), PART, LONG) for n in range(2)]
+        guest.gdb.run("break exo_os::arch::power::leave")
+        guest.gdb.run(f"exo-syscall record {tmp_path / 'rest'} --engine {engine}", 4 * SECONDS)
+        records.append(read_whole(tmp_path / "rest"))
+        truths = read_call_truths(guest.gdb, LONG)
+        assert len(truths) == read_last_sequence(guest.gdb)
         assert "0 failed" in guest.qemu.serial()
-    comparison.check()
-    assert comparison.results > 2_000
+    joined = join_records(records)
+    assert find_differences(joined, truths) == []
+    assert find_wrong_processes(joined, truths) == []
+    assert count_results(joined) > 3_000
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_kernel_that_changes_page_tables_in_its_stub(tmp_path: Path, engine: str) -> None:
-    comparison = Comparison()
     kernel = build_kernel("today")
     with open_guest("run=selftest", 1, "today", stopped=True, qemu=filtered(kernel)) as guest:
         stop_at(guest.gdb, "syscall_entry_asm")
-        for chunk in range(2):
-            path = tmp_path / f"{chunk}.trace"
-            record_chunk(guest, engine, path)
-            with path.open() as lines:
-                record = read_record(lines)
-            assert record.end is not None
-            assert record.end["problems"] == []
-            assert all(call.state is not CallState.ENTERED_BEFORE for call in record.calls) or chunk
-            comparison.add(record, read_call_truths(guest.gdb))
-    comparison.check()
-    assert comparison.results > (100 if engine == "stops" else -1)
+        record = record_some(guest, engine, tmp_path / "trace", PART, RING)
+        truths = read_call_truths(guest.gdb)
+    record.calls = [
+        call for call in record.calls if call.sequence <= len(truths)
+    ]  # the last has just been entered
+    assert find_differences(record, truths, below_frame=0) == []
+    assert len(record.calls) == PART - 1
+    assert count_results(record) == (0 if engine == "log" else sum(truth.state == RETURNED for truth in truths))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_breakpoint_of_the_users_ends_a_trace(demo: Guest, engine: str) -> None:
+    demo.gdb.run(f"break *{demo.gdb.address('sys_ipc_recv'):#x}")
+    text = demo.gdb.run(f"exo-syscall trace --engine {engine} --for 20")
+    stop = re.search(r"^ended \((?:breakpoint|stopped at \S+ on CPU (\d))", text, re.MULTILINE)
+    assert stop, text
+    if stop[1]:
+        demo.gdb.run(f"thread {int(stop[1]) + 1}")
+    assert demo.gdb.integer("$rip") == demo.gdb.address("sys_ipc_recv")
 
 
 def test_lines_are_those_of_strace(demo: Guest) -> None:

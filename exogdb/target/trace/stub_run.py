@@ -201,6 +201,7 @@ def _gdb_kept_in_the_dark(run: StubRun) -> Iterator[None]:
     ):
         run.thread = _name_thread(thread)
         _check_layout(run)
+        _insert_users_breakpoints(run.registers()["rip"])
         try:
             yield
         finally:
@@ -209,6 +210,14 @@ def _gdb_kept_in_the_dark(run: StubRun) -> Iterator[None]:
                 run._expect_ok(f"Hg{_name_thread(thread)}")
             finally:
                 gdb.execute("maintenance flush register-cache", to_string=True)
+
+
+def _insert_users_breakpoints(anywhere: int) -> None:
+    """GDB inserts what is there already only when the list of breakpoints changes next.
+
+    They stay in until the next stop that GDB itself sees.
+    """
+    gdb.Breakpoint(f"*{anywhere:#x}", internal=True).delete()
 
 
 def _name_thread(thread: gdb.InferiorThread) -> str:

@@ -79,8 +79,9 @@ class Tracing:
             finally:
                 take_ctrl_c()
         outcome.seconds = time.monotonic() - start
-        outcome.entries, outcome.returns = sink.pairing.entries, sink.returns
+        outcome.entries, outcome.returns = sink.pairing.entries, sink.pairing.returns
         outcome.shown, outcome.ambiguous = sink.shown, sink.pairing.ambiguous
+        outcome.doubtful = sink.pairing.repeats.doubtful
         return outcome
 
     def _run_engine(self, sink: Sink, seconds: float | None, outlet: Outlet, outcome: Outcome) -> None:

@@ -61,14 +61,20 @@ def test_a_dump_of_a_cpu_with_more_registers_is_read() -> None:
     assert event.number == 7
 
 
-def test_a_block_that_was_started_over_is_one_event() -> None:
+def test_a_block_that_was_started_over_is_marked() -> None:
     """An interrupt request makes QEMU leave a block before its first instruction, and write it down again."""
     parser = LogParser(_POINTS, {0xA000: 0, 0xB000: 1})
     entry, other = Dump(rax=4, task=0xA000), Dump(rax=4, task=0xB000)
     after = Dump(rip=RETURN, rax=7, task=0xA000)
     events = list(parser.feed(entry.text + other.text + entry.text + after.text + after.text + entry.text))
-    assert [type(event) for event in events] == [Entry, Entry, Return, Entry]
-    assert parser.finish().repeated == 2
+    assert [(type(event), event.repeats) for event in events] == [
+        (Entry, False),
+        (Entry, False),
+        (Entry, True),
+        (Return, False),
+        (Return, True),
+        (Entry, False),
+    ]
 
 
 def test_registers_that_the_stub_changes_are_not_compared() -> None:

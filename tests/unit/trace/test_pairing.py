@@ -130,6 +130,86 @@ def test_a_call_that_does_not_return_ends_when_its_thread_enters_again() -> None
     ]
 
 
+def test_threads_whose_stacks_lie_close_are_not_taken_for_one() -> None:
+    notices = _feed(
+        Pairing(),
+        _enter(0x1000, 10, kept="a", rsp=0x7000),
+        _enter(0x1000, 11, kept="b", rsp=0x6C00, cpu=1),
+        _leave(0x1000, 110, kept="b", cpu=1),
+        _leave(0x1000, 100, kept="a"),
+    )
+    assert {
+        n.call.number: (n.call.state, n.call.result) for n in notices if n.kind is not NoticeKind.UNFINISHED
+    } == {
+        10: (CallState.RETURNED, 100),
+        11: (CallState.RETURNED, 110),
+    }
+
+
+def test_a_call_that_does_not_return_ends_when_its_kernel_stack_is_known_and_used_by_a_later_call() -> None:
+    pairing = Pairing()
+    _feed(pairing, _enter(0x1000, 15, kept="signal", rsp=0x7000))
+    assert _feed(pairing, _enter(0x1000, 4, rsp=0x7010), _leave(0x1000, stack=0xF000))[-1].call.number == 4
+    notices = _feed(pairing, _enter(0x1000, 5, rsp=0x6FF0), _leave(0x1000, stack=0xF000))
+    assert [(n.call.number, n.call.state) for n in notices] == [
+        (15, CallState.NEVER_RETURNED),
+        (5, CallState.RETURNED),
+    ]
+    notices = _feed(pairing, _enter(0x1000, 15, kept="signal", rsp=0x7004), _enter(0x1000, 6, rsp=0x7008))
+    assert [(n.call.number, n.call.state) for n in notices] == [(15, CallState.NEVER_RETURNED)]
+
+
+def test_a_call_that_restores_other_registers_is_known_by_its_kernel_stack() -> None:
+    pairing = Pairing()
+    _feed(pairing, _enter(0x1000, 4), _leave(0x1000, stack=0xF000))
+    (notice,) = _feed(
+        pairing, _enter(0x1000, 15, kept="handler"), _leave(0x1000, 9, kept="interrupted", stack=0xF000)
+    )
+    assert (notice.call.number, notice.call.state, notice.call.result) == (15, CallState.RETURNED, 9)
+    assert not notice.call.is_ambiguous
+
+
+def test_a_call_that_sets_fs_base_is_a_guess_only_while_nothing_else_is_known_of_its_thread() -> None:
+    pairing = Pairing()
+    first, second = _feed(
+        pairing,
+        _enter(0x1000, 158),
+        _leave(0x1000, fs=0xA, stack=0xF000),
+        *(_enter(0x1000, 4, fs=0xA), _leave(0x1000, fs=0xA, stack=0xF000)),
+    )
+    assert (first.call.is_ambiguous, second.call.is_ambiguous) == (True, False)
+    (third,) = _feed(pairing, _enter(0x1000, 158, fs=0xA), _leave(0x1000, fs=0xB, stack=0xF000))
+    assert (third.call.state, third.call.is_ambiguous) == (CallState.RETURNED, False)
+
+
+def test_the_stack_of_the_caller_names_the_call_where_the_engine_sees_it() -> None:
+    (notice,) = _feed(
+        Pairing(), _enter(0x1000, 158, rsp=0x7000), Return(0, 0x1000, 0xA, "r", 0, None, 0x7000, None)
+    )
+    assert (notice.call.state, notice.call.is_ambiguous) == (CallState.RETURNED, False)
+
+
+def test_a_forks_zero_is_never_the_parents() -> None:
+    pairing = Pairing(fork_numbers=frozenset({_FORK}))
+    notices = _feed(
+        pairing, _enter(0x1000, _FORK), _leave(0x1000, 0, stack=0xE000), _leave(0x1000, 12, stack=0xF000)
+    )
+    assert [(n.call.state, n.call.result) for n in notices][-1] == (CallState.RETURNED, 12)
+
+
+def test_exec_into_the_page_table_of_a_process_that_was_killed() -> None:
+    """Nobody saw that one end: its address space is still known."""
+    pairing = Pairing(exec_numbers=frozenset({_EXEC}))
+    _feed(pairing, _enter(0x5000, 4, kept="killed"), _leave(0x5000, kept="killed"))
+    exec_entry = Entry(0, 0x1000, 0, "r", _EXEC, (0, 0, 0, 0, 0, 0), 0x400000, 0x7000, None, 0xF000)
+    assert not pairing.is_executing
+    _feed(pairing, exec_entry)
+    assert pairing.is_executing
+    (notice,) = _feed(pairing, Return(0, 0x5000, 0, "r", 0, None, 0x6000, None, 0xF000))
+    assert (notice.call.number, notice.call.return_space, notice.call.process) == (_EXEC, 0x5000, 2)
+    assert not pairing.is_executing
+
+
 def test_the_child_of_a_fork_is_followed() -> None:
     pairing = Pairing(fork_numbers=frozenset({_FORK}))
     notices = _feed(

@@ -24,7 +24,7 @@ def test_only_the_chosen_numbers_are_passed_on_but_all_are_paired() -> None:
     sink = Sink(notices.append, choice={101})
     _run(sink, _enter(0x1000, 4), _enter(0x2000, 101), _leave(0x2000), _leave(0x1000), _leave(0x9000))
     assert [(notice.kind, notice.call.number) for notice in notices] == [(NoticeKind.WHOLE, 101)]
-    assert (sink.pairing.entries, sink.returns, sink.shown) == (2, 3, 1)
+    assert (sink.pairing.entries, sink.pairing.returns, sink.shown) == (2, 3, 1)
 
 
 def test_a_full_sink_still_tells_how_a_call_ended_that_it_has_begun() -> None:
