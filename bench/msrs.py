@@ -10,13 +10,15 @@ __all__ = ["measure"]
 
 CPUS = 4
 ROUNDS = 15
-# Time is taken inside GDB: the pipe that the command comes through is not what is measured.
+# Time is taken inside GDB: the pipe that the command comes through is not what is measured. As after a stop, GDB
+# knows no register.
 PREPARE = """python
-import time
+import time, gdb
 from exogdb.target.cpus import all_cpus
 from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.x86.msr import SYSCALL_MSRS
 def timed(via):
+    gdb.execute("maintenance flush register-cache", to_string=True)
     start = time.perf_counter()
     read_msrs(all_cpus(), SYSCALL_MSRS, via)
     return (time.perf_counter() - start) * 1e3

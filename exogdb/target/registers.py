@@ -8,7 +8,7 @@ import gdb
 
 from exogdb.errors import TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.cpus import Cpu, cpu_selected
+from exogdb.target.cpus import Cpu, cpu_selected, is_reading_registers
 
 __all__ = ["read_cpl", "read_register", "register_value", "write_register"]
 
@@ -23,7 +23,7 @@ def read_register(cpu: Cpu, name: str) -> int:
     """
     with cpu_selected(cpu):
         try:
-            return int(gdb.newest_frame().read_register(name)) & _MASK_64
+            return int(_read_innermost(name)) & _MASK_64
         except ValueError as error:
             raise UnavailableError(f"QEMU's GDB stub has no register {name}") from error
         except gdb.error as error:
@@ -56,6 +56,20 @@ def write_register(cpu: Cpu, name: str, value: int) -> None:
 def read_cpl(cpu: Cpu) -> int:
     """Current privilege level, 0 to 3: the low two bits of CS (Intel SDM vol. 3A, 5.5)."""
     return read_register(cpu, "cs") & 3
+
+
+def _read_innermost(name: str) -> gdb.Value:
+    """Register `name` of the selected CPU itself, whatever frame is selected.
+
+    :raise ValueError: there is no such register.
+    """
+    if not is_reading_registers():
+        return gdb.newest_frame().read_register(name)
+    # The innermost frame is selected. Asking for it as an object would cost ten times as much: to name it, GDB
+    # unwinds to its caller. But `$name` may also be a variable of the user's.
+    if gdb.selected_inferior().architecture().registers().find(name) is None:
+        raise ValueError(name)
+    return gdb.parse_and_eval(f"${name}")
 
 
 def _to_signed(value: int) -> int:

@@ -27,7 +27,7 @@ class _PathSetting(gdb.Parameter):
 
 
 _SETTINGS = {
-    "qmp-socket": "the unix socket of QEMU's QMP monitor",
+    "qmp-socket": "the unix socket or HOST:PORT of QEMU's QMP monitor",
     "profile": "the profile file (TOML) that describes this kernel's system-call path",
     "syscalls": "the source or header file with this kernel's system-call numbers",
 }
@@ -42,7 +42,7 @@ def register_settings() -> None:
 
 
 def qmp_socket() -> str:
-    """The path given by `set exo qmp-socket`, or an empty string."""
+    """The path or HOST:PORT given by `set exo qmp-socket`, or an empty string."""
     return _path("qmp-socket")
 
 

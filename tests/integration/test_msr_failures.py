@@ -1,6 +1,7 @@
 """QEMU killed, QMP closed, taken or silent: one sentence, and a GDB that goes on."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,16 +101,99 @@ def test_a_device_that_qemu_cannot_save_is_no_reason_to_crash_it() -> None:
         assert int(cpu["msrs"]["IA32_STAR"]["value"], 16) == read_cpu_truths(guest.gdb)[0].star
 
 
+TCP = "tcp:127.0.0.1:0,server=on,wait=off"
+
+
+def monitor_port(guest: Guest, label: str) -> str:
+    """Where QEMU listens for `label`, which was left to the system to choose."""
+    found = re.search(
+        rf"^{label}: filename=disconnected:tcp:(\S+),server", guest.gdb.reply("monitor info chardev").err, re.M
+    )
+    assert found is not None
+    return found[1]
+
+
+def test_a_monitor_on_a_tcp_port_is_found_and_leaves_no_file() -> None:
+    """No descriptor goes through TCP: QEMU writes into a private directory, which is gone afterwards."""
+    with open_guest(attach=False, smp=2, qemu=("-qmp", TCP)) as guest, private_directory() as directory:
+        attach_running(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_dispatch")
+        gdb.run(f"python import tempfile; tempfile.tempdir = {str(directory)!r}")
+        truths = read_cpu_truths(gdb)
+        with socket.socket(socket.AF_UNIX) as other:  # so that only the port is free
+            other.connect(str(guest.qemu.qmp_socket))
+            assert other.recv(4096)
+            for cpu in gdb.json("exo-msr --all-cpus --via qmp")["cpus"]:
+                assert cpu["msrs"]["IA32_STAR"]["value"] == hex(truths[cpu["cpu"]].star)
+        port = monitor_port(guest, "compat_monitor1")
+        gdb.run(f"set exo qmp-socket tcp:{port}")
+        (cpu,) = gdb.json("exo-msr --via qmp")["cpus"]
+        assert cpu["msrs"]["IA32_STAR"]["value"] == hex(truths[0].star)
+        assert list(directory.iterdir()) == []
+        gdb.run("set exo qmp-socket example.org:4444")
+        assert "not on this machine" in gdb.fails("exo-msr --via qmp")
+
+
+def test_the_port_of_another_qemu_is_not_asked(stopped: Guest) -> None:
+    with open_guest(stopped=True, qemu=("-qmp", TCP)) as other:
+        stopped.gdb.run(f"set exo qmp-socket {monitor_port(other, 'compat_monitor1')}")
+        (cpu,) = stopped.gdb.json("exo-msr --via qmp")["cpus"]
+        assert "has no such client" in cpu["msrs"]["IA32_STAR"]["unavailable"]
+
+
+def test_only_monitors_are_tried_and_a_human_one_is_told_apart() -> None:
+    """A serial port that somebody would see us on is left alone; a label that says nothing is found by `-mon`."""
+    with private_directory() as directory:
+        free = ",server=on,wait=off"
+        sockets = (
+            *("-monitor", f"unix:{directory}/human{free}"),
+            *("-chardev", f"socket,id=foo,path={directory}/foo{free}", "-mon", "foo,mode=control"),
+            *("-serial", f"unix:{directory}/serial{free}"),
+        )
+        with open_guest(attach=False, qemu=sockets) as guest, socket.socket(socket.AF_UNIX) as other:
+            attach_running(guest)
+            stop_at(guest.gdb, "syscall_dispatch")
+            other.connect(str(guest.qemu.qmp_socket))
+            assert other.recv(4096)
+            (cpu,) = guest.gdb.json("exo-msr --via qmp")["cpus"]
+            assert cpu["msrs"]["IA32_STAR"]["value"] == hex(read_cpu_truths(guest.gdb)[0].star)
+            with socket.socket(socket.AF_UNIX) as another:
+                another.connect(f"{directory}/foo")
+                assert another.recv(4096)
+                (cpu,) = guest.gdb.json("exo-msr --via qmp")["cpus"]
+                reason = cpu["msrs"]["IA32_STAR"]["unavailable"]
+                assert "human: it does not greet as QMP" in reason
+                assert "serial" not in reason
+
+
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}
 NOBODY = "no QMP monitor answered"
 GOOD: dict[str, Any] = {"return": {}}
 
 
-def tell(connection: socket.socket, answer: Any, command: bytes = b"") -> bytes:
-    """Send `answer` to `command`; the next command, empty at the end of the connection."""
-    identity = {"id": json.loads(command)["id"]} if b'"id"' in command else {}
-    connection.sendall(json.dumps({**answer, **identity}).encode() + b"\n")
-    return connection.recv(4096)
+class OddMonitor:
+    """The side of a monitor that answers what the test wants, command by command; several may come at once."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._received = ""
+
+    def tell(self, answer: Any, command: Any = None) -> Any:
+        """Send `answer` to `command`; the next command, None at the end of the connection."""
+        identity = {"id": command["id"]} if command else {}
+        self._connection.sendall(json.dumps({**answer, **identity}).encode() + b"\n")
+        while True:
+            try:
+                following, end = json.JSONDecoder().raw_decode(self._received)
+            except ValueError:
+                data = self._connection.recv(4096)
+                if not data:
+                    return None
+                self._received += data.decode()
+            else:
+                self._received = self._received[end:]
+                return following
 
 
 @pytest.mark.parametrize(
@@ -130,9 +214,9 @@ def test_a_monitor_that_goes_away_or_talks_nonsense(stopped: Guest, answers: lis
         gdb.start("exo-msr --via qmp star --json")
         connection, _ = odd.accept()
         with connection:
-            command = b""
+            monitor, command = OddMonitor(connection), None
             for answer in answers:
-                command = tell(connection, answer, command)
+                command = monitor.tell(answer, command)
         reply = gdb.finish()
         assert reply.err == ""
         (cpu,) = json.loads(reply.out)["cpus"]
@@ -148,8 +232,8 @@ def test_a_monitor_that_stops_answering(stopped: Guest) -> None:
         gdb.start("exo-msr --via qmp star --json")
         connection, _ = odd.accept()
         with connection:
-            for answer in (GREETING, GOOD):
-                assert tell(connection, answer)
+            monitor = OddMonitor(connection)
+            assert monitor.tell(GOOD, monitor.tell(GREETING))
             reply = gdb.finish()
         assert "no answer within 1 seconds" in reply.out
         assert reply.err == ""

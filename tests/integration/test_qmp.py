@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.harness.session import Guest, open_guest
 
-READ = "python from exogdb.target.qemu.qmp import read_device_state"
+READ = "python from exogdb.target.qemu.device_state import read_device_state"
 STATES = "python print(len({read_device_state()[:8] for _ in range(20)}), len(read_device_state()) > 100000)"
 
 

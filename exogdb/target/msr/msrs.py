@@ -1,9 +1,9 @@
 """MSRs of a CPU: from the GDB stub's registers, from QEMU's device state, or by RDMSR in the guest.
 
 QEMU's stub knows EFER and the three bases only. The rest comes from the state that QEMU would migrate, read by
-one QMP round trip for all CPUs. Both are asked for EFER and KERNEL_GS_BASE on every read: if they disagree, the
-device state is not that of the guest in front of us and is refused. Only where there is no usable device state
-is RDMSR executed in the guest.
+one QMP round trip for all CPUs. Both are asked for EFER, the bases, CR3 and RIP on every read: if they disagree,
+the device state is not that of the guest in front of us and is refused. Only where there is no usable device
+state is RDMSR executed in the guest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from exogdb.errors import FormatError, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.cpus import Cpu, cpus_in_turn
 from exogdb.target.msr.rdmsr import read_msrs_in_guest
-from exogdb.target.qemu.qmp import read_device_state
+from exogdb.target.qemu.device_state import read_device_state
 from exogdb.target.qemu.vmstate import decode_device_state
 from exogdb.target.qemu.vmstate_x86 import CpuState
 from exogdb.target.registers import read_register, register_value
@@ -21,8 +21,15 @@ from exogdb.x86.msr import MsrSpec, parse_msr
 
 __all__ = ["Via", "read_cpu_states", "read_msr", "read_msrs"]
 
-# GDB register and MSR that both sources have.
-_CROSS_CHECKED = (("efer", "IA32_EFER"), ("k_gs_base", "IA32_KERNEL_GS_BASE"))
+# What both sources have, by the stub's name and the device state's: it tells another guest, and another stop.
+_CROSS_CHECKED = (
+    ("efer", "IA32_EFER"),
+    ("k_gs_base", "IA32_KERNEL_GS_BASE"),
+    ("gs_base", "IA32_GS_BASE"),
+    ("fs_base", "IA32_FS_BASE"),
+    ("cr3", "cr3"),
+    ("rip", "rip"),
+)
 
 
 class Via(Enum):
@@ -107,11 +114,12 @@ def _checked(cpu: Cpu, states: Mapping[int, CpuState] | Unavailable) -> CpuState
     state = states.get(cpu.index)
     if state is None:
         return Unavailable(f"QEMU's device state has no CPU {cpu.index}")
-    for register, msr in _CROSS_CHECKED:
-        stub, saved = read_register(cpu, register), state.msrs[msr]
+    known = {**state.msrs, **state.registers}
+    for register, name in _CROSS_CHECKED:
+        stub, saved = read_register(cpu, register), known[name]
         if stub != saved:
             return Unavailable(
-                f"QEMU's device state contradicts the GDB stub: {msr} of CPU {cpu.index} "
+                f"QEMU's device state contradicts the GDB stub: {name} of CPU {cpu.index} "
                 f"is {saved:#x} there and {stub:#x} here; `--via rdmsr` asks the CPU itself"
             )
     return state

@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exogdb.abi.check.facts import CpuModel
 from exogdb.errors import MonitorError
 from exogdb.reading import Unavailable
 from exogdb.target.qemu.monitor import run_monitor
-from exogdb.target.qemu.qmp import ask_qmp
-
-if TYPE_CHECKING:
-    from qemu.qmp import QMPClient
+from exogdb.target.qemu.qmp import QmpMonitor, ask_qmp
 
 __all__ = ["read_cpu_model"]
 
@@ -25,11 +22,11 @@ def read_cpu_model(features: Iterable[str]) -> CpuModel:
     """
     names = tuple(features)
 
-    async def ask(client: "QMPClient") -> dict[str, Any]:
-        cpus: Any = await client.execute("query-cpus-fast")
+    async def ask(monitor: QmpMonitor) -> dict[str, Any]:
+        cpus: Any = await monitor.execute("query-cpus-fast")
         path = cpus[0]["qom-path"]
         return {
-            name: await client.execute("qom-get", {"path": path, "property": name}) for name in ("vendor", *names)
+            name: await monitor.execute("qom-get", {"path": path, "property": name}) for name in ("vendor", *names)
         }
 
     try:

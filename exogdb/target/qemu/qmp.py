@@ -6,99 +6,120 @@ tools want it too. Nothing here stops, resumes or changes the guest.
 
 import contextlib
 import functools
-import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from exogdb.errors import MonitorError, UnavailableError
+from exogdb.errors import MonitorError, TargetLostError
 from exogdb.target.interrupts import interrupts_held
-from exogdb.target.qemu.monitor import find_qmp_sockets
+from exogdb.target.qemu.address import QmpAddress
+from exogdb.target.qemu.monitor import find_qmp_addresses, is_client_of_guest
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
     from qemu.qmp import QMPClient
+    from qemu.qmp.message import Message
 
-__all__ = ["ask_qmp", "read_device_state"]
+__all__ = ["QmpMonitor", "ask_qmp"]
 
 _DEADLINE_SECONDS = 5.0
 # How long QEMU may take to notice that a client is gone; a busy machine schedules it late.
 _NOTICE_SECONDS = 1.0
 _last_closed = float("-inf")
 _CANCEL_SECONDS = 0.5
-# QEMU's words in `query-migrate` (migration/savevm.c, qemu_savevm_non_migratable_list).
-_NOT_MIGRATABLE = "non-migratable device:"
 _LOOK_SECONDS = 0.05
 _T = TypeVar("_T")
 
 
-def ask_qmp(question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
-    """Connect to the first socket that greets as QMP, run `question` on it, disconnect.
+@dataclass(frozen=True)
+class QmpMonitor:
+    """A monitor that is asked. `takes_descriptors`: it is a unix socket, over which QEMU can be handed some."""
 
-    :raise MonitorError: no socket was found, none of them is a free QMP monitor, or the question was refused.
+    client: "QMPClient"
+    takes_descriptors: bool
+
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """What QEMU answers to `command`.
+
+        :raise qemu.qmp.QMPError: it refused, or the connection ended.
+        """
+        return await self.client.execute(command, arguments)
+
+
+def ask_qmp(question: Callable[[QmpMonitor], Awaitable[_T]]) -> _T:
+    """Connect to the first monitor that greets as QMP, run `question` on it, disconnect.
+
+    :raise MonitorError: no monitor was found, none of them speaks QMP, or the question was refused.
     """
-    paths = _find_free_sockets()
-    if not paths:
-        raise MonitorError("QEMU has no free QMP socket: start it with `-qmp unix:PATH,server=on,wait=off`")
     failures = []
-    for path in paths:
+    for address in _find_free_monitors():
         try:
-            return _ask_at(path, question)
+            return _ask_at(address, question)
         except TimeoutError:
-            failures.append(f"{path}: no answer within {_DEADLINE_SECONDS:.0f} seconds")
+            failures.append(f"{address}: no answer within {_DEADLINE_SECONDS:.0f} seconds")
         except (OSError, _QmpFailure) as error:
-            failures.append(f"{path}: {error}")
+            failures.append(f"{address}: {error}")
     raise MonitorError("no QMP monitor answered: " + "; ".join(failures))
 
 
-def read_device_state() -> bytes:
-    """The state of all devices and vCPUs as QEMU's migration stream, without RAM (about 210 KB).
-
-    Uses `xen-save-devices-state` with `live: false`, which neither resumes the guest nor inactivates its block
-    devices, and hands QEMU a memfd, so that no file appears anywhere. QEMU keeps that one descriptor.
-
-    :raise MonitorError: as `ask_qmp`.
-    :raise UnavailableError: the machine has a device whose state QEMU cannot save.
-    """
-    return ask_qmp(_save_devices_state)
-
-
-def _find_free_sockets() -> list[str]:
-    """As `find_qmp_sockets`, past the moment in which QEMU has not noticed that our last connection is closed."""
-    paths = find_qmp_sockets()
-    while not paths and time.monotonic() - _last_closed < _NOTICE_SECONDS:
-        # Each question lets QEMU's main loop run once.
-        paths = find_qmp_sockets()
-    return paths
+def _find_free_monitors() -> list[QmpAddress]:
+    """As `find_qmp_addresses`, past the moment in which QEMU has not noticed that our last connection is gone."""
+    while True:
+        try:
+            return find_qmp_addresses()
+        except TargetLostError:
+            raise
+        except MonitorError:
+            # Each question lets QEMU's main loop run once.
+            if time.monotonic() - _last_closed >= _NOTICE_SECONDS:
+                raise
 
 
 class _QmpFailure(Exception):
     """The peer is not QMP, or refused a command."""
 
 
-def _ask_at(path: str, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
+def _ask_at(address: QmpAddress, question: Callable[[QmpMonitor], Awaitable[_T]]) -> _T:
     global _last_closed
     try:
-        with _connect(path) as connection:
+        with _connect(address) as connection:
+            if address.tcp is not None:
+                _require_guests_own(connection)
             return _run(functools.partial(_ask, connection, question))
     finally:
         _last_closed = time.monotonic()
 
 
-def _connect(path: str) -> socket.socket:
+def _connect(address: QmpAddress) -> socket.socket:
     """A connection of our own: closing it ends it for QEMU too, in whatever state Ctrl-C has left the client."""
-    connection = socket.socket(socket.AF_UNIX)
+    family = (
+        socket.AF_UNIX if address.tcp is None else socket.AF_INET6 if ":" in address.tcp[0] else socket.AF_INET
+    )
+    connection = socket.socket(family)
     try:
         connection.settimeout(_DEADLINE_SECONDS)
-        connection.connect(path)
+        connection.connect(address.tcp or address.path)
         connection.setblocking(False)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _require_guests_own(connection: socket.socket) -> None:
+    """A port says nothing about who listens there; but the QEMU that is debugged lists its clients with theirs.
+
+    :raise _QmpFailure: it is another program, or another QEMU, or one on another machine behind a forwarded port.
+    """
+    ours = connection.getsockname()[:2]
+    deadline = time.monotonic() + _NOTICE_SECONDS
+    while not is_client_of_guest(ours):
+        if time.monotonic() >= deadline:
+            raise _QmpFailure("the QEMU behind the GDB stub has no such client: it is another one, or far away")
 
 
 def _run(answer: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
@@ -142,14 +163,23 @@ def _cancel_tasks(loop: "AbstractEventLoop") -> None:
         loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_SECONDS))
 
 
-async def _ask(connection: socket.socket, question: Callable[["QMPClient"], Awaitable[_T]]) -> _T:
-    from qemu.qmp import QMPClient, QMPError
+async def _ask(connection: socket.socket, question: Callable[[QmpMonitor], Awaitable[_T]]) -> _T:
+    import asyncio
 
-    client = QMPClient("exogdb")
+    from qemu.qmp import ConnectError, QMPError
+    from qemu.qmp.qmp_client import GreetingError
+
+    client = _client_type()("exogdb")
+    client.negotiate = False
+    monitor = QmpMonitor(client, takes_descriptors=connection.family == socket.AF_UNIX)
     try:
         await client.connect(connection)
-        return await question(client)
+        # QEMU takes commands in their order: the first question need not wait for the answer to this one.
+        _, answer = await asyncio.gather(client.execute("qmp_capabilities"), question(monitor))
+        return answer
     except QMPError as error:
+        if isinstance(error, ConnectError) and isinstance(error.exc, GreetingError):
+            raise _QmpFailure("it does not greet as QMP; is it QEMU's human monitor?") from error
         raise _QmpFailure(str(error)) from error
     except EOFError as error:
         raise _QmpFailure("it closed the connection") from error
@@ -159,63 +189,16 @@ async def _ask(connection: socket.socket, question: Callable[["QMPClient"], Awai
             await client.disconnect()
 
 
-class _StateFile:
-    """An anonymous file for device states, and what QEMU calls the descriptor of it that it was given.
-
-    It is kept and given to QEMU once: QEMU closes a descriptor that is taken back only while the guest runs
-    (`monitor_fdset_cleanup`), so that one given with every question would use them up while the guest is stopped.
-    """
-
-    def __init__(self) -> None:
-        self._read_fd = os.memfd_create("exogdb-device-state", os.MFD_CLOEXEC)
-        # QEMU takes a descriptor out of a set only if its access mode is the one it wants, which is write-only.
-        self._write_fd = os.open(f"/proc/self/fd/{self._read_fd}", os.O_WRONLY | os.O_CLOEXEC)
-        self._label = f"exogdb device state, process {os.getpid()}"
-
-    async def give(self, client: "QMPClient") -> str:
-        """The name of the file for QEMU, empty and written from its start. Given anew if QEMU does not have it."""
-        os.ftruncate(self._write_fd, 0)
-        os.lseek(self._write_fd, 0, os.SEEK_SET)  # QEMU's descriptor shares this position
-        fdset = await self._find(client)
-        if fdset is None:
-            client.send_fd_scm(self._write_fd)
-            answer = await client.execute("add-fd", {"opaque": self._label})
-            assert isinstance(answer, dict)
-            fdset = answer["fdset-id"]
-        return f"/dev/fdset/{fdset}"
-
-    async def _find(self, client: "QMPClient") -> int | None:
-        fdsets: Any = await client.execute("query-fdsets")
-        for fdset in fdsets:
-            if any(fd.get("opaque") == self._label for fd in fdset["fds"]):
-                return int(fdset["fdset-id"])
-        return None
-
-    def read(self) -> bytes:
-        """All that was written since it was given."""
-        return os.pread(self._read_fd, os.fstat(self._read_fd).st_size, 0)
-
-
 @functools.cache
-def _state_file() -> _StateFile:
-    return _StateFile()
+def _client_type() -> type["QMPClient"]:
+    """qemu.qmp's client without the text of every message, which it makes for a log that nobody reads."""
+    from qemu.qmp import QMPClient
 
+    class QuietClient(QMPClient):
+        def _cb_outbound(self, msg: "Message") -> "Message":
+            return msg
 
-async def _require_migratable(client: "QMPClient") -> None:
-    """QEMU saves the state of every device, and crashes over one that has none to save (an NVMe drive, say).
+        def _cb_inbound(self, msg: "Message") -> "Message":
+            return msg
 
-    :raise UnavailableError: there is such a device.
-    """
-    migration: Any = await client.execute("query-migrate")
-    for reason in migration.get("blocked-reasons", ()):
-        if reason.startswith(_NOT_MIGRATABLE):
-            device = reason.removeprefix(_NOT_MIGRATABLE).strip()
-            raise UnavailableError(f"QEMU cannot save the state of the device {device}, and would crash")
-
-
-async def _save_devices_state(client: "QMPClient") -> bytes:
-    await _require_migratable(client)
-    file = _state_file()
-    arguments = {"filename": await file.give(client), "live": False}
-    await client.execute("xen-save-devices-state", arguments)
-    return file.read()
+    return QuietClient

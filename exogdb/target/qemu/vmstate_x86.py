@@ -24,7 +24,7 @@ SELECTED_SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "
 # QEMU's env.regs is in the order of the instruction encoding.
 REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 
-# name, struct format, repetitions. A name that starts with "-" is skipped: QEMU's own bookkeeping.
+# name, struct format, repetitions. A name with "-" in front is QEMU's own bookkeeping, skipped; others occur once.
 FIELDS: tuple[tuple[str, str, int], ...] = (
     *((name, "Q", 1) for name in REGISTERS),
     ("rip", "Q", 1),
@@ -90,7 +90,16 @@ FIELDS: tuple[tuple[str, str, int], ...] = (
     ("-xstate_bv", "Q", 1),
     ("-ymmh", "16s", 16),
 )  # fmt: skip
-BODY_SIZE = sum(struct.calcsize(f">{fmt}") * count for _, fmt, count in FIELDS)
+
+
+def _to_struct(name: str, fmt: str, count: int) -> str:
+    return f"{struct.calcsize(f'>{fmt}') * count}x" if name.startswith("-") else fmt
+
+
+# All fields in one go: taking them one by one would be most of the time that a stream takes.
+_BODY = struct.Struct(">" + "".join(_to_struct(*field) for field in FIELDS))
+_NAMES = tuple(name for name, _, _ in FIELDS if not name.startswith("-"))
+BODY_SIZE = _BODY.size
 
 # Subsections of known length, most of them one MSR; QEMU writes them only when the value is not the reset
 # value.
@@ -157,13 +166,7 @@ class CpuState:
 def _read_fields(body: bytes, offset: int) -> dict[str, int]:
     if len(body) < BODY_SIZE:
         raise FormatError(f"the 'cpu' section has {len(body)} bytes, fewer than the {BODY_SIZE} of x86-64", offset)
-    values: dict[str, int] = {}
-    at = 0
-    for name, fmt, count in FIELDS:
-        if not name.startswith("-"):
-            (values[name],) = struct.unpack_from(f">{fmt}", body, at)
-        at += struct.calcsize(f">{fmt}") * count
-    return values
+    return dict(zip(_NAMES, _BODY.unpack_from(body), strict=True))
 
 
 def _check_consistent(values: Mapping[str, int], offset: int) -> None:

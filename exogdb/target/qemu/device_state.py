@@ -1,0 +1,110 @@
+"""The state of all devices and vCPUs, as QEMU writes it for `xen-save-devices-state`.
+
+The command has nothing to do with Xen. With `live: false` it neither resumes the guest nor inactivates its block
+devices. QEMU is handed a memfd, so that no file appears anywhere; over TCP no descriptor can be handed over, and
+QEMU writes into a private directory that is removed again.
+"""
+
+import functools
+import os
+import tempfile
+from pathlib import Path
+
+from exogdb.errors import UnavailableError
+from exogdb.target.qemu.qmp import QmpMonitor, ask_qmp
+
+__all__ = ["read_device_state"]
+
+# QEMU's words in `query-migrate` (migration/savevm.c, qemu_savevm_non_migratable_list).
+_NOT_MIGRATABLE = "non-migratable device:"
+_RANDOM_BYTES = 3  # a positive `int` in QEMU, in few digits: QEMU reads a command byte by byte, slowly
+
+
+def read_device_state() -> bytes:
+    """QEMU's migration stream without RAM (about 210 KB). Nothing in the guest changes.
+
+    :raise MonitorError: as `exogdb.target.qemu.qmp.ask_qmp`.
+    :raise UnavailableError: the machine has a device whose state QEMU cannot save.
+    """
+    return ask_qmp(_save_devices_state)
+
+
+async def _save_devices_state(monitor: QmpMonitor) -> bytes:
+    await _require_migratable(monitor)
+    return await (_state_file().save(monitor) if monitor.takes_descriptors else _save_to_file(monitor))
+
+
+async def _require_migratable(monitor: QmpMonitor) -> None:
+    """QEMU saves the state of every device, and crashes over one that has none to save (an NVMe drive, say).
+
+    :raise UnavailableError: there is such a device.
+    """
+    migration = await monitor.execute("query-migrate")
+    for reason in migration.get("blocked-reasons", ()):
+        if reason.startswith(_NOT_MIGRATABLE):
+            device = reason.removeprefix(_NOT_MIGRATABLE).strip()
+            raise UnavailableError(f"QEMU cannot save the state of the device {device}, and would crash")
+
+
+async def _save(monitor: QmpMonitor, path: str) -> None:
+    await monitor.execute("xen-save-devices-state", {"filename": path, "live": False})
+
+
+async def _save_to_file(monitor: QmpMonitor) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="exogdb-") as directory:
+        path = Path(directory) / "state"
+        path.touch(0o600)
+        await _save(monitor, str(path))
+        return path.read_bytes()
+
+
+class _StateFile:
+    """An anonymous file for device states, and the set of descriptors in which QEMU has one of it.
+
+    It is given to QEMU once: QEMU closes a descriptor that is taken back only while the guest runs
+    (`monitor_fdset_cleanup`), so that one given with every question would use them up while the guest is stopped.
+    The set's number is random, so that nobody else's set is taken for ours in another QEMU.
+    """
+
+    def __init__(self) -> None:
+        self._read_fd = os.memfd_create("exogdb-device-state", os.MFD_CLOEXEC)
+        # QEMU takes a descriptor out of a set only if its access mode is the one it wants, which is write-only.
+        self._write_fd = os.open(f"/proc/self/fd/{self._read_fd}", os.O_WRONLY | os.O_CLOEXEC)
+        self._label = f"exogdb device state, process {os.getpid()}"
+        self._set: int | None = None
+
+    async def save(self, monitor: QmpMonitor) -> bytes:
+        """All that QEMU writes for one device state."""
+        from qemu.qmp import ExecuteError
+
+        os.ftruncate(self._write_fd, 0)
+        os.lseek(self._write_fd, 0, os.SEEK_SET)  # QEMU's descriptor shares this position
+        if self._set is None:
+            await self._give(monitor)
+        try:
+            await _save(monitor, f"/dev/fdset/{self._set}")
+        except ExecuteError:  # another QEMU, which was not given it
+            if self._set in await self._find_sets(monitor):
+                raise
+            await self._give(monitor)
+            await _save(monitor, f"/dev/fdset/{self._set}")
+        return os.pread(self._read_fd, os.fstat(self._read_fd).st_size, 0)
+
+    async def _give(self, monitor: QmpMonitor) -> None:
+        taken = await self._find_sets(monitor)
+        ours = [number for number, labels in taken.items() if self._label in labels]
+        if ours:
+            self._set = ours[0]
+            return
+        self._set = int.from_bytes(os.urandom(_RANDOM_BYTES), "big")
+        monitor.client.send_fd_scm(self._write_fd)
+        await monitor.execute("add-fd", {"fdset-id": self._set, "opaque": self._label})
+
+    async def _find_sets(self, monitor: QmpMonitor) -> dict[int, set[str]]:
+        sets = await monitor.execute("query-fdsets")
+        return {int(one["fdset-id"]): {fd.get("opaque", "") for fd in one["fds"]} for one in sets}
+
+
+@functools.cache
+def _state_file() -> _StateFile:
+    return _StateFile()
