@@ -51,6 +51,7 @@ _TRACE_LINE = re.compile(rb"Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/[^\n]*\n")
 # Beside `Trace` lines: a block is left before its first instruction, and will be written down again.
 _STARTED_OVER = "Stopped execution of TB chain before "
 _LARGEST_DUMP = 8192
+_MOST_SPACES = 4096
 _TASK_REGISTER = re.compile(r"^CPU#(\d+)$(?:(?!^CPU#).)*?^TR =[0-9a-f]+ ([0-9a-f]+) ", re.MULTILINE | re.DOTALL)
 
 
@@ -96,6 +97,7 @@ class LogParser:
     _task_cache: dict[bytes, int | None] = field(default_factory=dict)
     _last: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     _held: dict[bytes, Entry] = field(default_factory=dict)
+    _spaces: dict[bytes, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kept = self.points.kept
@@ -150,7 +152,8 @@ class LogParser:
             rbp if self._keeps_rbp else None,
             r12_to_r15 if self._keeps_rest else None,
         )
-        space, fs_base = address_space(int(cr3, 16)), int(fs, 16)
+        space = self._spaces.get(cr3) or self._learn_space(cr3)
+        fs_base = int(fs, 16)
         held = self._held.pop(task, None)
         if held is not None:
             if rip in self._links:
@@ -178,6 +181,13 @@ class LogParser:
             self._find_cpu(task, rip)
         else:
             self.damage.unfiltered += 1
+
+    def _learn_space(self, cr3: bytes) -> int:
+        """The same few are in nearly every dump."""
+        if len(self._spaces) > _MOST_SPACES:
+            self._spaces.clear()
+        space = self._spaces[cr3] = address_space(int(cr3, 16))
+        return space
 
     def _find_cpu(self, task: bytes, rip: bytes) -> int | None:
         if self._announced:

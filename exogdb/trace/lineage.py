@@ -11,12 +11,15 @@ __all__ = ["Lineage"]
 
 @dataclass
 class Lineage:
-    """Numbers processes by address space (`exogdb.trace.event.address_space`)."""
+    """Numbers processes by address space (`exogdb.trace.event.address_space`).
+
+    `ending` are the spaces of which a thread has exited, perhaps the last one.
+    """
 
     seen: int = 0
     parent: dict[int, int] = field(default_factory=dict)
+    ending: set[int] = field(default_factory=set)
     _of_space: dict[int, int] = field(default_factory=dict)
-    _ending: set[int] = field(default_factory=set)
 
     def knows(self, space: int) -> bool:
         """Whether a process has been seen in `space`."""
@@ -51,22 +54,17 @@ class Lineage:
 
     def end(self, space: int) -> None:
         """exit: one thread of the process in `space` is gone, perhaps the last one."""
-        self._ending.add(space)
+        self.ending.add(space)
 
-    def bury(self, space: int) -> bool:
+    def bury(self, space: int) -> None:
         """No thread is in a call in `space`: after an exit, what is seen there next is another process.
-
-        Answers whether there was an exit.
 
         >>> lineage = Lineage()
         >>> first = lineage.find(0x1000)
         >>> lineage.end(0x1000); lineage.bury(0x1000)
-        True
         >>> lineage.find(0x1000)
         2
         """
-        if space not in self._ending:
-            return False
-        self._ending.discard(space)
-        self._of_space.pop(space, None)
-        return True
+        if space in self.ending:
+            self.ending.discard(space)
+            self._of_space.pop(space, None)

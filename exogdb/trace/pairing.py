@@ -114,12 +114,15 @@ class Pairing:
         return sorted(calls, key=lambda call: call.sequence)
 
     def _enter(self, entry: Entry) -> Iterator[Notice]:
-        if self._is_entered_already(entry):
+        if (entry.repeats or entry.interruptible) and self._is_entered_already(entry):
             return
         self.entries += 1
         thread = (entry.space, entry.fs_base)
-        self._bury(entry.space)
-        yield from self._abandon([each for each in self._open.get(entry.space, ()) if self._has_left(each, entry)])
+        if entry.space in self.lineage.ending:
+            self._bury(entry.space)
+        beside = self._open.get(entry.space)
+        if beside is not None:
+            yield from self._abandon([each for each in beside if self._has_left(each, entry)])
         yield from self._announce_other(entry.cpu, None)
         call = _begin(self.entries, self.lineage.find(entry.space), entry)
         opened = OpenCall(call, thread, entry.preserved, entry.kernel_stack_top, self._fork_returns)
@@ -137,14 +140,13 @@ class Pairing:
             self._forks.append(opened)
 
     def _is_entered_already(self, entry: Entry) -> bool:
-        if not entry.repeats and not entry.interruptible:
-            return False
         is_forking = any(each.call.number in self.fork_numbers for calls in self._open.values() for each in calls)
         fork_returns = None if is_forking else self._fork_returns
         return self.repeats.is_entered_already(entry, self._open.get(entry.space, ()), fork_returns)
 
     def _leave(self, event: Return) -> Iterator[Notice]:
-        self._bury(event.space)
+        if event.space in self.lineage.ending:
+            self._bury(event.space)
         opened = self._find_open(event)
         if opened is None and self.repeats.has_returned_already(event):
             return
@@ -161,13 +163,17 @@ class Pairing:
         self._fork_returns += call.number in self.fork_numbers
         if event.space != call.space:
             self.lineage.execute(call.space, event.space)
-        if not call.is_ambiguous:
-            yield from self._learn(event, call)
+        if not call.is_ambiguous and event.kernel_stack is not None and call.user_rsp is not None:
+            self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
+            beside = self._open.get(event.space)
+            if beside is not None:
+                yield from self._abandon([each for each in beside if self._is_earlier(each, call)])
         yield Notice(NoticeKind.RESUMED if opened.is_announced else NoticeKind.WHOLE, call)
 
     def _bury(self, space: int) -> None:
         """After an exit, and with no call open, what is seen next in `space` is another process."""
-        if not self._open.get(space) and self.lineage.bury(space):
+        if not self._open.get(space):
+            self.lineage.bury(space)
             self._stacks.forget_space(space)
 
     def _has_left(self, opened: OpenCall, entry: Entry) -> bool:
@@ -180,17 +186,9 @@ class Pairing:
         stack = self._stacks.find(entry.space, user_rsp)
         return stack is not None and stack == self._stacks.find(entry.space, entry.user_rsp)
 
-    def _learn(self, event: Return, call: Call) -> Iterator[Notice]:
-        """Whose kernel stack it is; and that calls which this thread made earlier did not return."""
-        if event.kernel_stack is None or call.user_rsp is None:
-            return
-        self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
-        left = [
-            each
-            for each in self._open.get(event.space, ())
-            if each.call.sequence < call.sequence and self._stack_of(each) == event.kernel_stack
-        ]
-        yield from self._abandon(left)
+    def _is_earlier(self, opened: OpenCall, call: Call) -> bool:
+        """Whether the thread that has just returned from `call` had entered the open one before that."""
+        return opened.call.sequence < call.sequence and self._stack_of(opened) == call.kernel_stack
 
     def _abandon(self, left: list[OpenCall]) -> Iterator[Notice]:
         for each in left:
@@ -215,22 +213,33 @@ class Pairing:
             yield Notice(NoticeKind.UNFINISHED, before.call)
 
     def _find_open(self, event: Return) -> OpenCall | None:
-        calls = [each for each in self._open.get(event.space, ()) if self._may_end(each, event)]
+        in_space = self._open.get(event.space)
+        if in_space is None:
+            return None
+        calls = [each for each in in_space if self._may_end(each, event)]
         fitting = [each for each in calls if self._fits(each, event)]
-        stack, is_doubtful = event.kernel_stack, False
-        if not fitting and len(calls) == 1 and (event.user_rsp is not None or self._is_known(event)):
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            return self._choose(fitting, event)
+        if len(calls) == 1 and (event.user_rsp is not None or self._is_known(event)):
             return calls[0]  # a call that sets FS base or restores other registers
-        if not fitting:
-            fitting = [each for each in calls if self.registers_kept and self._keeps(each, event)]
-            is_doubtful = bool(fitting)
-        if len(fitting) > 1 and stack is not None:
-            own = [each for each in fitting if self._stack_of(each) == stack]
-            others = [each for each in fitting if self._stack_of(each) not in (None, stack)]
-            fitting = own or [each for each in fitting if each not in others] or fitting
-        if len(fitting) > 1 or is_doubtful:
-            self.ambiguous += 1
-            fitting[-1].call.is_ambiguous = True
-        return fitting[-1] if fitting else None
+        kept = [each for each in calls if self.registers_kept and self._keeps(each, event)]
+        return self._guess(kept[-1]) if kept else None
+
+    def _choose(self, fitting: list[OpenCall], event: Return) -> OpenCall:
+        """Of several that fit, the one of the kernel stack's thread, else of a thread not known to be another."""
+        stacks = [self._stack_of(each) for each in fitting]
+        if event.kernel_stack is not None and event.kernel_stack in stacks:
+            fitting = [each for each, stack in zip(fitting, stacks, strict=True) if stack == event.kernel_stack]
+        elif event.kernel_stack is not None and None in stacks:
+            fitting = [each for each, stack in zip(fitting, stacks, strict=True) if stack is None]
+        return fitting[0] if len(fitting) == 1 else self._guess(fitting[-1])
+
+    def _guess(self, opened: OpenCall) -> OpenCall:
+        self.ambiguous += 1
+        opened.call.is_ambiguous = True
+        return opened
 
     def _may_end(self, opened: OpenCall, event: Return) -> bool:
         """Whether nothing certain speaks against it: a fork's 0 is the child's, and a stack carries one call."""

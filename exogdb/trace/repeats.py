@@ -6,6 +6,7 @@ is asked: a thread cannot enter while it is in a call, nor return without having
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from exogdb.trace.call import CallState
 from exogdb.trace.event import Entry, Return
@@ -16,14 +17,8 @@ __all__ = ["Repeats"]
 _REMEMBERED_RETURNS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _LastReturn:
-    """The last return on a kernel stack, and how many calls had been entered by then."""
-
-    space: int
-    preserved: object
-    result: int | None
-    entries: int
+# The last return on a kernel stack: address space, callee-saved registers, result, and calls entered by then.
+_LastReturn: TypeAlias = tuple[int, object, int | None, int]
 
 
 @dataclass
@@ -45,15 +40,14 @@ class Repeats:
         stack = event.kernel_stack
         if stack is None:
             return
-        self._returned_on.pop(stack, None)
-        self._returned_on[stack] = _LastReturn(event.space, event.preserved, event.result, entries)
+        self._returned_on[stack] = (event.space, event.preserved, event.result, entries)
         if len(self._returned_on) > _REMEMBERED_RETURNS:
             del self._returned_on[next(iter(self._returned_on))]
 
     def count_entries_before(self, stack: int) -> int:
         """How many calls had been entered when `stack` was left last: whoever is on it now entered later."""
         last = self._returned_on.get(stack)
-        return 0 if last is None else last.entries
+        return 0 if last is None else last[3]
 
     def is_entered_already(self, entry: Entry, in_space: Iterable[OpenCall], fork_returns: int | None) -> bool:
         """Whether this is a call that was seen entering before; `in_space` are the open ones in its address space.
@@ -79,7 +73,6 @@ class Repeats:
         if event.kernel_stack is None or not (event.repeats or event.interruptible):
             return False
         last = self._returned_on.get(event.kernel_stack)
-        this = (event.space, event.preserved, event.result)
-        has_returned = last is not None and (last.space, last.preserved, last.result) == this
+        has_returned = last is not None and last[:3] == (event.space, event.preserved, event.result)
         self.repeated += has_returned
         return has_returned

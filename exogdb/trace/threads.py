@@ -32,7 +32,7 @@ class _Owner:
 
 @dataclass
 class KernelStacks:
-    """Kernel stacks by their rsp at the return, 4,096 at most; the one that was used longest ago goes first.
+    """Kernel stacks by their rsp at the return, 4,096 at most; the one that taught nothing for longest goes first.
 
     >>> stacks = KernelStacks()
     >>> stacks.learn(0xf000, 0x1000, 0x7000); stacks.learn(0xf000, 0x1000, 0x7800)
@@ -46,6 +46,8 @@ class KernelStacks:
     def learn(self, stack: int, space: int, user_rsp: int) -> None:
         """The thread on `stack` has returned from a call that it made with `user_rsp`."""
         owner = self._owners.get(stack)
+        if owner is not None and owner.has_used(space, user_rsp):
+            return
         if owner is not None and owner.space == space and owner.is_near(user_rsp):
             owner.lowest, owner.highest = min(owner.lowest, user_rsp), max(owner.highest, user_rsp)
             self._owners.move_to_end(stack)
