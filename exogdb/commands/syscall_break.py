@@ -15,6 +15,8 @@ from exogdb.target.breakpoint.hit_arguments import read_arguments
 from exogdb.target.breakpoint.placement import PLACEMENT
 from exogdb.target.breakpoint.returned import remember_returned, watch_resumes
 from exogdb.target.cpus import all_cpus, find_cpu
+from exogdb.target.current_process import find_process_id
+from exogdb.target.run.ctrl_c import decide_undisturbed
 from exogdb.target.symbols import find_symbol
 from exogdb.view.hit import HitReport, render_hit
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
@@ -126,7 +128,7 @@ class _StopFunction(gdb.Function):
 
     def invoke(self, *arguments: gdb.Value) -> bool:
         """GDB evaluates the condition of the breakpoint whose number is given."""
-        return len(arguments) == 1 and PLACEMENT.should_stop(int(arguments[0]))
+        return len(arguments) == 1 and decide_undisturbed(lambda: PLACEMENT.should_stop(int(arguments[0])))
 
 
 def _report_stop(event: gdb.StopEvent) -> None:
@@ -147,12 +149,13 @@ def _is_silent(row: gdb.Breakpoint) -> bool:
 
 def _describe(hit: Hit) -> str:
     entry = PLACEMENT.plan.table.find(hit.number) if PLACEMENT.plan is not None else None
+    process = find_process_id(hit.cpu)
     report = HitReport(
         hit.number,
         entry.name if entry is not None else str(hit.number),
         read_arguments(hit, entry.handler if entry is not None else ""),
         hit.cpu.index,
-        "" if hit.process is None else str(hit.process),
+        "" if process is None else str(process),
         "" if hit.result is None else str(hit.result - (1 << 64) if hit.result >> 63 else hit.result),
     )
     return render_hit(report, current_style())

@@ -34,6 +34,8 @@ __all__ = ["Emulator"]
 _PAGE = 4096
 _MASK_52 = (1 << 52) - 1  # the emulator reports physical addresses, and x86 has 52 bits of them
 _MAX_BLOCKS = 3000
+# A per-CPU block that is no CPU's, so that what is reached through it is not where the real one leads.
+_STRANGE_BLOCK, _STRANGE_SIZE, _STRANGE_WORD = 0x6EB0_0000_0000, 0x40000, b"\1\0\0\0"
 
 
 class _Everything(frozenset[int]):
@@ -66,6 +68,8 @@ class Emulator:
         self._flags_id = unicorn.x86_const.UC_X86_REG_RFLAGS
         self._fetch: int = unicorn.UC_MEM_FETCH_UNMAPPED
         self._uc.mem_map(STACK, STACK_SIZE)
+        self._uc.mem_map(_STRANGE_BLOCK, _STRANGE_SIZE)
+        self._uc.mem_write(_STRANGE_BLOCK, _STRANGE_WORD * (_STRANGE_SIZE // len(_STRANGE_WORD)))
         self._uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         self._uc.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block)
         self._uc.hook_add(unicorn.UC_HOOK_MEM_READ, self._on_read)
@@ -89,6 +93,14 @@ class Emulator:
         if trace.ending is Ending.REACHED and self._read("rip") != until:
             self._step_to(until)
         return trace
+
+    def count_elsewhere(self, number: int, follow: Set[int], skip: Set[int]) -> set[int]:
+        """The counters of a run with another per-CPU block: of the usual ones, those that are no CPU's own."""
+        gs_base, self._gs_base = self._gs_base, _STRANGE_BLOCK
+        try:
+            return self.run(number, follow, skip).counters
+        finally:
+            self._gs_base = gs_base
 
     def run_on(self, trace: Trace) -> None:
         """Add to `trace.after` what runs after its call, for a call that succeeds and for one that fails.

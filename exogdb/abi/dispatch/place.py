@@ -12,7 +12,7 @@ from exogdb.abi.stub.location import Location
 from exogdb.errors import MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["Cost", "Machine", "Place", "PlaceKind", "Plan", "PlanCache"]
+__all__ = ["Cost", "FindArguments", "Machine", "Place", "PlaceKind", "Plan", "PlanCache"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Machine:
 
     no_watching: str = ""
     pages_cost: bool = True
+
+
+FindArguments = Callable[[int, int], tuple[Location | None, ...]]
+"""For a number and an address on its way, where its six arguments are there; None for what is gone."""
 
 
 class PlaceKind(Enum):
@@ -72,15 +76,21 @@ class Place:
 class Plan(Mapping[int, Place]):
     """The place of every number and of `UNKNOWN`; `code` is what the plan was made from.
 
-    `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call.
+    `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call, on every CPU.
+    `find_arguments` tells where the six arguments of a number are when its call comes by an address.
     """
 
     def __init__(
-        self, places: Mapping[int, Place], code: Mapping[Block, bytes], counters: Iterable[int] = ()
+        self,
+        places: Mapping[int, Place],
+        code: Mapping[Block, bytes],
+        counters: Iterable[int] = (),
+        find_arguments: FindArguments = lambda _number, _address: (None,) * 6,
     ) -> None:
         self._places = dict(places)
         self.code = dict(code)
         self.counters = tuple(counters)
+        self.find_arguments = find_arguments
 
     def __getitem__(self, number: int) -> Place:
         return self._places[number]

@@ -21,6 +21,7 @@ from exogdb.abi.dispatch.place import Cost, Machine, Place, PlaceKind, Plan
 from exogdb.abi.dispatch.route import UNKNOWN, Route, Routes
 from exogdb.abi.dispatch.scene import Caller, Scenes
 from exogdb.abi.dispatch.trace import DispatcherEntry, TableRead
+from exogdb.abi.stub.location import Location
 
 __all__ = ["FirstLine", "plan_places"]
 
@@ -48,7 +49,7 @@ def plan_places(
     pages = PageUse(routes, entry, hot, handlers or {})
     planner = _Planner(routes, entry, pages, first_line, handlers or {}, machine or Machine())
     places = {number: planner.choose(route) for number, route in routes.items()}
-    return Plan(places, routes.code(), routes.counters())
+    return Plan(places, routes.code(), routes.counters(), planner.find_arguments)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class _Planner:
         if best is not None:
             return self._at(route, best, reasons)
         return self._merged(route, reasons) or self._at_dispatcher(route, reasons)
+
+    def find_arguments(self, number: int, address: int) -> tuple[Location | None, ...]:
+        """Where the arguments of `number` are at any address that its run passes."""
+        return self._scenes.find(address, frozenset({number})).arguments
 
     def _best_private(self, route: Route, reasons: list[str]) -> _Candidate | None:
         starts = [

@@ -22,6 +22,10 @@ PROVIDER = "syscall"
 _LOCATION = re.compile(rf"^-probe(?:-stap)?\s+{PROVIDER}:(?P<choice>[^?\s]+)(?:\?(?P<options>\S*))?$")
 # Blanks end a location for GDB, a colon separates provider and name, the rest is this grammar's own.
 _RESERVED = re.compile(r"[\s:?&=~\x00-\x1f]")
+# Variables, numbers, and operators that change nothing: `=` and what ends in it are not among them.
+_ABOUT_THE_CALL = re.compile(
+    r"(?:\$(?:nr|arg[1-6])\b|0[xX][0-9a-fA-F]+\b|\d+\b|==|!=|<=|>=|<<(?!=)|>>(?!=)|&&|\|\||[-+*/%&|^~!<>](?!=)|[()\s])+"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,16 @@ class Request:
     cpu: int | None = None
     process: int | None = None
     on_return: bool = False
+
+    @property
+    def is_about_the_call(self) -> bool:
+        """Whether the condition is over `$nr` and `$arg1` to `$arg6` alone: the same wherever the call is by then.
+
+        >>> conditions = "$arg3 > 0x100", "$nr++ < 9", "$rdi == 1", "fd == 1"
+        >>> [Request("read", each).is_about_the_call for each in conditions]
+        [True, False, False, False]
+        """
+        return bool(_ABOUT_THE_CALL.fullmatch(self.condition)) and not re.search(r"\+\+|--", self.condition)
 
     @property
     def probe_name(self) -> str:

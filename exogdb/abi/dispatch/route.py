@@ -106,9 +106,11 @@ class Routes(Mapping[int, Route]):
         return [start for start in starts if all(start in other for other in others)]
 
     def counters(self) -> list[int]:
-        """Addresses of words that every run added 1 to before it was told from the others."""
+        """Addresses of words that every run added 1 to, whatever the CPU, before it was told from the others."""
         every = [trace.counters for traces in self._traces.values() for trace in traces]
-        return sorted(set.intersection(*every)) if every else []
+        run = next(trace.number for traces in self._traces.values() for trace in traces)
+        elsewhere = self._emulator.count_elsewhere(run, self._walk.follow, self._walk.skip)
+        return sorted(set.intersection(elsewhere, *every))
 
     def code(self) -> dict[Block, bytes]:
         """Every block of code that the routes depend on, with the bytes it had."""

@@ -7,21 +7,21 @@ it there are breakpoints that no user sees (`hidden_breakpoints`).
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import gdb
 
 from exogdb.abi.choice import Choice
-from exogdb.abi.dispatch.place import Place, PlaceKind
+from exogdb.abi.dispatch.place import FindArguments, Place, PlaceKind
 from exogdb.abi.dispatch.request import Request, encode_location
 from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.errors import ExoError, TargetLostError, UsageError
 from exogdb.target.breakpoint.hidden_breakpoints import ReturnWatch
-from exogdb.target.breakpoint.hit import Hit, read_hit, set_convenience
+from exogdb.target.breakpoint.hit import Hit, StopRegisters, read_arguments_at, read_hit, set_convenience
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.current_process import find_process_id
 from exogdb.target.memory import VirtualMemory
-from exogdb.target.registers import read_register
 
 __all__ = ["STOP_FUNCTION", "Catch", "Setting", "SyscallBreakpoint", "make_condition"]
 
@@ -36,15 +36,17 @@ _MASK_64 = (1 << 64) - 1
 class Setting:
     """What the plan gave to one breakpoint: its numbers and places, the dispatcher, where calls return to.
 
-    `counters` are words in memory that grow with every call. `may_watch`: watchpoints can be trusted.
+    `counter` is a word in memory that grows with every call, None if there is none. `may_watch`: watchpoints can
+    be trusted. `find_arguments` tells where the arguments are on the way to a place.
     """
 
     choice: Choice
     places: tuple[Place, ...]
     dispatcher: int
     return_address: int
-    counters: tuple[int, ...] = ()
+    counter: int | None = None
     may_watch: bool = True
+    find_arguments: FindArguments = lambda _number, _address: (None,) * 6
 
 
 class Catch:
@@ -74,17 +76,22 @@ class Catch:
         :raise gdb.GdbError: the guest or the user's condition cannot be read.
         """
         try:
-            return self._decide(selected_cpu())
+            return self._decide(selected_cpu(), StopRegisters())
         except TargetLostError:
             return True
         except ExoError as error:
             # GDB stops at a condition that fails, and says why.
             raise gdb.GdbError(f"exo-syscall break: {error}") from None
 
-    def expect(self, cpu: int, number: int) -> None:
-        """A table entry of `number` was read on `cpu`: its place comes next on that CPU."""
-        if self.is_enabled and self.setting is not None and number in self.setting.choice:
-            self._told[cpu] = number
+    def expect(self, cpu: Cpu, number: int) -> None:
+        """A table entry of `number` was read on `cpu`: its place comes next on that CPU.
+
+        Unless it is clear now that this call is not wanted: that saves the second stop.
+        """
+        if not self.is_enabled or self.setting is None or number not in self.setting.choice:
+            return
+        if self._is_candidate(cpu, StopRegisters()) and self._may_be_wanted(cpu, number):
+            self._told[cpu.index] = number
             self.show_places()
 
     def expect_return(self, hit: Hit) -> None:
@@ -123,36 +130,56 @@ class Catch:
         self._watches.clear()
         self._in_flight.clear()
 
-    def _decide(self, cpu: Cpu) -> bool:
+    def _decide(self, cpu: Cpu, registers: StopRegisters) -> bool:
         if self.setting is None:
             return False
-        address = read_register(cpu, "rip")
+        address = registers["rip"]
         if address == self.setting.return_address and cpu.index in self._returned:
-            hit: Hit | None = self._returned.pop(cpu.index)
+            hit = self._returned.pop(cpu.index)
             self.show_places()
-            return self._accept(hit) if hit is not None else False
+            return self._accept(hit)
         if address == self.setting.return_address and self._in_flight:
-            return self._accept_return(cpu)
+            return self._accept_return(cpu, registers)
         if address == self.setting.dispatcher and self._in_flight:
-            self._forget_call_on(read_register(cpu, "rsp"))
-        hit = self._find_hit(cpu, address)
-        if hit is None or self._is_repeated(hit, address) or not self._is_wanted(hit):
-            return False
-        hit = replace(hit, process=find_process_id(cpu))
-        if self.request.process is not None and hit.process != self.request.process:
+            self._forget_call_on(registers["rsp"])
+        return self._decide_about_call(cpu, registers, address)
+
+    def _decide_about_call(self, cpu: Cpu, registers: StopRegisters, address: int) -> bool:
+        found = self._find_hit(cpu, registers, address)
+        if found is None or self._is_repeated(found, address) or not self._is_candidate(cpu, registers):
             return False
         if self.request.on_return:
-            self._watch_return(hit)
+            self._watch_return(found)
             return False
-        return self._accept(hit)
+        return self._accept(found)
 
-    def _find_hit(self, cpu: Cpu, address: int) -> Hit | None:
+    def _is_candidate(self, cpu: Cpu, registers: Mapping[str, int]) -> bool:
+        """Whether it is a call on the CPU and by the process that the user asked for."""
+        if self.request.cpu is not None and cpu.index != self.request.cpu:
+            return False
+        return self.request.process is None or self.request.process == find_process_id(cpu, registers["gs_base"])
+
+    def _may_be_wanted(self, cpu: Cpu, number: int) -> bool:
+        """False if the condition can be read before the call is at its place, and does not hold."""
+        assert self.setting is not None
+        if self.request.on_return or not self.request.is_about_the_call:
+            return True
+        registers = StopRegisters()
+        places = self.setting.find_arguments(number, registers["rip"])
+        arguments = read_arguments_at(places, registers, VirtualMemory(cpu))
+        set_convenience(Hit(cpu, number, arguments, return_slot=0))
+        try:
+            return _is_true(self.request.condition)
+        except UsageError:
+            return True  # an argument that is not known here may be known there
+
+    def _find_hit(self, cpu: Cpu, registers: StopRegisters, address: int) -> Hit | None:
         assert self.setting is not None
         told = self._told.pop(cpu.index, None)
         hit = None
         for place in self.setting.places:
             if place.address == address and hit is None and self._may_be(place, told):
-                hit = read_hit(cpu, place, self.setting.return_address, told)
+                hit = read_hit(cpu, registers, place, self.setting.return_address, told)
                 hit = hit if hit is not None and self._is_of(place, hit.number) else None
         if told is not None:
             self.show_places()
@@ -166,10 +193,9 @@ class Catch:
         can tell that from the next call of a loop.
         """
         assert self.setting is not None
-        if not self.setting.counters:
+        if self.setting.counter is None:
             return False
-        memory = VirtualMemory(hit.cpu)
-        state = (address, hit.return_slot, *(memory.read(counter, 8) for counter in self.setting.counters))
+        state = (address, hit.return_slot, VirtualMemory(hit.cpu).read(self.setting.counter, 8))
         if self._last_seen.get(hit.cpu.index) == state:
             return True
         self._last_seen[hit.cpu.index] = state
@@ -184,9 +210,6 @@ class Catch:
             return number not in self.setting.choice.known
         return number == place.number
 
-    def _is_wanted(self, hit: Hit) -> bool:
-        return self.request.cpu is None or hit.cpu.index == self.request.cpu
-
     def _accept(self, hit: Hit) -> bool:
         set_convenience(hit)
         if self.request.condition and not _is_true(self.request.condition):
@@ -194,13 +217,13 @@ class Catch:
         self.hit = hit
         return True
 
-    def _accept_return(self, cpu: Cpu) -> bool:
+    def _accept_return(self, cpu: Cpu, registers: StopRegisters) -> bool:
         """At the address that every call returns to: is this one of ours?"""
-        hit = self._in_flight.pop(read_register(cpu, "rsp") - 8, None)
+        hit = self._in_flight.pop(registers["rsp"] - 8, None)
         if hit is None:
             return False
         self.show_places()
-        return self._accept(replace(hit, cpu=cpu, result=read_register(cpu, "rax")))
+        return self._accept(replace(hit, cpu=cpu, result=registers["rax"]))
 
     def _forget_call_on(self, return_slot: int) -> None:
         """A call begins on the stack of one that was in flight, which therefore never returned."""

@@ -20,6 +20,7 @@ from exogdb.target.breakpoint.hit import Hit
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register
+from exogdb.target.run.ctrl_c import decide_undisturbed
 
 __all__ = ["Provisional", "ReturnWatch", "TableWatch", "delete_retired"]
 
@@ -52,9 +53,9 @@ class _Internal(gdb.Breakpoint):
 
 
 class TableWatch(_Internal):
-    """Sees the dispatcher read one number's entry of its table; `tell` gets the CPU's index and the number."""
+    """Sees the dispatcher read one number's entry of its table; `tell` gets the CPU and the number."""
 
-    def __init__(self, address: int, size: int, number: int, tell: Callable[[int, int], None]) -> None:
+    def __init__(self, address: int, size: int, number: int, tell: Callable[[Cpu, int], None]) -> None:
         self._number = number
         self._tell = tell
         with gdb.with_parameter("language", "c"):
@@ -62,10 +63,10 @@ class TableWatch(_Internal):
 
     def stop(self) -> bool:
         """Tell which CPU will come by this number's place next."""
-        try:
-            self._tell(selected_cpu().index, self._number)
-        except KeyboardInterrupt:
-            return True  # Ctrl-C in the middle of this: GDB would print it and go on
+        return decide_undisturbed(self._pass_on)
+
+    def _pass_on(self) -> bool:
+        self._tell(selected_cpu(), self._number)
         return False
 
 
@@ -95,10 +96,10 @@ class ReturnWatch(_Internal):
 
     def stop(self) -> bool:
         """Tell that the call returned, or forget it if it never will."""
-        try:
-            self._follow_slot(selected_cpu())
-        except KeyboardInterrupt:
-            return True
+        return decide_undisturbed(self._look)
+
+    def _look(self) -> bool:
+        self._follow_slot(selected_cpu())
         return False
 
     def _follow_slot(self, cpu: Cpu) -> None:

@@ -1,20 +1,41 @@
 """What a CPU that stands at a place of the plan tells: which number, with which arguments, going back where.
 
-Nothing here resumes the guest or changes anything in it.
+Nothing here resumes the guest or changes anything in it. It runs at every hit, whether the user will see it or
+not, so it asks for little: a memory read is a round trip to QEMU, and a `gdb.Frame` has GDB find its caller, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gdb
 
 from exogdb.abi.dispatch.place import Place, PlaceKind
-from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack, read_location
-from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.abi.stub.location import Location, read_location
+from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
-from exogdb.target.registers import read_register
 
-__all__ = ["Hit", "read_hit"]
+__all__ = ["Hit", "StopRegisters", "read_arguments_at", "read_hit", "set_convenience"]
+
+_MASK_64 = (1 << 64) - 1
+
+
+class StopRegisters(dict[str, int]):
+    """The registers of the CPU whose stop GDB is deciding about, unsigned, read when asked for.
+
+    GDB has selected that CPU's innermost frame then. Only for that moment.
+
+    :raise UnavailableError: on access, a register that cannot be read.
+    """
+
+    def __missing__(self, name: str) -> int:
+        try:
+            value = int(gdb.parse_and_eval(f"${name}")) & _MASK_64
+        except gdb.error as error:
+            kind = TargetLostError if "Remote c" in str(error) else UnavailableError
+            raise kind(f"register {name}: {error}") from error
+        self[name] = value
+        return value
 
 
 @dataclass(frozen=True)
@@ -29,11 +50,12 @@ class Hit:
     number: int
     arguments: tuple[int | None, ...]
     return_slot: int
-    process: int | None = None
     result: int | None = None
 
 
-def read_hit(cpu: Cpu, place: Place, return_address: int, told: int | None) -> Hit | None:
+def read_hit(
+    cpu: Cpu, registers: StopRegisters, place: Place, return_address: int, told: int | None
+) -> Hit | None:
     """The call of `cpu` standing at `place.address`; None if this is no system call of `place.numbers`.
 
     `told` is the number that a table entry's watchpoint saw, for places that have one. A function that was called
@@ -41,23 +63,30 @@ def read_hit(cpu: Cpu, place: Place, return_address: int, told: int | None) -> H
 
     :raise UnavailableError: the stack or a register cannot be read.
     """
-    rsp = read_register(cpu, "rsp")
+    rsp = registers["rsp"]
     memory = VirtualMemory(cpu)
     if not _is_called_by_dispatcher(place, memory, rsp, return_address):
         return None
-    number = _read_number(cpu, place, memory, told)
+    number = _read_number(registers, place, memory, told)
     if number is None:
         return None
-    arguments = tuple(_read_or_none(cpu, where, memory) for where in place.arguments)
+    arguments = read_arguments_at(place.arguments, registers, memory)
     return Hit(cpu, number, arguments, rsp + place.return_slot)
 
 
-def _read_number(cpu: Cpu, place: Place, memory: VirtualMemory, told: int | None) -> int | None:
+def read_arguments_at(
+    places: Sequence[Location | None], registers: StopRegisters, memory: VirtualMemory
+) -> tuple[int | None, ...]:
+    """The arguments that are at `places` now; None for what is gone or cannot be read."""
+    return tuple(_read_or_none(where, registers, memory) for where in places)
+
+
+def _read_number(registers: StopRegisters, place: Place, memory: VirtualMemory, told: int | None) -> int | None:
     if place.kind is PlaceKind.TABLE_ENTRY:
         return told
     if place.number_at is None:
         return place.number
-    return _read(cpu, place.number_at, memory)
+    return read_location(place.number_at, registers, memory)
 
 
 def _is_called_by_dispatcher(place: Place, memory: VirtualMemory, rsp: int, return_address: int) -> bool:
@@ -68,20 +97,11 @@ def _is_called_by_dispatcher(place: Place, memory: VirtualMemory, rsp: int, retu
     return caller in expected
 
 
-def _read(cpu: Cpu, location: Location, memory: VirtualMemory) -> int:
-    match location:
-        case InRegister(name) | InFrame(name, _):
-            needed = name
-        case OnStack():
-            needed = "rsp"
-    return read_location(location, {needed: read_register(cpu, needed)}, memory)
-
-
-def _read_or_none(cpu: Cpu, location: Location | None, memory: VirtualMemory) -> int | None:
+def _read_or_none(location: Location | None, registers: StopRegisters, memory: VirtualMemory) -> int | None:
     if location is None:
         return None
     try:
-        return _read(cpu, location, memory)
+        return read_location(location, registers, memory)
     except (MemoryFault, UnavailableError):
         return None
 

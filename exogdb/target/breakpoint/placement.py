@@ -115,7 +115,7 @@ class Placement:
         for key, watch in self._watches.items():
             watch.switch(key in wanted)
 
-    def _tell(self, cpu: int, number: int) -> None:
+    def _tell(self, cpu: Cpu, number: int) -> None:
         for each in self.catches():
             each.expect(cpu, number)
 
@@ -353,7 +353,8 @@ def _return_addresses(plan: SyscallPlan) -> set[int]:
 def _to_setting(plan: SyscallPlan, choice: Choice, places: tuple[Place, ...]) -> Setting:
     address, back = plan.dispatcher.address, plan.dispatcher.return_address
     assert address is not None  # a plan was made from there
-    return Setting(choice, places, address, back, plan.places.counters, plan.may_watch)
+    counter = next(iter(plan.places.counters), None)
+    return Setting(choice, places, address, back, counter, plan.may_watch, plan.places.find_arguments)
 
 
 def _ask_us(row: gdb.Breakpoint) -> bool:

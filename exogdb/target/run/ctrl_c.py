@@ -5,10 +5,12 @@ that is safe. GDB's worker threads hold SIGINT for good, so it cannot slip past.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["CTRL_C", "ctrl_c_held", "is_ctrl_c_pending", "no_signals", "take_ctrl_c"]
+import gdb
+
+__all__ = ["CTRL_C", "ctrl_c_held", "decide_undisturbed", "is_ctrl_c_pending", "no_signals", "take_ctrl_c"]
 
 CTRL_C = "Ctrl-C"
 
@@ -41,3 +43,35 @@ def is_ctrl_c_pending() -> bool:
 def take_ctrl_c() -> bool:
     """The same, and it is then gone."""
     return signal.sigtimedwait({signal.SIGINT}, 0) is not None
+
+
+_is_stop_wanted = False
+
+
+def decide_undisturbed(decide: Callable[[], bool]) -> bool:
+    """What `decide()` says about a stop. A Ctrl-C that comes meanwhile stops the guest when it goes on.
+
+    GDB would print it as an error of the condition, and stop at a call that nobody asked for.
+    """
+    global _is_stop_wanted
+    with ctrl_c_held():
+        answer = decide()
+        _is_stop_wanted |= take_ctrl_c()
+    if _is_stop_wanted:
+        # QEMU does not notice what it is sent while it stands at the next hit: once more at each, until it has.
+        gdb.post_event(_interrupt)
+    return answer
+
+
+def _interrupt() -> None:
+    thread = gdb.selected_thread()
+    if thread is not None and thread.is_running():
+        gdb.execute("interrupt", to_string=True)
+
+
+def _forget_stop(_event: gdb.StopEvent) -> None:
+    global _is_stop_wanted
+    _is_stop_wanted = False
+
+
+gdb.events.stop.connect(_forget_stop)

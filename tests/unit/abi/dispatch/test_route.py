@@ -214,3 +214,26 @@ def test_samples_are_never_numbers_of_the_table() -> None:
     samples = sample_unknown(NUMBERS)
     assert not set(samples) & set(NUMBERS)
     assert {5, 99, 103, 304, (1 << 64) - 1} <= set(samples)
+
+
+def test_a_counter_of_one_cpu_counts_no_calls_of_the_others() -> None:
+    image = build_assembly(
+        """
+        .globl syscall_dispatch
+        syscall_dispatch:
+            inc qword ptr gs:[8]
+            mov rax, gs:[0]
+            inc qword ptr [rax+16]
+            lock inc qword ptr [rip+calls]
+            lea rax, [rdi+rdi]
+            ret
+        .data
+        .globl calls
+        calls: .quad 0
+        .globl block
+        .balign 8
+        block: .quad block, 0, 0
+        """
+    )
+    routes = find_routes(image, entry_of(image), (1, 2), image.symbols["block"])
+    assert routes.counters() == [image.symbols["calls"]]
