@@ -70,6 +70,8 @@ def make_words(tracing: Tracing, *, with_stack: bool = False) -> tuple[CallWords
         reader.find_text if reader is not None else _constant_text(programs, signatures),
         _program_finder(programs),
     )
+    if reader is not None:
+        words.read_texts = reader.find_texts
     if with_stack:
         callers = Callers(programs)
         observers.append(callers)

@@ -1,7 +1,8 @@
 """What a handler takes, from its debug info: names, and what each value means.
 
 A pointer to bytes with a length behind it is a buffer; a pointer to constant bytes without one is text that ends
-with a zero byte. Flags are known by their parameter's name.
+with a zero byte; a pointer to pointers to bytes is an array of such texts, which ends with a null pointer unless
+its length follows. Flags are known by their parameter's name.
 """
 
 import re
@@ -20,24 +21,26 @@ class Kind(Enum):
     FLAGS = auto()
     OCTAL = auto()
     TEXT = auto()
+    TEXTS = auto()
     BUFFER = auto()
     POINTER = auto()
 
 
 @dataclass(frozen=True)
 class CType:
-    """A parameter's type as debug info has it: an integer of `bits`, or a pointer to bytes or to anything else."""
+    """A parameter's type in debug info: an integer of `bits`, or a pointer to bytes, to such pointers, or else."""
 
     bits: int
     is_signed: bool = False
     is_pointer: bool = False
     points_to_bytes: bool = False
+    points_to_texts: bool = False
     is_writable: bool = False
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument. `length_index` is the argument that holds a buffer's length, `is_output` who fills it.
+    """One argument. `length_index` is the one that holds a buffer's or array's length, `is_output` who fills it.
 
     `field_mask` are the bits of flags that hold a number, of which each value has a name (how a file is opened).
     """
@@ -60,6 +63,7 @@ class Signature:
 
 
 _LENGTH = re.compile(r"len|size|count|bytes", re.IGNORECASE)
+_ARRAY_LENGTH = re.compile(r"^argc$|len|count", re.IGNORECASE)
 _PROTECTION = re.compile(r"^prot", re.IGNORECASE)
 _FLAGS = re.compile(r"flags?$", re.IGNORECASE)
 _MODE = re.compile(r"^mode$")
@@ -108,10 +112,14 @@ def _to_parameter(
 
 def _to_pointer(index: int, listed: list[tuple[str, CType]]) -> Parameter:
     name, kind = listed[index]
+    follower = listed[index + 1] if index + 1 < len(listed) else None
+    lengths = _ARRAY_LENGTH if kind.points_to_texts else _LENGTH
+    has_length = follower is not None and not follower[1].is_pointer and bool(lengths.search(follower[0]))
+    if kind.points_to_texts:
+        return Parameter(name, Kind.TEXTS, length_index=index + 1 if has_length else None)
     if not kind.points_to_bytes:
         return Parameter(name, Kind.POINTER)
-    follower = listed[index + 1] if index + 1 < len(listed) else None
-    if follower is not None and not follower[1].is_pointer and _LENGTH.search(follower[0]):
+    if has_length:
         return Parameter(name, Kind.BUFFER, length_index=index + 1, is_output=kind.is_writable)
     return Parameter(name, Kind.POINTER if kind.is_writable else Kind.TEXT)
 

@@ -16,10 +16,15 @@ __all__ = ["CallWords", "quote"]
 
 _LARGEST_DECIMAL = 1 << 20
 _LONGEST_TEXT = 32
+_MOST_TEXTS = 16
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f", "\v": "\\v", '"': '\\"', "\\": "\\\\"}
 
 
 def _no_text(_call: Call, _index: int) -> bytes | None:
+    return None
+
+
+def _no_texts(_call: Call, _index: int) -> list[bytes | int] | None:
     return None
 
 
@@ -36,7 +41,8 @@ class CallWords:
     """Implements `exogdb.view.trace.CallDescription`.
 
     `read_text(call, index)` gives the bytes that argument `index` (from 0) points at, or None where they are not
-    known for certain; `find_program(user_rip)` names a program; `errors` maps an error's number to its name.
+    known for certain, `read_texts` the texts of an array and the address of each that is not known;
+    `find_program(user_rip)` names a program; `errors` maps an error's number to its name.
     """
 
     numbers: NumberTable
@@ -45,6 +51,7 @@ class CallWords:
     read_text: Callable[[Call, int], bytes | None] = _no_text
     find_program: Callable[[int], str] = _no_program
     find_stack: Callable[[Call], list[str]] = _no_stack
+    read_texts: Callable[[Call, int], list[bytes | int] | None] = _no_texts
 
     def name(self, number: int | None) -> str:
         """The name in the kernel's table, or the number."""
@@ -104,6 +111,9 @@ class CallWords:
             case Kind.TEXT | Kind.BUFFER:
                 text = self.read_text(call, index)
                 return f"{value:#x}" if text is None else f"{value:#x} {quote(text)}"
+            case Kind.TEXTS:
+                texts = self.read_texts(call, index)
+                return f"{value:#x}" if texts is None else f"{value:#x} {_quote_all(texts)}"
             case Kind.POINTER:
                 return f"{value:#x}" if value else "NULL"
 
@@ -117,6 +127,16 @@ def quote(text: bytes) -> str:
     shown = text[:_LONGEST_TEXT].decode("latin-1")
     inner = "".join(_escape(letter, after) for letter, after in zip_longest(shown, shown[1:], fillvalue=""))
     return f'"{inner}"' + ("..." if len(text) > _LONGEST_TEXT else "")
+
+
+def _quote_all(texts: list[bytes | int]) -> str:
+    """As strace writes an array; an address stands for a text that could not be read.
+
+    >>> print(_quote_all([b"echo", 0x1000]))
+    ["echo", 0x1000]
+    """
+    shown = [f"{each:#x}" if isinstance(each, int) else quote(each) for each in texts[:_MOST_TEXTS]]
+    return f"[{', '.join([*shown, '...'] if len(texts) > _MOST_TEXTS else shown)}]"
 
 
 def _escape(letter: str, after: str) -> str:

@@ -134,6 +134,8 @@ def test_stops_show_what_a_call_is_given_and_what_it_fills(demo: Guest) -> None:
 def test_fork_and_exec_are_followed(demo: Guest, engine: str) -> None:
     """The demo forks a child, which executes echo, which exits with status 3: one process all along."""
     text = demo.gdb.run(f"exo-syscall trace fork,exec,exit --count 9 --engine {engine}")
+    arguments = re.findall(r"exec\(path=\S+(?: \S+)?, argv=\S+ (\S.*), argc=\d\)", text)
+    assert ('["echo", "status=3"]' in arguments) == (engine == "stops"), text
     executed = set(re.findall(r" P(\d+) \w+  (?:exec\(.*\)|<\.\.\. exec resumed>) = 0", text))
     ended = set(re.findall(r" P(\d+) echo  exit\(\w+=3\) = \?", text))
     assert ended & executed, text

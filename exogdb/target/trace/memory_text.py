@@ -6,6 +6,7 @@ call reads is read at its entry, what it fills at its return.
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TypeVar
 
 from exogdb.errors import MemoryFault
 from exogdb.trace.call import Call
@@ -15,7 +16,10 @@ from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["TextAtStops"]
 
+_Kept = TypeVar("_Kept")
+
 _LONGEST_TEXT = 64
+_MOST_TEXTS = 17  # one more than are shown
 _MOST_CALLS = 4096
 _PAGE_SIZE = 4096
 
@@ -26,12 +30,16 @@ class TextAtStops:
     def __init__(self, signatures: Mapping[int, Signature]) -> None:
         self._signatures = signatures
         self._texts: OrderedDict[int, dict[int, bytes]] = OrderedDict()
+        self._arrays: OrderedDict[int, dict[int, list[bytes | int]]] = OrderedDict()
 
     def at_entry(self, call: Call, cpu: StoppedCpu) -> None:
         """Read the texts and buffers that the call is given. The caller's CPU is stopped."""
         for index, parameter, address, arguments in _pointers(call, self._signatures):
             if parameter.kind is Kind.TEXT:
                 self._keep(call, index, _read_text(cpu, address))
+            elif parameter.kind is Kind.TEXTS:
+                length = None if parameter.length_index is None else arguments[parameter.length_index]
+                _keep_in(self._arrays, call, index, _read_texts(cpu, address, length))
             elif parameter.length_index is not None and not parameter.is_output:
                 self._keep(call, index, _read_bytes(cpu, address, arguments[parameter.length_index]))
 
@@ -49,12 +57,23 @@ class TextAtStops:
         """What argument `index` (from 0) of `call` points at, if it could be read."""
         return self._texts.get(call.sequence, {}).get(index)
 
+    def find_texts(self, call: Call, index: int) -> list[bytes | int] | None:
+        """The texts of the array that argument `index` (from 0) points at, if it could be read: 17 at most.
+
+        An address stands for a text that could not be read.
+        """
+        return self._arrays.get(call.sequence, {}).get(index)
+
     def _keep(self, call: Call, index: int, text: bytes | None) -> None:
-        if text is None:
-            return
-        self._texts.setdefault(call.sequence, {})[index] = text
-        if len(self._texts) > _MOST_CALLS:
-            self._texts.popitem(last=False)
+        _keep_in(self._texts, call, index, text)
+
+
+def _keep_in(kept: OrderedDict[int, dict[int, _Kept]], call: Call, index: int, value: _Kept | None) -> None:
+    if value is None:
+        return
+    kept.setdefault(call.sequence, {})[index] = value
+    if len(kept) > _MOST_CALLS:
+        kept.popitem(last=False)
 
 
 def _pointers(
@@ -65,7 +84,7 @@ def _pointers(
     if signature is None or arguments is None:
         return []
     pairs = enumerate(zip(signature.parameters, arguments, strict=False))
-    wanted = (Kind.TEXT, Kind.BUFFER)
+    wanted = (Kind.TEXT, Kind.TEXTS, Kind.BUFFER)
     return [(index, each, value, arguments) for index, (each, value) in pairs if each.kind in wanted]
 
 
@@ -76,6 +95,21 @@ def _read_bytes(memory: ReadableMemory, address: int, length: int) -> bytes | No
         return memory.read(address, min(length, _LONGEST_TEXT))
     except MemoryFault:
         return None
+
+
+def _read_texts(memory: ReadableMemory, address: int, length: int | None) -> list[bytes | int] | None:
+    """Of an array of `length` pointers, or up to a null pointer, the first 17."""
+    texts: list[bytes | int] = []
+    for index in range(_MOST_TEXTS if length is None else min(length, _MOST_TEXTS)):
+        word = _read_bytes(memory, address + 8 * index, 8)
+        if word is None:
+            return None
+        pointer = int.from_bytes(word, "little")
+        if length is None and not pointer:
+            break
+        text = _read_text(memory, pointer)
+        texts.append(pointer if text is None else text)
+    return texts
 
 
 def _read_text(memory: ReadableMemory, address: int) -> bytes | None:

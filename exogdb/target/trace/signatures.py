@@ -92,8 +92,13 @@ def _to_ctype(symbol: gdb.Symbol, head: str) -> CType:
         64,
         is_pointer=True,
         points_to_bytes=target.strip_typedefs().sizeof == 1,
+        points_to_texts=_points_to_bytes(target.strip_typedefs()),
         is_writable=not is_constant and bool(head),
     )
+
+
+def _points_to_bytes(kind: gdb.Type) -> bool:
+    return kind.code == gdb.TYPE_CODE_PTR and kind.target().strip_typedefs().sizeof == 1
 
 
 def _flag_constants(source: Path) -> Mapping[str, int]:

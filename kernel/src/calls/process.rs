@@ -48,8 +48,8 @@ fn fork(kernel: &mut KernelGuard) -> Result<u64, Errno> {
 /// Replaces the calling process's program. `argv` is an array of `argc` pointers to zero-terminated strings.
 #[no_mangle]
 #[inline(never)]
-pub extern "C" fn sys_exec(path: *const u8, argv: u64, argc: u64) -> u64 {
-    encode(exec(&mut enter(), path, argv, argc))
+pub extern "C" fn sys_exec(path: *const u8, argv: *const *const u8, argc: u64) -> u64 {
+    encode(exec(&mut enter(), path, argv as u64, argc))
 }
 
 fn exec(kernel: &mut KernelGuard, path: *const u8, argv: u64, argc: u64) -> Result<u64, Errno> {

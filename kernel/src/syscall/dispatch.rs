@@ -17,7 +17,7 @@ pub extern "C" fn syscall_dispatch(num: u64, arg1: u64, arg2: u64, arg3: u64, ar
         // Process
         SYS_EXIT => sys_exit(arg1 as i32),
         SYS_FORK => sys_fork(),
-        SYS_EXEC => sys_exec(arg1 as *const u8, arg2, arg3),
+        SYS_EXEC => sys_exec(arg1 as *const u8, arg2 as *const *const u8, arg3),
         SYS_WAIT => sys_wait(arg1, arg2 as *mut i32),
         SYS_GETPID => sys_getpid(),
 

@@ -47,7 +47,7 @@ fn run(number: u64, frame: &mut SyscallFrame) -> i64 {
         SYS_GETPID => return sys_getpid() as i64,
         // These change the frame they return through.
         SYS_FORK => return sys_fork() as i64,
-        SYS_EXEC => return sys_exec(frame.rdi as *const u8, frame.rsi, frame.rdx) as i64,
+        SYS_EXEC => return sys_exec(frame.rdi as *const u8, frame.rsi as *const *const u8, frame.rdx) as i64,
         _ => (),
     }
     get_handler(number)(frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9)

@@ -26,6 +26,14 @@ def test_constant_bytes_without_a_length_are_text() -> None:
     assert (path.kind, flags.kind) == (Kind.TEXT, Kind.SIGNED)
 
 
+def test_an_array_of_texts_ends_with_a_null_pointer_or_has_its_length_behind_it() -> None:
+    texts = CType(64, is_pointer=True, points_to_texts=True)
+    counted, _ = to_signature([("argv", texts), ("argc", _WORD)], {}).parameters
+    ended, _ = to_signature([("argv", texts), ("envp", texts)], {}).parameters
+    assert (counted.kind, counted.length_index) == (Kind.TEXTS, 1)
+    assert (ended.kind, ended.length_index) == (Kind.TEXTS, None)
+
+
 @pytest.mark.parametrize("kind", [_OTHER_POINTER, _BYTES])
 def test_other_pointers_are_addresses(kind: CType) -> None:
     (status,) = to_signature([("status", kind)], {}).parameters

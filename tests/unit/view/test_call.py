@@ -73,3 +73,17 @@ def test_names_of_calls_and_programs() -> None:
     words = CallWords(_NUMBERS, find_program=lambda address: "ping" if address == 0x400000 else "")
     assert [words.name(number) for number in (4, 999, None)] == ["getpid", "999", "?"]
     assert words.program(_call(4)) == "ping"
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ([b"echo", 0x1000, b"a\n"], ' ["echo", 0x1000, "a\\n"]'),
+        ([b"x"] * 17, ' ["x"' + ', "x"' * 15 + ", ...]"),
+        (None, ""),
+    ],
+)
+def test_an_array_of_texts_is_written_as_strace_does(known: list[bytes | int] | None, expected: str) -> None:
+    signatures = {300: to_signature([("argv", CType(64, is_pointer=True, points_to_texts=True))], {})}
+    words = CallWords(_NUMBERS, signatures, read_texts=lambda call, index: known)
+    assert words.arguments(_call(300, 0x7000)) == [f"argv=0x7000{expected}"]
