@@ -31,7 +31,9 @@ def _milliseconds(gdb: Gdb, via: str) -> float:
 
 def measure(bench: Bench) -> None:
     """Keys `msrs.all_cpus.best`, `.qmp` and `.rdmsr`, in ms, taken in turns in one guest."""
-    with open_guest(smp=CPUS, attach=False) as guest:
+    with open_guest(
+        smp=CPUS, attach=False, quick=False
+    ) as guest:  # with all devices of a PC, whose state is saved, too
         guest.qemu.wait_serial("demo: pid")
         gdb = guest.gdb
         gdb.reply(f"target remote {guest.qemu.gdb_socket}")

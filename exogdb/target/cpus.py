@@ -10,9 +10,18 @@ from dataclasses import dataclass
 
 import gdb
 
-from exogdb.errors import NoTargetError, UsageError
+from exogdb.errors import NoTargetError, TargetLostError, UsageError
 
-__all__ = ["Cpu", "all_cpus", "cpu_selected", "cpus_in_turn", "find_cpu", "is_reading_registers", "selected_cpu"]
+__all__ = [
+    "Cpu",
+    "all_cpus",
+    "cpu_selected",
+    "cpus_in_turn",
+    "find_cpu",
+    "is_reading_registers",
+    "selected_cpu",
+    "selected_thread",
+]
 
 # By global number, as last seen: listing the threads of a remote target asks it each time.
 _threads: dict[int, gdb.InferiorThread] = {}
@@ -29,8 +38,7 @@ class Cpu:
 
 def all_cpus() -> list[Cpu]:
     """Every CPU of the selected inferior, by index. Changes nothing; the guest may run or be stopped."""
-    threads = gdb.selected_inferior().threads()
-    return sorted((_to_cpu(thread) for thread in threads), key=lambda cpu: cpu.index)
+    return sorted((_to_cpu(thread) for thread in _list_threads()), key=lambda cpu: cpu.index)
 
 
 def selected_cpu() -> Cpu:
@@ -38,7 +46,7 @@ def selected_cpu() -> Cpu:
 
     :raise NoTargetError: no thread is selected.
     """
-    thread = gdb.selected_thread()
+    thread = selected_thread()
     if thread is None:
         raise NoTargetError("no CPU is selected: connect with `target remote`, then choose one with `thread N`")
     return _to_cpu(thread)
@@ -64,7 +72,7 @@ def cpu_selected(cpu: Cpu) -> Iterator[None]:
 
     Only GDB's own state changes: the guest must be stopped, and stays as it is.
     """
-    thread = gdb.selected_thread()
+    thread = selected_thread()
     if thread is not None and thread.global_num == cpu.thread:
         yield
         return
@@ -88,7 +96,7 @@ def cpus_in_turn() -> Iterator[Callable[[Cpu], None]]:
     forgets those frames when another thread is selected.
     """
     global _is_reading_registers
-    thread, frame = gdb.selected_thread(), _selected_outer_frame()
+    thread, frame = selected_thread(), _selected_outer_frame()
     users = None if thread is None else thread.global_num
     current = users
 
@@ -114,6 +122,31 @@ def is_reading_registers() -> bool:
     return _is_reading_registers
 
 
+def selected_thread() -> gdb.InferiorThread | None:
+    """GDB's selected thread.
+
+    :raise TargetLostError: GDB has forgotten the threads because QEMU did not answer it in time.
+    """
+    with _forgotten_threads_noticed():
+        return gdb.selected_thread()
+
+
+def _list_threads() -> tuple[gdb.InferiorThread, ...]:
+    """GDB's threads, asked for anew. Raises as `selected_thread`."""
+    with _forgotten_threads_noticed():
+        return gdb.selected_inferior().threads()
+
+
+@contextmanager
+def _forgotten_threads_noticed() -> Iterator[None]:
+    try:
+        yield
+    except SystemError as error:  # "could not find gdb thread object"
+        raise TargetLostError(
+            "GDB has lost the CPUs because QEMU did not answer in time: `disconnect`, then `target remote` again"
+        ) from error
+
+
 def _to_cpu(thread: gdb.InferiorThread) -> Cpu:
     _process, lightweight, tid = thread.ptid
     _threads[thread.global_num] = thread
@@ -124,7 +157,7 @@ def _find_thread(cpu: Cpu) -> gdb.InferiorThread:
     known = _threads.get(cpu.thread)
     if known is not None and known.is_valid():
         return known
-    for thread in gdb.selected_inferior().threads():
+    for thread in _list_threads():
         if thread.global_num == cpu.thread:
             return thread
     raise NoTargetError(f"CPU {cpu.index} is gone: the connection to the guest was made anew")

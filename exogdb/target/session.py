@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import gdb
 
-from exogdb.errors import NoTargetError
-from exogdb.target.cpus import Cpu, all_cpus, selected_cpu
+from exogdb.errors import NoTargetError, UnavailableError
+from exogdb.target.cpus import Cpu, all_cpus, selected_cpu, selected_thread
 from exogdb.target.memory import PhysicalMemory, VirtualMemory
+from exogdb.target.qemu.peer import find_qemu_process, is_qemu_frozen
 
 __all__ = ["Session", "find_guest", "require_guest"]
 
@@ -35,16 +36,22 @@ def require_guest() -> Session:
     """The session for a command that needs a stopped x86-64 guest behind QEMU's GDB stub.
 
     :raise NoTargetError: nothing is being debugged; or not by `target remote`; or it is not x86-64; or it runs.
+    :raise UnavailableError: QEMU's process is stopped.
     """
     inferior = gdb.selected_inferior()
-    if inferior.pid == 0 or not inferior.threads():
+    if inferior.pid != 0 and is_qemu_frozen():
+        process = find_qemu_process()
+        raise UnavailableError(
+            f"QEMU answers nothing, its process {process} is stopped: `kill -CONT {process}` first"
+        )
+    if inferior.pid == 0 or not all_cpus():
         raise NoTargetError(
             "no guest is connected: start QEMU with `-gdb unix:PATH,server=on` and `target remote PATH`"
         )
     if not isinstance(inferior.connection, gdb.RemoteTargetConnection):
         kind = inferior.connection.type if inferior.connection is not None else "unknown"
         raise NoTargetError(f"this is a {kind} target, not a guest in QEMU: connect with `target remote`")
-    thread = gdb.selected_thread()
+    thread = selected_thread()
     if thread is None:
         raise NoTargetError("no CPU is selected: choose one with `thread N`")
     if thread.is_running():

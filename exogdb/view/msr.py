@@ -141,7 +141,26 @@ def _render_side_by_side(report: MsrReport, style: Style) -> str:
         differs = differs or any(row[1].text for row in rows)
         tables.append(render_table(("MSR", "", *(f"CPU {cpu}" for cpu in shown), "source"), rows, style))
     marks = ["!= differs between CPUs"] if differs else []
-    return "\n".join(["\n\n".join(tables), *marks, *_reasons(report, style)])
+    return "\n".join(["\n\n".join(tables), *marks, *_findings(report, style), *_reasons(report, style)])
+
+
+def _findings(report: MsrReport, style: Style) -> list[str]:
+    """What is wrong with values, each sentence once, with the CPUs it is about unless it is all of them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for spec in report.specs:
+        for cpu, values in sorted(report.values.items()):
+            value = values[spec.name]
+            if isinstance(value, Reading):
+                for finding in check_value(spec, value.value, report.address_bits):
+                    found.setdefault((spec.short, finding), []).append(f"CPU {cpu}")
+    return [
+        render_sentence(
+            f"! {name}{'' if len(cpus) == len(report.values) else ' of ' + ', '.join(cpus)}: {finding}",
+            style,
+            "warning",
+        )
+        for (name, finding), cpus in found.items()
+    ]
 
 
 def _reasons(report: MsrReport, style: Style) -> list[str]:

@@ -1,7 +1,9 @@
 """QEMU killed, QMP closed, taken or silent: one sentence, and a GDB that goes on."""
 
 import json
+import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,28 @@ def test_qemu_killed_under_a_function(stopped: Guest) -> None:
     stopped.qemu.kill()
     for function in ("$exo_msr(0xc0000082)", "$exo_cpl()", '$exo_gs(b"kernel")'):
         assert is_one_sentence(stopped.gdb.fails(f"print {function}"))
+
+
+def test_a_frozen_qemu_is_not_asked(stopped: Guest) -> None:
+    """GDB would wait for its timeouts, then take every CPU for gone, and never find them again."""
+    pid = stopped.qemu.process.pid
+    commands = (
+        *COMMANDS,
+        "exo-msr write fmask 0",
+        "exo-syscall frame",
+        "exo-syscall break 101",
+        "print $exo_cpl()",
+    )
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for command in commands:
+            error = stopped.gdb.fails(command)
+            assert is_one_sentence(error)
+            assert f"`kill -CONT {pid}`" in error
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    (cpu,) = stopped.gdb.json("exo-msr")["cpus"]
+    assert int(cpu["msrs"]["IA32_STAR"]["value"], 16) == read_cpu_truths(stopped.gdb)[0].star
 
 
 def test_a_qmp_socket_that_somebody_else_holds(stopped: Guest) -> None:

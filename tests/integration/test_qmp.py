@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.harness.session import Guest, open_guest
 
 READ = "python from exogdb.target.qemu.device_state import read_device_state"
-STATES = "python print(len({read_device_state()[:8] for _ in range(20)}), len(read_device_state()) > 100000)"
+STATES = "python print(len({read_device_state()[:8] for _ in range(20)}), read_device_state()[:4])"
 
 
 def _state_files(guest: Guest) -> int:
@@ -16,7 +16,7 @@ def _state_files(guest: Guest) -> int:
 def test_any_number_of_reads_leaves_one_descriptor() -> None:
     with open_guest() as guest:
         guest.gdb.run(READ)
-        assert guest.gdb.run(STATES).split() == ["1", "True"]
+        assert guest.gdb.run(STATES).split() == ["1", "b'QEVM'"]
         assert _state_files(guest) == 1
 
 

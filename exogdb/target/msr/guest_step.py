@@ -19,7 +19,7 @@ from typing import TypeAlias
 import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
-from exogdb.target.cpus import Cpu, cpu_selected
+from exogdb.target.cpus import Cpu, cpu_selected, selected_thread
 from exogdb.target.interrupts import interrupts_held
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register, write_register
@@ -177,7 +177,7 @@ def _require_quiet_steps() -> None:
 
 
 def _step(cpu: Cpu) -> None:
-    thread = gdb.selected_thread()
+    thread = selected_thread()
     assert thread is not None
     assert thread.global_num == cpu.thread
     process, lightweight, _ = thread.ptid

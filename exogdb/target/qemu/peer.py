@@ -4,6 +4,7 @@ GDB's own connection tells the process id of whoever listens on the unix socket 
 process was started with. Nothing is sent to QEMU.
 """
 
+import functools
 import os
 import re
 import socket
@@ -13,13 +14,46 @@ from pathlib import Path
 
 import gdb
 
-__all__ = ["find_log_filter", "find_qemu_arguments", "find_stub_socket"]
+__all__ = ["find_log_filter", "find_qemu_arguments", "find_qemu_process", "find_stub_socket", "is_qemu_frozen"]
 
 _RANGE = re.compile(r"^(0[xX][0-9a-fA-F]+|\d+)\+(\d+)$")
 
 
+def find_qemu_process() -> int | None:
+    """QEMU's process id, or None when it is not on this machine or not behind a unix socket."""
+    connection = gdb.selected_inferior().connection
+    return None if connection is None or not connection.is_valid() else _find_process(connection.num)
+
+
+def is_qemu_frozen() -> bool:
+    """Whether QEMU's process is stopped (SIGSTOP, Ctrl-Z, another debugger): then it answers nothing.
+
+    Asking it all the same would take GDB's timeouts, and GDB would take every CPU for gone. False if not known.
+    """
+    process = find_qemu_process()
+    if process is None:
+        return False
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] in "tT"
+
+
 def find_qemu_arguments() -> list[str] | None:
     """QEMU's command line, or None when it is not on this machine or not behind a unix socket."""
+    process = find_qemu_process()
+    if process is None:
+        return None
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=8)
+def _find_process(_connection: int) -> int | None:
+    """The process behind the selected inferior's connection, whose number GDB never uses again."""
     descriptor = find_stub_socket()
     if descriptor is None:
         return None
@@ -27,11 +61,8 @@ def find_qemu_arguments() -> list[str] | None:
         if stub.family != socket.AF_UNIX:
             return None
         credentials = stub.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid, _user, _group = struct.unpack("3i", credentials)
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
-    except OSError:
-        return None
+    process, _user, _group = struct.unpack("3i", credentials)
+    return int(process) or None
 
 
 def find_log_filter() -> frozenset[int] | None:

@@ -6,10 +6,11 @@ tools want it too. Nothing here stops, resumes or changes the guest.
 
 import contextlib
 import functools
+import gc
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,21 +129,41 @@ def _run(answer: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     A KeyboardInterrupt in the middle of asyncio would leave coroutines and tasks in any state; so Ctrl-C is held
     back meanwhile, looked for, and strikes when everything is closed.
     """
+    with interrupts_held(), _garbage_collected():
+        return _drive(answer)
+
+
+@contextlib.contextmanager
+def _garbage_collected() -> Iterator[None]:
+    """What asyncio leaves in cycles is gone at the end of the block, and only that is looked at.
+
+    Collected later, it gives Ctrl-C the chance to strike inside a finaliser, which Python reports to the user.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        if was_enabled:
+            gc.enable()
+
+
+def _drive(answer: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     import asyncio
 
-    with interrupts_held():
-        loop = asyncio.new_event_loop()
-        # It would print, when garbage is collected, the traceback of every task that ended with the connection.
-        loop.set_exception_handler(lambda _loop, _context: None)
-        try:
-            task = loop.create_task(asyncio.wait_for(answer(), _DEADLINE_SECONDS))
-            _cancel_at_interrupt(loop, task)
-            return loop.run_until_complete(task)
-        except asyncio.CancelledError as error:
-            raise KeyboardInterrupt from error
-        finally:
-            _cancel_tasks(loop)
-            loop.close()
+    loop = asyncio.new_event_loop()
+    # It would print, when garbage is collected, the traceback of every task that ended with the connection.
+    loop.set_exception_handler(lambda _loop, _context: None)
+    try:
+        task = loop.create_task(asyncio.wait_for(answer(), _DEADLINE_SECONDS))
+        _cancel_at_interrupt(loop, task)
+        return loop.run_until_complete(task)
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
+    finally:
+        _cancel_tasks(loop)
+        loop.close()
 
 
 def _cancel_at_interrupt(loop: "AbstractEventLoop", task: "Task[Any]") -> None:

@@ -55,6 +55,16 @@ def test_json_keeps_unavailable_apart_from_zero() -> None:
     assert cpu["msrs"]["IA32_STAR"]["decoded"]["sysret_ss"] == "0x23"
 
 
+def test_what_is_wrong_is_said_side_by_side_once_and_of_which_cpus() -> None:
+    other = {**VALUES, "IA32_FMASK": Reading(0x47700, "qmp"), "IA32_LSTAR": Reading(1 << 63, "qmp")}
+    text = render_msrs(MsrReport(SYSCALL_MSRS, {0: VALUES, 1: other, 2: VALUES}, {}), PLAIN)
+    assert "! FMASK of CPU 0, CPU 2: TF is not cleared" in text
+    assert "! LSTAR of CPU 1: not a canonical address" in text
+    assert text.count("! KERNEL_GS_BASE: not a canonical address") == 1
+    narrow = render_msrs(MsrReport(SYSCALL_MSRS, {0: VALUES, 1: other, 2: VALUES}, {}), Style(width=80))
+    assert max(len(line) for line in narrow.splitlines()) <= 80
+
+
 def test_cpus_side_by_side_with_differences_marked() -> None:
     other = {**VALUES, "IA32_LSTAR": Reading(LSTAR + 16, "qmp"), "IA32_GS_BASE": Reading(0, "gdb")}
     lines = lines_of(render_msrs(MsrReport(SYSCALL_MSRS, {0: VALUES, 1: other}, {}), PLAIN))
