@@ -17,10 +17,13 @@ help: ## list the targets
 demo: packages venv kernel ## boot the reference kernel and stop at an IPC send, in GDB
 	@$(BIN)/exogdb demo build/kernel/exo-os.elf
 
+# One worker more than there are processors: each waits for a guest now and then.
+WORKERS = $(shell expr $$(nproc) + 1)
+
 # Compiled tests are kept, whatever the user's own setting: each of pytest's processes would compile them anew.
 test: packages-test venv kernel ## run every test
 	env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX='$(CURDIR)/build/pycache' \
-	    $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	    $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: packages venv ## run the linters and type checkers
 	$(BIN)/ruff check .

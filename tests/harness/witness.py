@@ -17,7 +17,7 @@ from tests.harness.session import Guest, open_guest, private_directory
 
 __all__ = ["Everything", "Witness", "differences", "same_hardware", "watched_guest"]
 
-MEMORY = "48M"
+MEMORY = "16M"
 
 
 @dataclass(frozen=True)

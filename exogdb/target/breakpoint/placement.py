@@ -127,10 +127,13 @@ class Placement:
         numbers = [number for number in places if number != UNKNOWN and number in choice.numbers]
         return [places[number] for number in numbers] + ([places[UNKNOWN]] if choice.unknown else [])
 
-    def choice_of(self, request: Request) -> Choice:
-        """What the request's words choose from the table; nothing if they are those of another kernel's table."""
+    def choice_of(self, request: Request, table: NumberTable | None = None) -> Choice:
+        """What the request's words choose from the table; nothing if they are those of another kernel's table.
+
+        Looking for the table takes milliseconds: whoever has many requests looks once.
+        """
         try:
-            return parse_choice(request.choice, self.table())
+            return parse_choice(request.choice, self.table() if table is None else table)
         except UsageError:
             return Choice(request.choice, frozenset(), unknown=False, known=frozenset())
 
@@ -147,7 +150,11 @@ class Placement:
         return [each.request for each in self.catches()]
 
     def _numbers(self, *more: Request) -> frozenset[int]:
-        return frozenset(n for r in (*self._requests(), *more) for n in self.choice_of(r).numbers)
+        try:
+            table = self.table()
+        except UsageError:
+            return frozenset()
+        return frozenset(n for r in (*self._requests(), *more) for n in self.choice_of(r, table).numbers)
 
     def _try_to_plan(self, request: Request | None) -> None:
         more = [request] if request is not None else []
