@@ -211,6 +211,13 @@ class Gdb:
         text = self.run(f"x/{size}xb {address:#x}")
         return bytes(int(word, 16) for line in text.splitlines() for word in line.split(":")[-1].split())
 
+    def wait_exit(self, seconds: float = COMMAND_SECONDS) -> None:
+        """Wait until GDB has ended by itself.
+
+        :raise DeadlineExceeded: it has not.
+        """
+        wait_until(lambda: self._process.poll() is not None, seconds, "GDB's end")
+
     def close(self) -> None:
         """End GDB, leaving the guest to whoever started it."""
         if self._process.poll() is None:

@@ -160,3 +160,29 @@ def test_ctrl_c_in_the_middle_leaves_guest_and_gdb_as_they_were() -> None:
             assert differences(before, witness.look(device_state=False)) == []
         assert int(by_rdmsr(gdb)["value"], 16) == read_cpu_truths(gdb)[0].star
         stop_at(gdb, "syscall_dispatch")
+
+
+KILL_IN_THE_MIDDLE = """python
+import os, signal
+from exogdb.target.msr import guest_step
+def step(cpu, real=guest_step._step):
+    os.kill(os.getpid(), signal.SIGTERM)
+    real(cpu)
+guest_step._step = step
+end"""
+
+
+def test_a_gdb_that_is_killed_in_the_middle_puts_the_code_back_first() -> None:
+    """QEMU lets the guest run on when GDB goes: with two bytes of its code replaced, it would not come far."""
+    with watched_guest(1) as (guest, witness):
+        attach_running(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_dispatch")
+        forget_symbols(gdb, "_find_in_pages")
+        dispatcher = gdb.integer("$rip") & 0xFFFFFFF  # the kernel is linked at its physical address + -2 GiB
+        code = witness.ram.read_bytes()[dispatcher : dispatcher + 16]
+        gdb.run(KILL_IN_THE_MIDDLE)
+        gdb.start("exo-msr read star")
+        gdb.wait_exit()
+        assert witness.ram.read_bytes()[dispatcher : dispatcher + 16] == code
+        assert "kernel stopped" not in guest.qemu.serial()

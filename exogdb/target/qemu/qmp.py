@@ -7,7 +7,6 @@ tools want it too. Nothing here stops, resumes or changes the guest.
 import contextlib
 import functools
 import gc
-import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exogdb.errors import MonitorError, TargetLostError
-from exogdb.target.interrupts import interrupts_held
+from exogdb.target.interrupts import interrupts_held, is_interrupt_pending
 from exogdb.target.qemu.address import QmpAddress
 from exogdb.target.qemu.monitor import find_qmp_addresses, is_client_of_guest
 
@@ -167,7 +166,7 @@ def _drive(answer: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
 
 
 def _cancel_at_interrupt(loop: "AbstractEventLoop", task: "Task[Any]") -> None:
-    if signal.SIGINT in signal.sigpending():
+    if is_interrupt_pending():
         task.cancel()
     else:
         loop.call_later(_LOOK_SECONDS, _cancel_at_interrupt, loop, task)
