@@ -2,9 +2,9 @@
 
 This is the one thing exogdb does that touches the guest. It is a transaction: registers, the bytes that are
 overwritten, and the stack memory that an exception would write are saved before, restored in a `finally`, and
-compared with what was saved. Ctrl-C, SIGTERM and SIGHUP are held back until the guest is as it was. What stays after
-an exception, as after any exception, are accessed and dirty bits in the page-table entries of the stack that it was
-pushed to: clearing them behind the CPU's TLB would be the greater lie.
+compared with what was saved. Ctrl-C, SIGTERM and SIGHUP are held back until the guest is as it was. What stays
+after an exception, as after any exception, are accessed and dirty bits in the page-table entries of the stack that
+it was pushed to: clearing them behind the CPU's TLB would be the greater lie.
 
 The step is QEMU's own (`vCont;s` for one thread), not GDB's `stepi`: no other CPU runs, no breakpoint is inserted,
 no stop is announced to scripts, and QEMU holds back interrupts and timers (`sstepbits`, checked before).
