@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from exogdb.launch.qemu import Machine, Qemu
@@ -36,6 +36,14 @@ class Guest:
         self.kernel = kernel
         self.qemu = qemu
         self.gdb = gdb
+
+    def open_files(self) -> list[str]:
+        """What QEMU has open; what it closes meanwhile is left out."""
+        found = []
+        for link in Path(f"/proc/{self.qemu.process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(link.readlink()))
+        return found
 
     def report(self) -> str:
         """Everything that helps to understand a failure."""

@@ -156,16 +156,11 @@ def test_nothing_is_left_behind(demo: Guest, engine: str) -> None:
     dump = demo.gdb.reply("monitor info registers -a").err.split(f"CPU#{selected}")[1]
     assert demo.gdb.integer("$rip") == int(dump.split("RIP=")[1].split()[0], 16)
     # QEMU closes a log file some time after it has been told to use another one.
-    wait_until(lambda: not [path for path in open_files(demo) if "exogdb-trace" in path], 5.0, "the log's end")
+    wait_until(lambda: not [path for path in demo.open_files() if "exogdb-trace" in path], 5.0, "the log's end")
     before = count_calls(demo)
     stop_at(demo.gdb, "syscall_entry")
     stop_at(demo.gdb, "syscall_dispatch")
     assert count_calls(demo) >= before
-
-
-def open_files(guest: Guest) -> list[str]:
-    """What QEMU has open."""
-    return [str(link.readlink()) for link in Path(f"/proc/{guest.qemu.process.pid}/fd").iterdir()]
 
 
 def count_calls(guest: Guest) -> int:

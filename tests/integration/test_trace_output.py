@@ -49,7 +49,7 @@ def check_nothing_left(guest: Guest, code: bytes) -> None:
 
 def wait_for_no_log(guest: Guest) -> None:
     """QEMU closes a log file some time after it has been told to use another one."""
-    wait_until(lambda: not any("exogdb-trace" in path for path in open_files(guest)), SECONDS, "the log's end")
+    wait_until(lambda: not any("exogdb-trace" in path for path in guest.open_files()), SECONDS, "the log's end")
 
 
 def has_come(moment: float) -> bool:
@@ -159,7 +159,7 @@ def test_gdb_killed_in_the_middle_leaves_no_file_and_a_guest_that_runs(kernel: K
         attach_running(guest)
         guest.gdb.start("exo-syscall trace --engine log")
         guest.gdb.wait_output("ipc_send(")
-        (fifo,) = (path for path in open_files(guest) if "exogdb-trace" in path)
+        (fifo,) = (path for path in guest.open_files() if "exogdb-trace" in path)
         guest.gdb.close()
         directory = Path(fifo.removesuffix(" (deleted)")).parent
         assert "exogdb-trace" in directory.name
@@ -169,8 +169,3 @@ def test_gdb_killed_in_the_middle_leaves_no_file_and_a_guest_that_runs(kernel: K
             before = another.word("SYSCALL_COUNT")
             stop_at(another, "syscall_dispatch")
             assert another.word("SYSCALL_COUNT") >= before
-
-
-def open_files(guest: Guest) -> list[str]:
-    """What QEMU has open."""
-    return [str(link.readlink()) for link in Path(f"/proc/{guest.qemu.process.pid}/fd").iterdir()]
