@@ -90,7 +90,8 @@ def exo_syscall_break(options: Namespace) -> Output:
     assert row is not None
     if options.ignore:
         row.ignore_count = options.ignore
-    report = BreakpointReport(row.number, row.temporary, catch.request.choice, find_place_lines(catch))
+    doubts = PLACEMENT.plan.doubts if PLACEMENT.plan is not None else ()
+    report = BreakpointReport(row.number, row.temporary, catch.request.choice, find_place_lines(catch), doubts)
     return Output(
         lambda style: render_breakpoint(report, style, explain=options.explain),
         lambda: breakpoint_to_json(report),

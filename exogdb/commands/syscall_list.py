@@ -38,7 +38,7 @@ def exo_syscall_list(options: Namespace) -> Output:
     choice = parse_choice(",".join(options.calls), table) if options.calls else None
     plan, reason = _find_plan()
     rows = [_to_row(entry, plan) for entry in table if choice is None or entry.number in choice]
-    listing = SyscallList(rows, table.source, reason)
+    listing = SyscallList(rows, table.source, reason, plan.doubts if plan is not None else ())
     return Output(lambda style: render_list(listing, style), lambda: list_to_json(listing))
 
 

@@ -8,6 +8,7 @@ from exogdb.abi.dispatch.place import Cost, Place, PlaceKind
 from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.abi.stub.location import describe_location
 from exogdb.view.style import Style
+from exogdb.view.table import render_sentence, wrap_painted
 from exogdb.view.value import hex64
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 _MOST_LINES = 20
+_CONTINUED = "      "
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,36 @@ class PlaceLine:
 
 @dataclass(frozen=True)
 class BreakpointReport:
-    """What `exo-syscall break` made. `places` is empty while it is pending."""
+    """What `exo-syscall break` made. `places` is empty while it is pending; `doubts` are about the entry path."""
 
     number: int
     temporary: bool
     choice: str
     places: Sequence[PlaceLine]
+    doubts: Sequence[str] = ()
 
 
 def render_breakpoint(report: BreakpointReport, style: Style, *, explain: bool) -> str:
-    """One line for one system call, one more for each if there are several; the reasons if asked for."""
+    """One entry for one system call, one more for each if there are several; the reasons if asked for; doubts."""
+    lines = [wrap_painted(line, style, _CONTINUED) for line in _describe_report(report, style, explain=explain)]
+    return "\n".join(
+        [*lines, *(render_sentence(f"not sure: {doubt}", style, "warning") for doubt in report.doubts)]
+    )
+
+
+def _describe_report(report: BreakpointReport, style: Style, *, explain: bool) -> list[str]:
     title = f"{'Temporary breakpoint' if report.temporary else 'Breakpoint'} {report.number}"
     if not report.places:
-        return f"{title} on {report.choice}: pending, it is placed when the kernel handles its first system call"
+        return [f"{title} on {report.choice}: pending, it is placed when the kernel handles its first system call"]
     if len(report.places) == 1:
         lines = [f"{title} on {_describe(report.places[0], style)}"]
-        return "\n".join(lines + (_explain(report.places[0], style) if explain else []))
+        return lines + (_explain(report.places[0], style) if explain else [])
     lines = [f"{title} on {report.choice}: {len(report.places)} kinds of call, {_summarize(report.places)}"]
     for number, line in enumerate(report.places):
         if explain or number < _MOST_LINES:
             lines.append(f"  {_describe(line, style)}")
             lines += [f"  {reason}" for reason in _explain(line, style)] if explain else []
-    return "\n".join(lines)
+    return lines
 
 
 def breakpoint_to_json(report: BreakpointReport) -> dict[str, Any]:
@@ -65,6 +75,7 @@ def breakpoint_to_json(report: BreakpointReport) -> dict[str, Any]:
         "choice": report.choice,
         "temporary": report.temporary,
         "pending": not report.places,
+        "doubts": list(report.doubts),
         "places": [place_to_json(line) for line in report.places],
     }
 

@@ -1,13 +1,15 @@
 """A table that fits the terminal: the columns that may become narrower are wrapped, the others stay whole."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
 from exogdb.view.style import Style
 
-__all__ = ["Cell", "render_sentence", "render_table", "table_width"]
+__all__ = ["Cell", "render_sentence", "render_table", "table_width", "wrap_painted"]
 
+_SGR = re.compile(r"\x1b\[[0-9;]*m")
 _GAP = 2  # columns between two columns, as tabulate's "plain" has it
 
 
@@ -49,6 +51,29 @@ def render_table(
 def render_sentence(text: str, style: Style, role: str = "") -> str:
     """`text` broken between words so that it fits the terminal."""
     return _paint(Cell(text, role), style.width or len(text) or 1, style)
+
+
+def wrap_painted(text: str, style: Style, indent: str) -> str:
+    """A line with colours in it, broken at blanks so that it fits the terminal; further lines begin with `indent`.
+
+    >>> wrap_painted("Breakpoint 1 on system call 101", Style(width=16), "    ")
+    'Breakpoint 1 on\\n    system call\\n    101'
+    """
+    if not style.width or _visible(text) <= style.width:
+        return text
+    start = len(text) - len(text.lstrip(" "))
+    first, *words = text[start:].split(" ")
+    lines = [text[:start] + first]
+    for word in words:
+        if _visible(lines[-1]) + 1 + _visible(word) <= style.width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    return "\n".join(lines)
+
+
+def _visible(text: str) -> int:
+    return len(_SGR.sub("", text))
 
 
 def _natural_widths(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[int]:

@@ -78,6 +78,7 @@ class Emulator:
         self._follow: Set[int] = frozenset()
         self._skip: Set[int] = frozenset()
         self._open_calls: list[tuple[int, int]] = []  # (target, rsp at the target's first instruction)
+        self._last_push = (0, 0)  # address and value of the last write to the stack: a call writes last
         self._until = RETURN
         self._resume: tuple[int, int] | None = None
 
@@ -204,7 +205,13 @@ class Emulator:
         self._uc.reg_write(self._ids["rax"], 0)
         return address
 
+    def _close_calls(self, rsp: int) -> None:
+        """Forget the calls that have returned: their frames are below `rsp`."""
+        while self._open_calls and rsp > self._open_calls[-1][1]:
+            self._open_calls.pop()
+
     def _blame(self) -> None:
+        self._close_calls(self._read("rsp"))
         if self._open_calls:
             self._trace.stuck_in = self._open_calls[0][0]
 
@@ -228,12 +235,10 @@ class Emulator:
 
     def _is_refused_call(self, address: int, returns_to: int) -> bool:
         """Whether the jump to `address` was a call that this run must not enter; stops the run if so."""
-        rsp = self._read("rsp")
-        while self._open_calls and rsp > self._open_calls[-1][1]:
-            self._open_calls.pop()
-        word = bytes(self._uc.mem_read(rsp, 8)) if STACK <= rsp <= STACK + STACK_SIZE - 8 else b""
-        if int.from_bytes(word, "little") != returns_to:
-            return False
+        rsp, word = self._last_push
+        if word != returns_to:
+            return False  # asking the emulator for its stack pointer takes longer than all the rest
+        self._close_calls(rsp)
         if address in self._skip:
             self._trace.passed.add(address)
             self._resume = (returns_to, rsp + 8)
@@ -251,7 +256,9 @@ class Emulator:
             self._trace.reads.append((len(self._trace.blocks) - 1, TableRead(_canonical(address), size)))
 
     def _on_write(self, _uc: object, _access: int, address: int, size: int, value: int, _data: object) -> None:
-        if not STACK <= address < STACK + STACK_SIZE:
+        if STACK <= address < STACK + STACK_SIZE:
+            self._last_push = address, value & (1 << 64) - 1
+        else:
             page = address & _MASK_52 & -_PAGE
             if size == 8 and page in self._pristine and address % 8 == 0:
                 old = int.from_bytes(self._uc.mem_read(address & _MASK_52, 8), "little")

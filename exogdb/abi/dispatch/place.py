@@ -108,6 +108,10 @@ class PlanCache:
     def __init__(self) -> None:
         self._plans: dict[tuple[str, DispatcherEntry], Plan] = {}
 
+    def clear(self) -> None:
+        """Forget every plan."""
+        self._plans.clear()
+
     def get(self, memory: ReadableMemory, build_id: str, entry: DispatcherEntry, make: Callable[[], Plan]) -> Plan:
         """The plan for this build and this code, made now if there is none."""
         plan = self._plans.get((build_id, entry))

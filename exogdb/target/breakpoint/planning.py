@@ -24,7 +24,7 @@ from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.registers import read_register
 from exogdb.target.symbols import find_address, find_symbol
 
-__all__ = ["SyscallPlan", "find_first_line", "read_place", "read_plan"]
+__all__ = ["SyscallPlan", "find_first_line", "forget_plans", "read_place", "read_plan"]
 
 _PAGE = 4096
 _CONTRAST = 16  # numbers that one is told apart from when only its own way matters
@@ -34,12 +34,16 @@ _cache = PlanCache()
 
 @dataclass(frozen=True)
 class SyscallPlan:
-    """The places of all numbers, and the dispatcher they are in. `may_watch`: watchpoints can be trusted."""
+    """The places of all numbers, and the dispatcher they are in. `may_watch`: watchpoints can be trusted.
+
+    `doubts` are what the analysis of the entry path is not sure of.
+    """
 
     places: Plan
     table: NumberTable
     dispatcher: Dispatcher
     may_watch: bool
+    doubts: tuple[str, ...] = ()
 
 
 def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
@@ -54,7 +58,7 @@ def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
     numbers = frozenset(number.number for number in table) | frozenset(more_numbers)
     machine = _read_machine()
     places = _make_plan(cpu, path, entry, numbers, machine)
-    return SyscallPlan(places, table, dispatcher, may_watch=not machine.no_watching)
+    return SyscallPlan(places, table, dispatcher, may_watch=not machine.no_watching, doubts=path.doubts)
 
 
 def read_place(cpu: Cpu, number: int) -> Place:
@@ -67,6 +71,11 @@ def read_place(cpu: Cpu, number: int) -> Place:
     others = sorted(each.number for each in read_number_table([entry.address]) if each.number != number)
     contrast = others[:: max(1, len(others) // _CONTRAST)]
     return _make_plan(cpu, path, entry, frozenset([number, *contrast]), _read_machine())[number]
+
+
+def forget_plans() -> None:
+    """Plan anew the next time, whether the code has changed or not."""
+    _cache.clear()
 
 
 def _make_plan(

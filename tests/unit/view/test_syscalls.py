@@ -26,12 +26,28 @@ def test_places_are_shown_where_there_is_room() -> None:
     assert "wider terminal" not in text
 
 
-def test_every_line_fits_80_columns_and_no_column_but_the_place_is_lost() -> None:
+def test_every_line_fits_80_columns_and_says_what_was_left_out() -> None:
     lines = render_list(LISTING, Style(width=80)).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].split() == ["number", "name", "handler", "group", "breakpoint", "cost"]
-    assert lines[1].split() == ["101", "ipc_send", "sys_ipc_send", "process", "1", "free"]
-    assert "wider terminal" in lines[-1]
+    assert lines[0].split() == ["number", "name", "group", "breakpoint", "cost"]
+    assert lines[1].split() == ["101", "ipc_send", "process", "1", "free"]
+    assert "wider terminal" in lines[-2]
+    assert lines[-1] == "Each call's handler is called sys_ and its name."
+
+
+def test_handlers_with_other_names_are_not_left_out() -> None:
+    entry = SyscallNumber(200, "mmap", "SYS_MMAP", "handle_mapping", "memory")
+    rows = [SyscallRow(entry, (), row.line) for row in LISTING.rows]
+    lines = render_list(SyscallList(rows, "numbers.rs"), Style(width=80)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "handler" in lines[0]
+
+
+def test_doubts_about_the_entry_path_are_told_where_places_depend_on_it() -> None:
+    doubt = "the entry is taken from the symbol syscall_entry, which is a guess"
+    listing = SyscallList(LISTING.rows, "numbers.rs", doubts=(doubt,))
+    assert f"not sure: {doubt}" in render_list(listing, Style(width=0))
+    assert list_to_json(listing)["doubts"] == [doubt]
 
 
 def test_without_a_plan_the_reason_is_given_instead_of_costs() -> None:
