@@ -34,8 +34,9 @@ __all__ = ["Emulator"]
 _PAGE = 4096
 _MASK_52 = (1 << 52) - 1  # the emulator reports physical addresses, and x86 has 52 bits of them
 _MAX_BLOCKS = 3000
-# A per-CPU block that is no CPU's, so that what is reached through it is not where the real one leads.
-_STRANGE_BLOCK, _STRANGE_SIZE, _STRANGE_WORD = 0x6EB0_0000_0000, 0x40000, b"\1\0\0\0"
+# A per-CPU block that is no CPU's, full of one 32-bit word. The two differ in their low bits, too.
+_STRANGE_BLOCK, _STRANGE_SIZE = 0x6EB0_0000_0000, 0x40000
+_STRANGE_WORDS = (1, 2)
 
 
 class _Everything(frozenset[int]):
@@ -58,6 +59,7 @@ class Emulator:
         self._gs_base = gs_base
         self._pristine: dict[int, bytes] = {}
         self._dirty: set[int] = set()
+        self._invented: set[int] = set()
         self._error: type[Exception] = unicorn.UcError
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self._ids = {
@@ -69,7 +71,6 @@ class Emulator:
         self._fetch: int = unicorn.UC_MEM_FETCH_UNMAPPED
         self._uc.mem_map(STACK, STACK_SIZE)
         self._uc.mem_map(_STRANGE_BLOCK, _STRANGE_SIZE)
-        self._uc.mem_write(_STRANGE_BLOCK, _STRANGE_WORD * (_STRANGE_SIZE // len(_STRANGE_WORD)))
         self._uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         self._uc.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block)
         self._uc.hook_add(unicorn.UC_HOOK_MEM_READ, self._on_read)
@@ -96,12 +97,17 @@ class Emulator:
         return trace
 
     def count_elsewhere(self, number: int, follow: Set[int], skip: Set[int]) -> set[int]:
-        """The counters of a run with another per-CPU block: of the usual ones, those that are no CPU's own."""
+        """The counters that a run reaches with two different per-CPU blocks, and which therefore are no CPU's own.
+
+        None if the code checks what it finds in such a block, and gives up.
+        """
         gs_base, self._gs_base = self._gs_base, _STRANGE_BLOCK
-        try:
-            return self.run(number, follow, skip).counters
-        finally:
-            self._gs_base = gs_base
+        reached = []
+        for word in _STRANGE_WORDS:
+            self._uc.mem_write(_STRANGE_BLOCK, word.to_bytes(4, "little") * (_STRANGE_SIZE // 4))
+            reached.append(self.run(number, follow, skip).counters)
+        self._gs_base = gs_base
+        return set.intersection(*reached)
 
     def run_on(self, trace: Trace) -> None:
         """Add to `trace.after` what runs after its call, for a call that succeeds and for one that fails.
@@ -260,11 +266,15 @@ class Emulator:
             self._last_push = address, value & (1 << 64) - 1
         else:
             page = address & _MASK_52 & -_PAGE
-            if size == 8 and page in self._pristine and address % 8 == 0:
+            if size == 8 and address % 8 == 0 and self._is_copied(page):
                 old = int.from_bytes(self._uc.mem_read(address & _MASK_52, 8), "little")
                 if value & (1 << 64) - 1 == old + 1:
                     self._trace.counters.add(_canonical(address & _MASK_52))
             self._dirty.update(page & _MASK_52 for page in range(address & -_PAGE, address + size, _PAGE))
+
+    def _is_copied(self, page: int) -> bool:
+        """Whether the guest has this page, and what is in it was read from there."""
+        return page in self._pristine and page not in self._invented
 
     def _on_unmapped(self, _uc: object, access: int, address: int, size: int, _value: int, _data: object) -> bool:
         first, last = address & _MASK_52 & -_PAGE, (address & _MASK_52) + max(size, 1) - 1
@@ -282,6 +292,7 @@ class Emulator:
             if not is_data:
                 return False
             data = bytes(_PAGE)
+            self._invented.add(page)
         self._uc.mem_map(page, _PAGE)
         self._uc.mem_write(page, data)
         self._pristine[page] = data

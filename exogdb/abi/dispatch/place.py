@@ -76,7 +76,8 @@ class Place:
 class Plan(Mapping[int, Place]):
     """The place of every number and of `UNKNOWN`; `code` is what the plan was made from.
 
-    `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call, on every CPU.
+    `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call: one for all
+    CPUs, or several of which some may be a CPU's own.
     `find_arguments` tells where the six arguments of a number are when its call comes by an address.
     """
 

@@ -106,11 +106,15 @@ class Routes(Mapping[int, Route]):
         return [start for start in starts if all(start in other for other in others)]
 
     def counters(self) -> list[int]:
-        """Addresses of words that every run added 1 to, whatever the CPU, before it was told from the others."""
+        """Addresses of words that every run added 1 to before it was told from the others.
+
+        One that is certainly no CPU's own if there is one, else all of them.
+        """
         every = [trace.counters for traces in self._traces.values() for trace in traces]
         run = next(trace.number for traces in self._traces.values() for trace in traces)
         elsewhere = self._emulator.count_elsewhere(run, self._walk.follow, self._walk.skip)
-        return sorted(set.intersection(elsewhere, *every))
+        counters = set.intersection(*every)
+        return sorted(counters & elsewhere)[:1] or sorted(counters)
 
     def code(self) -> dict[Block, bytes]:
         """Every block of code that the routes depend on, with the bytes it had."""

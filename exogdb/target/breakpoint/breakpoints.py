@@ -36,15 +36,15 @@ _MASK_64 = (1 << 64) - 1
 class Setting:
     """What the plan gave to one breakpoint: its numbers and places, the dispatcher, where calls return to.
 
-    `counter` is a word in memory that grows with every call, None if there is none. `may_watch`: watchpoints can
-    be trusted. `find_arguments` tells where the arguments are on the way to a place.
+    `counters` are words in memory that tell two calls apart. `may_watch`: watchpoints can be
+    trusted. `find_arguments` tells where the arguments are on the way to a place.
     """
 
     choice: Choice
     places: tuple[Place, ...]
     dispatcher: int
     return_address: int
-    counter: int | None = None
+    counters: tuple[int, ...] = ()
     may_watch: bool = True
     find_arguments: FindArguments = lambda _number, _address: (None,) * 6
 
@@ -193,9 +193,10 @@ class Catch:
         can tell that from the next call of a loop.
         """
         assert self.setting is not None
-        if self.setting.counter is None:
+        if not self.setting.counters:
             return False
-        state = (address, hit.return_slot, VirtualMemory(hit.cpu).read(self.setting.counter, 8))
+        memory = VirtualMemory(hit.cpu)
+        state = (address, hit.return_slot, *(memory.read(counter, 8) for counter in self.setting.counters))
         if self._last_seen.get(hit.cpu.index) == state:
             return True
         self._last_seen[hit.cpu.index] = state

@@ -360,8 +360,8 @@ def _return_addresses(plan: SyscallPlan) -> set[int]:
 def _to_setting(plan: SyscallPlan, choice: Choice, places: tuple[Place, ...]) -> Setting:
     address, back = plan.dispatcher.address, plan.dispatcher.return_address
     assert address is not None  # a plan was made from there
-    counter = next(iter(plan.places.counters), None)
-    return Setting(choice, places, address, back, counter, plan.may_watch, plan.places.find_arguments)
+    plans = plan.places
+    return Setting(choice, places, address, back, plans.counters, plan.may_watch, plans.find_arguments)
 
 
 def _ask_us(row: gdb.Breakpoint) -> bool:

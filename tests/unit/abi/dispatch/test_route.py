@@ -216,7 +216,7 @@ def test_samples_are_never_numbers_of_the_table() -> None:
     assert {5, 99, 103, 304, (1 << 64) - 1} <= set(samples)
 
 
-def test_a_counter_of_one_cpu_counts_no_calls_of_the_others() -> None:
+def test_what_belongs_to_one_cpu_or_to_a_process_that_is_not_there_counts_no_calls() -> None:
     image = build_assembly(
         """
         .globl syscall_dispatch
@@ -224,12 +224,15 @@ def test_a_counter_of_one_cpu_counts_no_calls_of_the_others() -> None:
             inc qword ptr gs:[8]
             mov rax, gs:[0]
             inc qword ptr [rax+16]
+            mov rax, [rip+nobody]
+            inc qword ptr [rax]
             lock inc qword ptr [rip+calls]
             lea rax, [rdi+rdi]
             ret
         .data
         .globl calls
         calls: .quad 0
+        nobody: .quad 0
         .globl block
         .balign 8
         block: .quad block, 0, 0
