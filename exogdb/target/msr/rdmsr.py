@@ -218,9 +218,12 @@ def _find_existing(memory: VirtualMemory, code: bytes) -> Iterator[int]:
 @lru_cache(maxsize=64)
 def _find_in_image(path: Path, _changed_ns: int, code: bytes) -> tuple[int, ...]:
     """The first upper-half places in an image; remembered as long as the file does not change."""
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as image:
-        found = (address for address in find_in_text(image, code) if is_upper_half(address))
-        return tuple(islice(found, MOST_PLACES))
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as image:
+            found = (address for address in find_in_text(image, code) if is_upper_half(address))
+            return tuple(islice(found, MOST_PLACES))
+    except (OSError, ValueError):  # gone, not to be read, or empty while it is linked anew
+        return ()
 
 
 def _holds(memory: VirtualMemory, address: int, code: bytes) -> bool:
