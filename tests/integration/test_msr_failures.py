@@ -227,6 +227,7 @@ class OddMonitor:
         ([GREETING, GOOD], NOBODY),
         ([GREETING, GOOD, {"return": {"status": "none"}}], NOBODY),
         ([GREETING, GOOD, {"error": {"class": "CommandNotFound", "desc": "no such thing"}}], "no such thing"),
+        ([GREETING, GOOD, {"return": []}], "which is no object"),
         ([{"hello": 1}], NOBODY),
     ],
 )

@@ -40,6 +40,8 @@ async def _require_migratable(monitor: QmpMonitor) -> None:
     :raise UnavailableError: there is such a device.
     """
     migration = await monitor.execute("query-migrate")
+    if not isinstance(migration, dict):
+        raise UnavailableError(f"QMP answers query-migrate with {migration!r:.40}, which is no object")
     for reason in migration.get("blocked-reasons", ()):
         if reason.startswith(_NOT_MIGRATABLE):
             device = reason.removeprefix(_NOT_MIGRATABLE).strip()
