@@ -149,7 +149,7 @@ def _is_silent(row: gdb.Breakpoint) -> bool:
 
 
 def _describe(hit: Hit) -> str:
-    entry = PLACEMENT.plan.table.find(hit.number) if PLACEMENT.plan is not None else None
+    entry = PLACEMENT.table().find(hit.number)
     process = find_process_id(hit.cpu)
     report = HitReport(
         hit.number,

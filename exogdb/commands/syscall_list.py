@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 
 from exogdb.abi.choice import Choice, parse_choice
-from exogdb.abi.numbers import SyscallNumber
+from exogdb.abi.numbers import NumberTable, SyscallNumber
 from exogdb.commands.candidates import complete_calls
 from exogdb.commands.registry import Output, command
 from exogdb.errors import ExoError, UnavailableError
@@ -36,14 +36,14 @@ def exo_syscall_list(options: Namespace) -> Output:
     if not len(table):
         raise UnavailableError("no table of system-call numbers was found: name it with `set exo syscalls FILE`")
     choice = parse_choice(",".join(options.calls), table) if options.calls else None
-    plan, reason = _find_plan()
+    plan, reason = _find_plan(table)
     rows = [_to_row(entry, plan) for entry in table if choice is None or entry.number in choice]
     listing = SyscallList(rows, table.source, reason, plan.doubts if plan is not None else ())
     return Output(lambda style: render_list(listing, style), lambda: list_to_json(listing))
 
 
-def _find_plan() -> tuple[SyscallPlan | None, str]:
-    if PLACEMENT.plan is not None:
+def _find_plan(table: NumberTable) -> tuple[SyscallPlan | None, str]:
+    if PLACEMENT.plan is not None and PLACEMENT.plan.table.entries == table.entries:
         return PLACEMENT.plan, ""
     try:
         return read_plan(require_guest().cpu), ""

@@ -60,6 +60,8 @@ def find_address(name: str) -> int | None:
         return None
     with gdb.with_parameter("language", "c"):
         try:
+            # An expression takes an unknown name for that of a source file, too, which a large kernel has many of.
+            gdb.execute(f"info address {name}", to_string=True)
             return int(gdb.parse_and_eval(f"(unsigned long long)&'{name}'")) & (1 << 64) - 1
         except gdb.error:
             return None

@@ -24,7 +24,7 @@ from exogdb.target.breakpoint.planning import SyscallPlan, read_plan
 from exogdb.target.breakpoint.probe_file import Probe
 from exogdb.target.cpus import Cpu, all_cpus
 from exogdb.target.current_process import forget_layouts
-from exogdb.target.numbers import read_number_table, with_users_groups
+from exogdb.target.numbers import read_number_table
 from exogdb.target.session import require_guest
 from exogdb.target.symbols import find_address
 
@@ -54,11 +54,12 @@ class Placement:
         return self._catches.get(number)
 
     def table(self) -> NumberTable:
-        """The plan's number table, or what can be found without a guest, with the user's groups.
+        """The number table as the user's settings have it now, which may be another than when the plan was made.
 
         :raise UsageError: a file that the user named cannot be read, or is no such file.
         """
-        return with_users_groups(self.plan.table) if self.plan is not None else read_number_table()
+        address = self.plan.dispatcher.address if self.plan is not None else None
+        return read_number_table([address] if address is not None else [])
 
     def add(self, request: Request, *, temporary: bool = False) -> Catch:
         """A new breakpoint for `request`, placed now if the guest can be asked, pending otherwise.

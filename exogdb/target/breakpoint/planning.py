@@ -131,12 +131,20 @@ def find_first_line(address: int) -> int | None:
     if block is None or block.function is None or block.start != address:
         symbol = find_symbol(address)
         return address if symbol is not None and symbol.offset == 0 else None
-    if "a variable at frame base" not in gdb.execute(f"info scope *{address:#x}", to_string=True):
+    if not _keeps_parameters_in_memory(address):
         return address
     symtab = gdb.find_pc_line(address).symtab
     rows = symtab.linetable() if symtab is not None else ()
     later = sorted(row.pc for row in rows if address < row.pc < block.end and row.line > 0)
     return later[0] if later else address
+
+
+def _keeps_parameters_in_memory(address: int) -> bool:
+    """Whether the function that begins at `address` has a parameter in its stack frame."""
+    try:
+        return "a variable at frame base" in gdb.execute(f"info scope *{address:#x}", to_string=True)
+    except gdb.error:
+        return False  # GDB cannot read some of what an optimising compiler wrote, "Corrupted DWARF2 expression"
 
 
 def _require_dispatcher(path: EntryPath) -> tuple[Dispatcher, DispatcherEntry]:
