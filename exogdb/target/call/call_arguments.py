@@ -22,6 +22,8 @@ __all__ = ["find_argument_values", "find_handler_name", "find_parameters", "func
 
 _MASK_64 = (1 << 64) - 1
 _HANDLERS = ("sys_{}", "__x64_sys_{}")
+# Linux's have one parameter, the frame (arch/x86/include/asm/syscall_wrapper.h), which is not the first argument.
+_TAKES_FRAME = "__x64_sys_"
 _NOT_KEPT = Unavailable("nothing on the way keeps it")
 
 
@@ -32,8 +34,8 @@ def find_handler_name(name: str) -> str:
 
 
 def find_parameters(handler: str) -> list[Parameter]:
-    """The parameters that debug info gives the function `handler`, in order; none without debug info."""
-    address = find_address(handler) if handler else None
+    """The parameters that debug info gives the function `handler` for the arguments, in order; none without it."""
+    address = find_address(handler) if handler and not handler.startswith(_TAKES_FRAME) else None
     block = gdb.block_for_pc(address) if address is not None else None
     return [Parameter(symbol.print_name, _type_name(symbol)) for symbol in function_parameters(block)]
 

@@ -16,6 +16,7 @@ from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, NUMBER_REGISTER, Disp
 from exogdb.abi.stub.stub_state import read_held
 from exogdb.errors import AnalysisError
 from exogdb.target.breakpoint.planning import read_place
+from exogdb.target.call.call_arguments import find_handler_name
 from exogdb.target.call.current_call import find_stack_in_call
 from exogdb.target.cpus import Cpu
 from exogdb.target.gs import find_entries, read_gs
@@ -247,7 +248,7 @@ def find_handler(cpu: Cpu, number: int) -> int | None:
     """
     place = read_place(cpu, number)
     entry = read_number_table().find(number)
-    named = find_address(entry.handler) if entry is not None else None
+    named = find_address(find_handler_name(entry.name)) if entry is not None else None
     if place.kind is PlaceKind.DISPATCHER:
         return named
     symbol = find_symbol(place.address)
