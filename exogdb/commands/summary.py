@@ -51,7 +51,7 @@ def summary(session: Session, options: Namespace) -> Output:
         render,
         lambda: (
             summary_to_json(found, name_of, tracing.clock)
-            | {"engine": tracing.engine_name, "end": outcome.to_json()}
+            | {"engine": tracing.engine_name, "doubts": list(tracing.path.doubts), "end": outcome.to_json()}
         ),
     )
 

@@ -91,14 +91,15 @@ def make_sink(
 
 
 def render_start(tracing: Tracing, options: Namespace) -> str:
-    """The first line: which engine, and why, how long, and by which clock if times are shown."""
+    """The first lines: which engine, and why, how long, by which clock if times are shown, what is not sure."""
     until = ["Ctrl-C"]
     until += [f"{options.count:,} call{'s' * (options.count > 1)}"] if options.count is not None else []
     until += [f"{options.seconds:g} s"] if options.seconds is not None else []
     blind = tracing.engine == "log" and not tracing.points.result_in_rax
     results = "; this kernel returns results through the saved frame: --engine stops shows them" if blind else ""
     clock = f"\ntimes: {tracing.clock}" if getattr(options, "time", False) else ""
-    return f"tracing by {tracing.engine_name} ({tracing.reason}), until {' or '.join(until)}{results}{clock}"
+    head = f"tracing by {tracing.engine_name} ({tracing.reason}), until {' or '.join(until)}{results}{clock}"
+    return "\n".join([head, *(f"not sure: {doubt}" for doubt in tracing.path.doubts)])
 
 
 def render_end(outcome: Outcome) -> str:
@@ -130,7 +131,7 @@ class RecordLines:
         progspace = gdb.current_progspace()
         kernel = Path(progspace.filename or "kernel").name if progspace is not None else "kernel"
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        header = Header(tracing.engine_name, tracing.clock, kernel, len(all_cpus()), started)
+        header = Header(tracing.engine_name, tracing.clock, kernel, len(all_cpus()), started, tracing.path.doubts)
         self._put(json.dumps(header.to_json()) + "\n")
 
     def write(self, notice: Notice) -> None:

@@ -14,6 +14,8 @@ import gdb.unwinder
 from gdb.FrameDecorator import FrameDecorator
 
 from exogdb.abi.boundary import BOUNDARY_PC, make_boundary_object
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.stub_state import StubState
 from exogdb.errors import ExoError
 from exogdb.target.call.call_number import find_number
 from exogdb.target.call.unwinder import StubUnwinder, find_stub_state
@@ -31,11 +33,15 @@ _Decorated: TypeAlias = "FrameDecorator | DAPFrameDecorator"
 
 
 class BoundaryDecorator(FrameDecorator):
-    """Shows the boundary frame as `<system call 101 ipc_send>`, without an address."""
+    """Shows the boundary frame as `<system call 101 ipc_send>`, without an address.
+
+    Where the analysis of the stub is not sure of something it says so, because everything outwards depends on it.
+    """
 
     def function(self) -> str:
         """The text in the place of the function's name."""
-        return f"<system call{self._number}>"
+        doubt = " (not sure: see exo-syscall abi)" if self._found is not None and self._found[0].doubts else ""
+        return f"<system call{self._number}>{doubt}"
 
     def address(self) -> None:
         """There is no code at the boundary."""
@@ -44,12 +50,16 @@ class BoundaryDecorator(FrameDecorator):
         """A boundary has no arguments."""
 
     @cached_property
+    def _found(self) -> tuple[EntryPath, StubState] | None:
+        stub = self.inferior_frame().newer()
+        return find_stub_state(stub.pc()) if stub is not None else None
+
+    @cached_property
     def _number(self) -> str:
         stub = self.inferior_frame().newer()
-        found = find_stub_state(stub.pc()) if stub is not None else None
-        if stub is None or found is None:
+        if stub is None or self._found is None:
             return ""
-        path, state = found
+        path, state = self._found
         table = read_number_table([path.entry])
         number = find_number(path, state, stub, VirtualMemory(selected_cpu()), table)
         if number is None:

@@ -36,13 +36,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Header:
-    """How a trace was taken. `clock` says in words what its times mean."""
+    """How a trace was taken. `clock` says in words what its times mean, `doubts` what is not sure."""
 
     engine: str
     clock: str
     kernel: str
     cpus: int
     started: str = ""
+    doubts: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The first line of the file."""
@@ -191,7 +192,8 @@ def _read_header(numbered: Iterator[tuple[int, str]]) -> Header:
             raise FormatError("this is not a trace: the first line names another format")
         if line["version"] != VERSION:
             raise FormatError(f"this trace has version {line['version']}; this exogdb reads version {VERSION}")
-        return Header(line["engine"], line["clock"], line["kernel"], int(line["cpus"]), line["started"])
+        doubts = tuple(line.get("doubts", ()))  # the first records of this version have none
+        return Header(line["engine"], line["clock"], line["kernel"], int(line["cpus"]), line["started"], doubts)
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
             "this is not a trace: its first line is no header (make one with `exo-syscall record`)"

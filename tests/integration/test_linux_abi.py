@@ -93,6 +93,20 @@ def test_a_backtrace_crosses_from_code_without_symbols(linux: tuple[Guest, Linux
         trace.index(name) for name in ("<system call 110 getppid>", "getppid_syscall", "call_for_ever", "main")
     ]
     assert order == sorted(order), trace
+    guest.gdb.run("frame function getppid_syscall")
+    assert guest.gdb.integer("$rax") == GETPPID  # the slot that comes back has -ENOSYS until the handler is done
+
+
+def test_step_stops_in_the_handler_that_symbols_name(linux: tuple[Guest, LinuxTruth], tmp_path: Path) -> None:
+    guest, truth = linux
+    symbols = make_symbols(truth, tmp_path)
+    guest.gdb.run(f"add-symbol-file {symbols}")
+    try:
+        run_to(guest, "getppid_syscall")
+        step = guest.gdb.json("exo-syscall step")
+        assert (step["reached"], int(step["rip"], 16)) == ("handler", truth.symbols["__x64_sys_getppid"])
+    finally:
+        guest.gdb.run(f"remove-symbol-file {symbols}")
 
 
 def test_at_every_instruction_the_user_is_known(linux: tuple[Guest, LinuxTruth]) -> None:

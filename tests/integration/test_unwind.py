@@ -15,6 +15,8 @@ SNIPPET = """
 import gdb, json
 KEPT = ("rip", "rsp", "rbp", "rbx", "r12", "r13", "r14", "r15", "eflags")
 OTHERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
+# Values of arguments are the compiler's affair, and most of what `bt` costs.
+BT = "bt -frame-arguments none -frame-info short-location"
 def registers(frame):
     found = {name: frame.read_register(name) for name in KEPT + OTHERS}
     return {name: int(value) % (1 << 64) for name, value in found.items() if not value.is_optimized_out}
@@ -23,7 +25,7 @@ def user_registers():
     while frame is not None and frame.pc() >> 47:
         frame = frame.older()
     return registers(frame) if frame is not None else {}
-def walk():
+def walk(every):
     steps = []
     while True:
         try:
@@ -34,14 +36,17 @@ def walk():
             break
         pc = gdb.newest_frame().pc()
         entry = steps[0]["pc"] if steps else pc
-        wanted = 0 <= pc - entry < 0x100 or len(steps) % 8 == 0  # all of the stub; elsewhere `bt` costs too much
-        named = not wanted or "<system call" in gdb.execute("bt", to_string=True)
+        wanted = 0 <= pc - entry < 0x100 or len(steps) % every == 0
+        named = not wanted or "<system call" in gdb.execute(BT, to_string=True)
         steps.append({"pc": pc, "user": user_registers(), "named": named})
     print()
     print(json.dumps(steps))
 """
 KEPT = ("rip", "rsp", "rbp", "rbx", "r12", "r13", "r14", "r15", "eflags")
 WALK_SECONDS = 100.0
+# Outside the stub `bt` is asked at every instruction of an optimised build, and at each eighth of a debug build's
+# many; the registers of the user's frame at every single one in both.
+EVERY = {"debug": 8}
 
 
 def find_syscall(guest: Guest, program: str, function: str) -> int:
@@ -73,7 +78,9 @@ def test_the_user_frame_is_right_at_every_instruction(guest: OpenGuest, variant:
     address = stop_at_user_syscall(one)
     define_snippet(one)
     before = json.loads(one.gdb.run("python print(json.dumps(registers(gdb.newest_frame())))"))
-    steps: list[dict[str, Any]] = json.loads(one.gdb.reply("python walk()", WALK_SECONDS).out.splitlines()[-1])
+    steps: list[dict[str, Any]] = json.loads(
+        one.gdb.reply(f"python walk({EVERY.get(variant, 1)})", WALK_SECONDS).out.splitlines()[-1]
+    )
     assert one.gdb.integer("$rip") == address + 2
     assert len(steps) > 60
     returned_at = int(one.gdb.json("exo-syscall abi")["dispatcher"]["return"], 16)
@@ -95,6 +102,31 @@ def test_a_backtrace_names_the_call_and_reaches_the_program(guest: OpenGuest) ->
     assert re.search(r"^#\d+ +<system call 101 ipc_send>", trace, re.MULTILINE), trace
     order = [trace.index(name) for name in ("syscall_dispatch", "syscall_entry", "<system call", "program_main")]
     assert order == sorted(order)
+
+
+def test_without_frame_filters_the_boundary_is_named_too(guest: OpenGuest) -> None:
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    frames = one.gdb.run("bt -no-filters")
+    assert "in <system call> ()" in frames
+    assert "__morestack" not in frames
+    assert 'func="<system call>"' in one.gdb.run('interpreter-exec mi2 "-stack-list-frames"')
+    one.gdb.run("frame function <system call>")
+    assert one.gdb.integer("$rsp") < 1 << 47
+
+
+def test_a_backtrace_says_where_the_analysis_is_not_sure(guest: OpenGuest) -> None:
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    assert "not sure" not in one.gdb.run("bt")
+    one.gdb.run("python import exogdb.target.path as path, dataclasses")
+    one.gdb.run(
+        "python path._remembered.update({entry: dataclasses.replace(known, path=dataclasses.replace("
+        "known.path, doubts=('something',))) for entry, known in path._remembered.items()})"
+    )
+    assert "<system call 101 ipc_send> (not sure: see exo-syscall abi)" in one.gdb.run("bt")
 
 
 def test_user_frames_have_their_variables(guest: OpenGuest) -> None:

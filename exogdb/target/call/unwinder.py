@@ -24,12 +24,13 @@ from exogdb.abi.frame_base import (
     is_on_stack,
     read_stack_top,
 )
-from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.entry_path import NUMBER_REGISTER, EntryPath
 from exogdb.abi.stub.interpret import CALLER_SAVED
 from exogdb.abi.stub.location import InRegister
 from exogdb.abi.stub.stub_state import Lost, StubState, read_held
 from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.target.call.call_number import read_saved_number
 from exogdb.target.call.frame_tables import has_frame_tables
 from exogdb.target.cpus import is_reading_registers
 from exogdb.target.memory import read_selected
@@ -210,7 +211,17 @@ def _read_user_registers(
             continue
         if not isinstance(held, Lost):
             saved["eflags" if name == "rflags" else name] = read_held(held, registers, gs_base, memory)
+    if _is_calling(frame, path, state) and state.depth is not None:
+        number = read_saved_number(path, registers["rsp"] + state.depth, memory)
+        if number is not None:  # what comes back in that register is for the dispatcher to decide yet
+            saved[NUMBER_REGISTER] = number.number
     return saved
+
+
+def _is_calling(frame: gdb.PendingFrame, path: EntryPath, state: StubState) -> bool:
+    """Whether the stub has called the dispatcher, which has not returned."""
+    returns_here = path.dispatcher is not None and state.address == path.dispatcher.return_address
+    return returns_here and frame.level() > 0
 
 
 def _is_kept(frame: gdb.PendingFrame, path: EntryPath, state: StubState, register: str) -> bool:
@@ -218,8 +229,7 @@ def _is_kept(frame: gdb.PendingFrame, path: EntryPath, state: StubState, registe
 
     GDB takes a register that debug info says nothing of as unchanged, which those of the caller never are.
     """
-    returns_here = path.dispatcher is not None and state.address == path.dispatcher.return_address
-    called = returns_here and frame.level() > 0
+    called = _is_calling(frame, path, state)
     return not (called and register in CALLER_SAVED) and not frame.read_register(register).is_optimized_out
 
 
