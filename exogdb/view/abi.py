@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, Dispatcher, EntryPath, Exit, FrameSlot
@@ -190,7 +191,8 @@ def _render_exit(way: Exit, style: Style) -> Iterator[str]:
         kinds.setdefault(back.kind, []).append(name)
     for kind in sorted(kinds):
         role = "bad" if kind == "leaked" else "faint"
-        yield f"  {style.paint(role, f'{kind:<9}')} {' '.join(kinds[kind])}"
+        names = wrap(" ".join(kinds[kind]), max(style.width - 12, 20) if style.width else 1000)
+        yield f"  {style.paint(role, f'{kind:<9}')} " + ("\n" + " " * 12).join(names)
 
 
 def abi_to_json(report: AbiReport) -> dict[str, Any]:

@@ -136,12 +136,17 @@ def _page_finding(
         yield Finding(found, expected, section.name, first, severity=severity)
 
 
+def _is_writable_code(page: PageWalk) -> bool:
+    return page.writable and not page.nx
+
+
 def _check_text(facts: Facts) -> Iterator[Outcome]:
     text = [section for section in known(facts.sections) if section.executable]
     if not text:
         raise UnavailableError("the kernel's symbol file has no executable section")
     for section in text:
-        yield from _page_finding(facts, section, lambda page: page.writable, "writable", Severity.WARNING)
+        # What was freed after booting is data now, and cannot be executed: code of initialisation, say.
+        yield from _page_finding(facts, section, _is_writable_code, "writable", Severity.WARNING)
         yield from _page_finding(
             facts, section, lambda page: page.user, "accessible to user programs", Severity.ERROR
         )
@@ -220,7 +225,8 @@ MEMORY_RULES = (
         Severity.WARNING,
         "Kernel text is read-only and the kernel's",
         "A kernel write through a bad pointer can change code in a writable text page; a text page that user "
-        "programs can reach shows them the kernel's code, or lets them change it.",
+        "programs can reach shows them the kernel's code, or lets them change it. Writable pages of an executable "
+        "section that cannot be executed are no text any more: what a kernel freed after booting.",
         "Intel SDM Vol. 3A, Access Rights",
         "Map executable sections with R/W = 0 and U/S = 0; write them through another mapping if need be.",
         _check_text,

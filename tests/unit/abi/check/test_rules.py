@@ -10,9 +10,9 @@ from exogdb.abi.check.rule import Report, Rule, run_rules
 from exogdb.abi.stub.entry_path import Comparison
 from exogdb.abi.stub.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
-from tests.unit.abi.check.changes import with_frame_structure
+from tests.unit.abi.check.changes import with_frame_structure, with_image_page
 from tests.unit.abi.check.flaws import FLAWS, Change
-from tests.unit.abi.check.sound import CALL, EXIT, sound_facts, with_cpu, with_path
+from tests.unit.abi.check.sound import CALL, EXIT, TEXT, sound_facts, with_cpu, with_path
 
 
 def found(report: Report) -> list[str]:
@@ -32,6 +32,11 @@ def test_a_flaw_trips_its_rule_and_no_other(flaw: str) -> None:
     report = run_rules(RULES, change(sound_facts()))
     assert found(report) == expected.split()
     assert report.worst == severity
+
+
+def test_code_that_was_freed_after_booting_is_no_text() -> None:
+    freed = with_image_page(sound_facts(), TEXT.start, writable=True, user=False, nx=True)
+    assert found(run_rules(RULES, freed)) == []
 
 
 def test_every_rule_has_a_flaw_that_trips_it() -> None:
