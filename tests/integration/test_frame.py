@@ -69,6 +69,24 @@ def test_whatever_handler_it_is_no_argument_is_wrong(guest: OpenGuest, variant: 
     assert len(seen) >= 4
 
 
+@pytest.mark.parametrize("variant", ["", "debug", "today"])
+def test_deep_in_what_a_handler_calls_nothing_is_wrong(guest: OpenGuest, variant: str) -> None:
+    """The functions that a handler calls overwrite the registers that its caller's debug info still points at."""
+    one = guest(append="run=selftest", variant=variant, stopped=True)
+    one.gdb.run(f"break *{one.gdb.address('sys_fork'):#x}")
+    one.gdb.run("continue")
+    truth, known = current_call(one), 0
+    for _ in range(30):
+        one.gdb.run("stepi 29")
+        answer = one.gdb.json("exo-syscall frame")
+        assert answer["number"] == truth.number
+        for position, value in enumerate(answer["args"]):
+            known += not isinstance(value, dict)
+            assert isinstance(value, dict) or int(value, 16) == truth.arguments[position], answer["arguments"]
+    assert current_call(one) == truth, "the call was over before the end of this test"
+    assert known or variant == ""
+
+
 def test_strings_are_shown(guest: OpenGuest) -> None:
     one = guest()
     one.gdb.run("hbreak sys_ipc_send")

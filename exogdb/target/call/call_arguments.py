@@ -1,7 +1,8 @@
 """The six arguments of a call in progress, and the parameters of its handler.
 
 An argument is where the stub saved it, else what the dispatcher's or the handler's own parameter is now by debug
-info. Those are the compiler's word for the moment GDB stands at; what it calls optimized out is unavailable.
+info. Those are the compiler's word for the moment GDB stands at; what it calls optimized out, and what a call may
+have overwritten since, is unavailable.
 """
 
 import gdb
@@ -14,11 +15,12 @@ from exogdb.abi.stub.location import InRegister, Location, OnStack, describe_loc
 from exogdb.abi.stub.stub_state import StubState
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.call.call_number import FrameRegisters, frames_inside, handler_in, is_dispatcher, is_in_prologue
+from exogdb.target.call.call_number import FrameRegisters, frames_inside, handler_in, is_dispatcher
+from exogdb.target.call.parameter import function_parameters, read_parameter
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["find_argument_values", "find_handler_name", "find_parameters", "function_parameters"]
+__all__ = ["find_argument_values", "find_handler_name", "find_parameters"]
 
 _MASK_64 = (1 << 64) - 1
 _HANDLERS = ("sys_{}", "__x64_sys_{}")
@@ -43,13 +45,6 @@ def find_parameters(handler: str) -> list[Parameter]:
 def _type_name(symbol: gdb.Symbol) -> str:
     """The name that the debug info has: GDB would write Rust's pointers in the language of the moment."""
     return (symbol.type.name if symbol.type is not None else None) or str(symbol.type)
-
-
-def function_parameters(block: gdb.Block | None) -> list[gdb.Symbol]:
-    """The parameters of the function that `block` lies in, in order."""
-    while block is not None and block.function is None:
-        block = block.superblock
-    return [symbol for symbol in block if symbol.is_argument] if block is not None else []
 
 
 def find_argument_values(
@@ -106,9 +101,10 @@ def _from_frames(path: EntryPath, inside: list[gdb.Frame], position: int) -> tup
     tried = [(inside[0], place)] if is_dispatcher(path, inside[0]) else []
     tried += [(handler, position)] if handler is not None else []
     for frame, index in tried:
-        value = _read_parameter(frame, index) if index is not None else None
-        if value is not None:
-            return value
+        found = read_parameter(frame, index) if index is not None else None
+        if found is not None:
+            function = (frame.name() or "?").rsplit("::", 1)[-1]
+            return Reading(found[0], "gdb"), f"{found[1]} of {function}"
     return _NOT_KEPT, "-"
 
 
@@ -120,20 +116,3 @@ def _parameter_position(location: Location | None) -> int | None:
         case OnStack(offset):
             return len(ARGUMENT_PASSING) + offset // 8 - 1
     return None
-
-
-def _read_parameter(frame: gdb.Frame, index: int) -> tuple[Value, str] | None:
-    if is_in_prologue(frame):
-        return None  # debug info describes parameters from behind the prologue on
-    try:
-        parameters = function_parameters(frame.block())
-        if index >= len(parameters):
-            return None
-        value = frame.read_var(parameters[index])
-        if value.is_optimized_out:
-            return None
-        bits = Reading(int(value) & _MASK_64, "gdb")
-    except (gdb.error, RuntimeError, ValueError):
-        return None
-    function = (frame.name() or "?").rsplit("::", 1)[-1]
-    return bits, f"{parameters[index].print_name} of {function}"

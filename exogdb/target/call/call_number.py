@@ -19,6 +19,7 @@ from exogdb.abi.stub.stub_state import Lost, StubState, read_held
 from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import UnavailableError
 from exogdb.target.breakpoint.returned import find_returned
+from exogdb.target.call.parameter import read_parameter
 from exogdb.target.symbols import find_symbol
 from exogdb.x86.memory import ReadableMemory
 
@@ -30,7 +31,6 @@ __all__ = [
     "guess_number",
     "handler_in",
     "is_dispatcher",
-    "is_in_prologue",
     "read_saved_number",
     "read_frame_register",
 ]
@@ -102,19 +102,6 @@ def frames_inside(stub: gdb.Frame) -> Iterator[gdb.Frame]:
     while frame is not None:
         yield frame
         frame = frame.newer()
-
-
-def is_in_prologue(frame: gdb.Frame) -> bool:
-    """Whether `frame` is the innermost one and its function is still setting up its stack frame.
-
-    Behind the prologue is where the line table has its second row for the function; GDB stops there, too.
-    """
-    function = frame.function()
-    if frame.level() != 0 or function is None:
-        return False
-    start = int(function.value().address or 0) % (1 << 64)
-    rows = sorted(row.pc for row in function.symtab.linetable() if row.pc > start)
-    return start <= frame.pc() < next(iter(rows), start)
 
 
 def is_dispatcher(path: EntryPath, frame: gdb.Frame) -> bool:
@@ -206,34 +193,10 @@ def _read_parameter(path: EntryPath, inside: list[gdb.Frame]) -> FoundNumber | N
     dispatcher = path.dispatcher
     if dispatcher is None or not inside or not isinstance(dispatcher.number, InRegister):
         return None
-    function = inside[0].function()
-    if not is_dispatcher(path, inside[0]):
+    if not is_dispatcher(path, inside[0]) or dispatcher.number.name not in ARGUMENT_PASSING:
         return None
-    if is_in_prologue(inside[0]):
-        return None  # debug info describes parameters from behind the prologue on
-    if dispatcher.number.name not in ARGUMENT_PASSING or function is None:
-        return None
-    parameters = _arguments(inside[0])
-    position = ARGUMENT_PASSING.index(dispatcher.number.name)
-    if position >= len(parameters):
-        return None
-    try:
-        value = inside[0].read_var(parameters[position])
-        if value.is_optimized_out:
-            return None
-        return FoundNumber(int(value) & _MASK_64, f"{parameters[position].name} of {function.name}")
-    except (gdb.error, ValueError):
-        return None
-
-
-def _arguments(frame: gdb.Frame) -> list[gdb.Symbol]:
-    try:
-        block: gdb.Block | None = frame.block()
-    except RuntimeError:
-        return []
-    while block is not None and block.function is None:
-        block = block.superblock
-    return [symbol for symbol in block if symbol.is_argument] if block is not None else []
+    found = read_parameter(inside[0], ARGUMENT_PASSING.index(dispatcher.number.name))
+    return FoundNumber(found[0], f"{found[1]} of {inside[0].function()}") if found is not None else None
 
 
 def _recognise_handler(inside: list[gdb.Frame], table: NumberTable) -> FoundNumber | None:

@@ -1,0 +1,77 @@
+"""A function's parameters as debug info has them at this moment, without those that calls have overwritten."""
+
+import gdb
+
+from exogdb.abi.variable import is_kept_by_calls
+
+__all__ = ["function_parameters", "is_in_prologue", "read_parameter"]
+
+_MASK_64 = (1 << 64) - 1
+
+
+def read_parameter(frame: gdb.Frame, index: int) -> tuple[int, str] | None:
+    """The bits of parameter `index` of the function of `frame`, and its name; None if nothing has it any more.
+
+    The guest must be stopped; nothing changes.
+    """
+    if is_in_prologue(frame):
+        return None  # debug info describes parameters from behind the prologue on
+    try:
+        parameters = function_parameters(frame.block())
+        if index >= len(parameters) or not _is_kept(frame, parameters[index]):
+            return None
+        value = frame.read_var(parameters[index])
+        if value.is_optimized_out:
+            return None
+        return int(value) & _MASK_64, parameters[index].print_name
+    except (gdb.error, RuntimeError, ValueError):
+        return None
+
+
+def function_parameters(block: gdb.Block | None) -> list[gdb.Symbol]:
+    """The parameters of the function that `block` lies in, in order."""
+    while block is not None and block.function is None:
+        block = block.superblock
+    return [symbol for symbol in block if symbol.is_argument] if block is not None else []
+
+
+def is_in_prologue(frame: gdb.Frame) -> bool:
+    """Whether `frame` is the innermost one and its function is still setting up its stack frame.
+
+    Behind the prologue is where the line table has its second row for the function; GDB stops there, too.
+    """
+    function = frame.function()
+    if frame.level() != 0 or function is None:
+        return False
+    start = _address(function)
+    rows = sorted(row.pc for row in function.symtab.linetable() if row.pc > start)
+    return start <= frame.pc() < next(iter(rows), start)
+
+
+def _is_kept(frame: gdb.Frame, parameter: gdb.Symbol) -> bool:
+    """Whether what GDB reads for `parameter` is still its value, though the function has called another one."""
+    called = frame.newer()
+    while called is not None and called.type() == gdb.INLINE_FRAME:
+        called = called.newer()
+    # An interrupt has saved every register, and a function that has not begun has changed none.
+    if called is None or called.type() == gdb.SIGTRAMP_FRAME or _has_not_begun(called):
+        return True
+    return is_kept_by_calls(_describe(frame, parameter), frame.pc() - 1)
+
+
+def _has_not_begun(frame: gdb.Frame) -> bool:
+    function = frame.function()
+    return frame.level() == 0 and function is not None and frame.pc() == _address(function)
+
+
+def _describe(frame: gdb.Frame, variable: gdb.Symbol) -> str:
+    selected = gdb.selected_frame()
+    try:
+        frame.select()
+        return gdb.execute(f"info address {variable.name}", to_string=True)
+    finally:
+        selected.select()
+
+
+def _address(function: gdb.Symbol) -> int:
+    return int(function.value().address or 0) & _MASK_64
