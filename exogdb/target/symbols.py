@@ -58,11 +58,11 @@ def find_address(name: str) -> int | None:
     """The address of the function or object called `name`; minimal symbols are enough."""
     if not re.fullmatch(r"[A-Za-z_.$][\w.$]*", name):
         return None
+    # Only a quoted name is also looked for among the source files, of which a large kernel has thousands.
+    written = f"'{name}'" if re.search(r"[.$]", name) else name
     with gdb.with_parameter("language", "c"):
         try:
-            # An expression takes an unknown name for that of a source file, too, which a large kernel has many of.
-            gdb.execute(f"info address {name}", to_string=True)
-            return int(gdb.parse_and_eval(f"(unsigned long long)&'{name}'")) & (1 << 64) - 1
+            return int(gdb.parse_and_eval(f"(unsigned long long)&{written}")) & (1 << 64) - 1
         except gdb.error:
             return None
 
