@@ -186,8 +186,9 @@ def test_outside_a_system_call_it_says_so(guest: OpenGuest) -> None:
         assert (
             refused(gdb, f"exo-syscall frame set ret 1{json}") == "ret was not set: no system call is in progress"
         )
-    # The frame of the last call is still there, and is called that.
-    assert gdb.json("exo-syscall frame")["number"] == {"unavailable": "no system call is in progress"}
+    # The frame of the last call is still there and is called that, unless a timer interrupt came upon the stack.
+    number = gdb.json("exo-syscall frame")["number"]
+    assert number["unavailable"].startswith("no system call is in progress")
 
 
 def test_inside_a_system_call_every_command_runs_and_leaves_gdb_usable(guest: OpenGuest) -> None:
