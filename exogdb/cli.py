@@ -1,8 +1,9 @@
 """The console script `exogdb`: what is done outside GDB."""
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from exogdb.errors import ExoError, UsageError
@@ -59,6 +60,7 @@ def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="exogdb", description="Look at the system-call path of an x86-64 kernel in QEMU.")
+    parser.add_argument("--version", action="version", version=f"exogdb {version('exogdb')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     start = commands.add_parser(
         "run",
@@ -86,7 +88,7 @@ def _parser() -> ArgumentParser:
 
 def _add_start_options(parser: ArgumentParser) -> None:
     parser.add_argument("kernel", metavar="KERNEL", type=Path, help="ELF file that `qemu -kernel` boots")
-    parser.add_argument("--smp", type=int, default=1, metavar="N", help="number of CPUs (default 1)")
+    parser.add_argument("--smp", type=_positive, default=1, metavar="N", help="number of CPUs (default 1)")
     parser.add_argument("--append", default="", metavar="WORDS", help="the kernel's command line")
     parser.add_argument(
         "--accel", default="tcg", help="QEMU's accelerator (default tcg, which traces without stops)"
@@ -101,6 +103,14 @@ def _add_start_options(parser: ArgumentParser) -> None:
         "--seconds", type=float, default=120.0, metavar="N", help="limit without a terminal (default 120)"
     )
     parser.set_defaults(farewell="")
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1 on; the ValueError of any other is argparse's affair."""
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 def _run(options: Namespace, qemu: tuple[str, ...]) -> int:

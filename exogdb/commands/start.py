@@ -15,9 +15,9 @@ def define_start() -> None:
     """Define `maintenance exogdb-start`, which takes a JSON list: target, entry, programs, booted.
 
     It attaches to the stub at `target` with the symbols of `programs` and lets the guest run to `entry`, the first
-    instruction of its entry stub; `booted` is announced then (`exogdb.launch.progress`). With a null entry the
-    guest is left where attaching has stopped it. It fails if GDB cannot attach, or the guest ended or stopped
-    elsewhere.
+    instruction of its entry stub; `booted` is announced when it has stopped, wherever (`exogdb.launch.progress`).
+    With a null entry the guest is left where attaching has stopped it. It fails if GDB cannot attach, or the guest
+    ended or stopped elsewhere.
     """
     _Start("maintenance exogdb-start", gdb.COMMAND_MAINTENANCE)
 
@@ -39,9 +39,11 @@ def _start(target: str, entry: int | None, programs: Sequence[str], booted: str)
             gdb.execute(f"add-symbol-file {json.dumps(program)}", to_string=True)
         gdb.execute(f"target remote {target}", to_string=True)
         if entry is not None:
-            _go_to_first_call(entry)
+            try:
+                _go_to_first_call(entry)
+            finally:
+                announce_boot(Path(booted))  # stopped elsewhere, the prompt comes: nothing may run into it either
     if entry is not None:
-        announce_boot(Path(booted))
         gdb.write("The guest is at its first system call:\n")
 
 

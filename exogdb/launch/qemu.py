@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exogdb.errors import LaunchError
+from exogdb.launch.child import dying_with_parent
 from exogdb.launch.deadline import DeadlineExceeded, wait_until
 
 __all__ = ["Machine", "Qemu"]
@@ -48,8 +49,8 @@ class Machine:
             *("-smp", str(self.smp), "-m", self.memory, "-accel", self.accel),
             *("-display", "none", "-no-reboot"),
             *("-serial", f"file:{directory / 'serial.log'}"),
-            *("-gdb", f"unix:{directory / 'gdb.sock'},server=on,wait=off"),
-            *("-qmp", f"unix:{directory / 'qmp.sock'},server=on,wait=off"),
+            *("-gdb", f"unix:{_quote(directory / 'gdb.sock')},server=on,wait=off"),
+            *("-qmp", f"unix:{_quote(directory / 'qmp.sock')},server=on,wait=off"),
             *(["-S"] if self.stopped else []),
             *self.extra,
         ]
@@ -135,13 +136,23 @@ class Qemu:
         self.process.wait()
 
 
+def _quote(path: Path) -> str:
+    """A path in an option that QEMU takes apart at commas."""
+    return str(path).replace(",", ",,")
+
+
 def _start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     if shutil.which(command[0]) is None:
         raise LaunchError(f"{command[0]} is not installed: install qemu-system-x86 or name another with --qemu")
     with log.open("wb") as output:
         # A session of its own: Ctrl-C on the terminal is for GDB and must not end the guest.
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=dying_with_parent(signal.SIGTERM),
         )
 
 

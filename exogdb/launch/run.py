@@ -1,9 +1,9 @@
 """`exogdb run`: one guest and one GDB, started together and stopped together."""
 
+import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ from shutil import which
 from types import FrameType
 
 from exogdb.errors import LaunchError
+from exogdb.launch.child import dying_with_parent, kept_terminal
+from exogdb.launch.directory import private_directory
 from exogdb.launch.image import Image
 from exogdb.launch.progress import SerialFollower
 from exogdb.launch.qemu import Machine, Qemu
@@ -45,7 +47,8 @@ def run(plan: Run) -> int:
     """Start everything, wait for GDB to end, end QEMU, and answer GDB's exit status.
 
     The guest starts at reset and GDB takes it to its first system call; meanwhile what it prints is shown. The
-    sockets and logs are in a new directory that only this user can enter, removed at the end.
+    sockets and logs are in a new directory that only this user can enter, removed at the end. Whatever becomes of
+    GDB, QEMU ends, and the terminal is as it was.
 
     :raise LaunchError: QEMU or GDB did not start, or GDB did not end in time when nobody is there to wait for.
     """
@@ -53,7 +56,8 @@ def run(plan: Run) -> int:
         raise LaunchError(f"{plan.gdb} is not installed: install gdb or name another with --gdb")
     with ExitStack() as stack:
         stack.enter_context(_ending_on_signals())
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exogdb-")))
+        stack.enter_context(kept_terminal())
+        directory = stack.enter_context(private_directory())
         if plan.attach is not None:
             return _run_gdb(plan, directory, plan.attach, None)
         return _run_both(plan, directory, stack.enter_context(Qemu(plan.machine, directory)))
@@ -71,7 +75,7 @@ def _run_both(plan: Run, directory: Path, qemu: Qemu) -> int:
         reason = "" if follower.has_booted else ": the guest made no system call; is --entry where they enter?"
         raise LaunchError(f"{error}{reason}") from error
     if not qemu.running and status != 0:
-        plan.write(f"QEMU had ended with status {qemu.wait_exit()}. {qemu.log().strip()}")
+        plan.write(f"QEMU had ended with status {qemu.wait_exit()}. {qemu.log()}".strip())
     return status
 
 
@@ -87,13 +91,26 @@ def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
     what = Script(target, entry, booted, plan.image.programs, plan.commands, plan.farewell, last)
     script.write_text(render_script(what))
     batch = [] if plan.interactive else ["-nx", "-batch"]
-    gdb = subprocess.Popen([plan.gdb, "-q", *batch, "-x", str(script), str(plan.image.kernel)])
+    gdb = subprocess.Popen(
+        [plan.gdb, "-q", *batch, "-x", str(script), str(plan.image.kernel)],
+        # What GDB leaves behind when it is killed is removed with the directory.
+        env={**os.environ, "TMPDIR": str(directory)},
+        preexec_fn=dying_with_parent(signal.SIGHUP),
+    )
     try:
-        return gdb.wait(None if plan.interactive else plan.seconds)
+        return _tell_signal(plan, gdb.wait(None if plan.interactive else plan.seconds))
     except subprocess.TimeoutExpired:
         raise _GdbTimeout(f"GDB was not done after {plan.seconds:g} seconds") from None
     finally:
         _end(gdb)
+
+
+def _tell_signal(plan: Run, status: int) -> int:
+    """GDB's exit status; if a signal ended it, that is said, and the status is a shell's (128 and its number)."""
+    if status >= 0:
+        return status
+    plan.write(f"GDB was ended by {signal.Signals(-status).name}.")
+    return 128 - status
 
 
 def _end(gdb: "subprocess.Popen[bytes]") -> None:

@@ -1,17 +1,25 @@
 """A program on a pseudo-terminal: what a user at a keyboard sees and types."""
 
+import fcntl
 import os
 import pty
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Terminal"]
 
 OUTPUT_SECONDS = 30.0
+
+
+def _control_terminal() -> None:
+    """Make standard input the terminal that controls this session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Terminal:
@@ -28,6 +36,7 @@ class Terminal:
             cwd=cwd,
             env={**os.environ, "TERM": "dumb"},
             start_new_session=True,
+            preexec_fn=_control_terminal,  # or Ctrl-C would reach nobody
         )
         os.close(slave)
 
@@ -60,6 +69,10 @@ class Terminal:
     def press(self, key: str) -> None:
         """Send one key without Enter."""
         os.write(self._master, key.encode())
+
+    def settings(self) -> list[Any]:
+        """Echo, line editing and all else that termios(3) knows of the terminal."""
+        return termios.tcgetattr(self._master)
 
     def wait_exit(self, seconds: float = OUTPUT_SECONDS) -> int:
         """The program's exit status; what it prints meanwhile is kept in `output`."""

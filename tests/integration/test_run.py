@@ -1,21 +1,28 @@
 """`exogdb run`: QEMU and GDB start together, work together and end together."""
 
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from exogdb.launch.deadline import wait_until
 from tests.harness.kernel import ROOT, Kernel, build_kernel
 from tests.harness.terminal import Terminal
 
 EXOGDB = (sys.executable, "-m", "exogdb")
 
 
-def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str | Path, temporary: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """`exogdb` with no terminal on its standard input."""
     return subprocess.run(
         [*EXOGDB, *map(str, arguments)],
         cwd=ROOT,
+        env=os.environ | ({"TMPDIR": str(temporary)} if temporary is not None else {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -23,6 +30,12 @@ def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         timeout=60,
         check=False,
     )
+
+
+def gdb_of(launcher: int) -> int:
+    """The process of the GDB that a launcher has started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return next(int(child) for child in children if b"gdb" in command_line(Path(f"/proc/{child}/cmdline"))[:4])
 
 
 def directory_of(output: str) -> Path:
@@ -106,6 +119,47 @@ def test_ending_the_launcher_ends_both(kernel: Kernel) -> None:
         assert terminal.wait_exit() == 128 + 15
     assert not qemu_runs(directory)
     assert not directory.exists()
+
+
+def test_a_killed_gdb_leaves_neither_qemu_nor_files_nor_a_raw_terminal(kernel: Kernel) -> None:
+    with Terminal([*EXOGDB, "run", kernel.elf], ROOT) as terminal:
+        before = terminal.settings()
+        directory = directory_of(terminal.wait_for("serial.log are in ") + terminal.wait_for("\n"))
+        terminal.wait_for("(gdb) ")
+        assert terminal.settings() != before, "GDB edits its line without echo"
+        os.kill(gdb_of(terminal.process.pid), signal.SIGKILL)
+        terminal.wait_for("GDB was ended by SIGKILL.")
+        assert terminal.wait_exit() == 128 + 9
+        assert terminal.settings() == before
+    assert not qemu_runs(directory)
+    assert not directory.exists()
+
+
+def test_a_killed_launcher_leaves_no_qemu(kernel: Kernel) -> None:
+    with Terminal([*EXOGDB, "run", kernel.elf], ROOT) as terminal:
+        directory = directory_of(terminal.wait_for("serial.log are in ") + terminal.wait_for("\n"))
+        terminal.wait_for("(gdb) ")
+        terminal.process.kill()
+        wait_until(lambda: not qemu_runs(directory), 10.0, "QEMU's end")
+        shutil.rmtree(directory)
+
+
+def test_ctrl_c_while_booting_stops_the_guest_where_it_is() -> None:
+    silent = build_kernel("no-sce")  # it boots, and never makes a call
+    with Terminal([*EXOGDB, "run", silent.elf], ROOT) as terminal:
+        terminal.wait_for("guest: exo-os:")
+        terminal.press("\x03")
+        terminal.wait_for("The guest was stopped before its first system call")
+        terminal.wait_for("(gdb) ")
+
+
+@pytest.mark.parametrize("name", ["a blank", "a,comma", "long" * 30])
+def test_any_directory_for_temporary_files_will_do(name: str, kernel: Kernel, tmp_path: Path) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    done = run("run", kernel.elf, "--ex", "exo-syscall trace --count 2", temporary=place)
+    assert "ended (as asked for)" in done.stdout, done.stdout
+    assert list(place.iterdir()) == []
 
 
 def test_attaching_leaves_the_guest_to_its_owner(kernel: Kernel) -> None:

@@ -1,5 +1,6 @@
 """exogdb/cli.py: what the console script makes of its words, without starting anything."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,15 @@ def test_a_report_of_what_is_no_trace_is_one_sentence(
     assert said.count("\n") == 1
     assert sentence in said
     assert "`exo-syscall record FILE`" in said
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"exogdb {version('exogdb')}\n"
+
+
+def test_a_machine_without_a_cpu_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "kernel.elf", "--smp", "0"])
+    assert "argument --smp: 0 is less than 1" in capsys.readouterr().err

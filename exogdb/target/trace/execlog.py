@@ -176,7 +176,7 @@ def _log_switched_on(path: Path, *, has_tasks: bool) -> Iterator[None]:
     """
     items = "cpu,nochain" if has_tasks else "exec,cpu,nochain"
     try:
-        _expect_silence(f"logfile {path}")
+        _expect_silence(f'logfile "{path}"')  # TMPDIR may have blanks
         _expect_silence(f"log {items}")
         _remove(path)
         yield
