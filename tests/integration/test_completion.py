@@ -18,7 +18,7 @@ VALUES = {
     "--fail-on": {"error", "warning", "note", "never"},
     "--if": {"$nr", "$arg1", "$arg6", "$ret"},
     "--output": {"README.md", "docs"},
-    "--process": {"1", "2", "3"},
+    "--process": {"1"},
     "--rule": {"EXO001", "EXO069"},
     "--save": {"README.md", "docs"},
     "--via": {"best", "quiet", "gdb", "qmp", "rdmsr"},
