@@ -47,7 +47,7 @@ class Terminal:
         if self.process.poll() is None:
             # GDB 13 asks whether to go on SIGTERM, and crashes if it was told not to ask.
             self.process.send_signal(signal.SIGHUP)
-        self.process.wait(OUTPUT_SECONDS)
+        self.wait_exit()  # reading on: a program that restores its terminal waits until all it wrote was taken
         os.close(self._master)
 
     def wait_for(self, text: str, seconds: float = OUTPUT_SECONDS) -> str:
