@@ -58,7 +58,8 @@ def find_address(name: str) -> int | None:
     """The address of the function or object called `name`; minimal symbols are enough."""
     if not re.fullmatch(r"[A-Za-z_.$][\w.$]*", name):
         return None
-    # Only a quoted name is also looked for among the source files, of which a large kernel has thousands.
+    # Not by a command such as `info address`: one that fails while GDB decides about a stop wakes GDB's prompt:
+    # `continue` comes back with the guest running. Only a quoted name is looked for among source files, too.
     written = f"'{name}'" if re.search(r"[.$]", name) else name
     with gdb.with_parameter("language", "c"):
         try:
