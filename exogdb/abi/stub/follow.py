@@ -47,6 +47,15 @@ class Walk:
     doubts: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What a walk goes through, and at which calls it ends."""
+
+    memory: ReadableMemory
+    disassembler: Disassembler
+    stop: Callable[[Call], bool]
+
+
 def follow(
     start: int,
     state: MachineState,
@@ -59,7 +68,7 @@ def follow(
     Paths end where `stop` says so of a call, too. Nothing is raised for code that cannot be followed: the path
     ends there, with a sentence in `doubts`.
     """
-    walk = Walk()
+    walk, scene = Walk(), _Scene(memory, disassembler, stop)
     waiting = [(start, state)]
     while waiting:
         address, arriving = waiting.pop()
@@ -78,25 +87,20 @@ def follow(
             del walk.states[address]
             continue
         walk.instructions[address] = instruction
-        waiting += _advance(instruction, joined.copy(), walk, memory, disassembler, stop)
+        waiting += _advance(instruction, joined.copy(), walk, scene)
     return walk
 
 
 def _advance(
-    instruction: Instruction,
-    state: MachineState,
-    walk: Walk,
-    memory: ReadableMemory,
-    disassembler: Disassembler,
-    stop: Callable[[Call], bool],
+    instruction: Instruction, state: MachineState, walk: Walk, scene: _Scene
 ) -> list[tuple[int, MachineState]]:
     """Where execution goes from `instruction`, and in which states."""
     if instruction.mnemonic in ENDS:
         return []
     if instruction.mnemonic == "call":
-        return _advance_call(instruction, state, walk, memory, disassembler, stop)
+        return _advance_call(instruction, state, walk, scene)
     if instruction.mnemonic == "jmp":
-        target = _find_target(instruction, state, memory)
+        target = _find_target(instruction, state, scene.memory)
         if target is None:
             walk.doubts[instruction.address] = (
                 f"`{instruction.text}` at {instruction.address:#x} jumps to an address that the code does not tell"
@@ -124,27 +128,22 @@ def _advance_return(instruction: Instruction, state: MachineState, walk: Walk) -
 
 
 def _advance_call(
-    instruction: Instruction,
-    state: MachineState,
-    walk: Walk,
-    memory: ReadableMemory,
-    disassembler: Disassembler,
-    stop: Callable[[Call], bool],
+    instruction: Instruction, state: MachineState, walk: Walk, scene: _Scene
 ) -> list[tuple[int, MachineState]]:
-    target = _find_target(instruction, state, memory)
-    if target is not None and _is_trap(instruction.next, target, disassembler):
+    target = _find_target(instruction, state, scene.memory)
+    if target is not None and _is_trap(instruction.next, target, scene.disassembler):
         state.registers["rsp"] = add(state.registers["rsp"], -WORD)
         cell = _stack_cell(state)
         state.store(cell, Constant(instruction.next), WORD, instruction.address)
         return [(target, state)]
-    thunk = _find_thunk_register(target, disassembler) if target is not None else None
+    thunk = _find_thunk_register(target, scene.disassembler) if target is not None else None
     if thunk is not None:
         value = state.registers[thunk]
         target = value.value if isinstance(value, Constant) else None
-    changed = None if target is None else _find_leaf_changes(target, disassembler)
+    changed = None if target is None else _find_leaf_changes(target, scene.disassembler)
     call = Call(instruction, target, changed is not None)
     walk.calls[instruction.address] = call
-    if stop(call):
+    if scene.stop(call):
         return []
     if changed is None:
         apply_call(instruction, state)
