@@ -17,9 +17,13 @@ __all__ = ["Terminal"]
 OUTPUT_SECONDS = 30.0
 
 
-def _control_terminal() -> None:
-    """Make standard input the terminal that controls this session."""
+def _prepare() -> None:
+    """Make standard input the terminal that controls this session, or Ctrl-C would reach nobody.
+
+    Tests that run under `nohup` ignore SIGHUP, and what they start would, too.
+    """
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Terminal:
@@ -36,7 +40,7 @@ class Terminal:
             cwd=cwd,
             env={**os.environ, "TERM": "dumb"},
             start_new_session=True,
-            preexec_fn=_control_terminal,  # or Ctrl-C would reach nobody
+            preexec_fn=_prepare,
         )
         os.close(slave)
 
