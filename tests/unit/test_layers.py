@@ -5,7 +5,20 @@ import pytest
 from tests.harness.source import Module, for_each_module
 
 # From the top. A module may import from its own layer and from those below it.
-LAYERS = ("__main__", "cli", "commands", "launch", "view", "target", "trace", "abi", "x86", "reading", "errors")
+LAYERS = (
+    "__main__",
+    "cli",
+    "commands",
+    "launch",
+    "view",
+    "target",
+    "trace",
+    "abi",
+    "x86",
+    "reading",
+    "interrupts",
+    "errors",
+)
 KNOW_GDB = {"commands", "target"}
 HEAVY = {"capstone", "pygments", "qemu", "tabulate", "unicorn"}
 MODULES = [module for module in for_each_module("exogdb") if module.name != "exogdb"]

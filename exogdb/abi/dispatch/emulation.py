@@ -27,6 +27,7 @@ from exogdb.abi.dispatch.trace import (
 )
 from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack
 from exogdb.errors import MemoryFault
+from exogdb.interrupts import interrupts_held
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["Emulator"]
@@ -135,12 +136,17 @@ class Emulator:
         while at is not None:
             self._resume = None
             try:
-                self._uc.emu_start(at, RETURN)
+                self._emulate(at, RETURN)
             except self._error:
                 self._trace.ending = Ending.FAULT
                 self._blame()
                 return
             at = self._take_resume()
+
+    def _emulate(self, begin: int, until: int) -> None:
+        """Run the emulator. Ctrl-C waits: in what it calls back through C a KeyboardInterrupt would be lost."""
+        with interrupts_held():
+            self._uc.emu_start(begin, until)
 
     def snapshot(self, number: int, address: int, follow: Set[int], skip: Set[int]) -> Snapshot | None:
         """The CPU when `number` first reaches `address`, calls followed where needed; None if it never does."""
@@ -164,7 +170,7 @@ class Emulator:
         # The emulator looks for `until` only when it translates, and this block is translated already.
         self._uc.ctl_remove_cache(block.start, block.end)
         try:
-            self._uc.emu_start(block.start, until)
+            self._emulate(block.start, until)
         except self._error:
             self._trace.ending = Ending.FAULT
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gdb
 
+from exogdb.interrupts import interrupts_held
 from exogdb.target.breakpoint.probe_file import Probe, make_probe_file
 
 __all__ = ["LoadedProbes", "quietly"]
@@ -81,9 +82,12 @@ _errand: list[Callable[[], object]] = []
 
 
 def quietly(action: Callable[[], object]) -> None:
-    """Run `action` with what GDB would print about it dropped: only a command's output can be caught."""
+    """Run `action` with what GDB would print about it dropped: only a command's output can be caught.
+
+    Ctrl-C waits: GDB would report it as an error of that command.
+    """
     _errand.append(action)
-    with gdb.with_parameter("confirm", False):
+    with interrupts_held(), gdb.with_parameter("confirm", False):
         gdb.execute(f"python import {__name__}; {__name__}._run_errand()", to_string=True)
 
 

@@ -19,8 +19,8 @@ from typing import TypeAlias
 import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
+from exogdb.interrupts import interrupts_held
 from exogdb.target.cpus import Cpu, cpu_selected, selected_thread
-from exogdb.target.interrupts import interrupts_held
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register, write_register
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exogdb.errors import MonitorError, TargetLostError
-from exogdb.target.interrupts import interrupts_held, is_interrupt_pending
+from exogdb.interrupts import interrupts_held, is_interrupt_pending
 from exogdb.target.qemu.address import QmpAddress
 from exogdb.target.qemu.monitor import find_qmp_addresses, is_client_of_guest
 

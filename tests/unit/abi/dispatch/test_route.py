@@ -1,5 +1,8 @@
 """Each number is followed to its own code, whatever the compiler made of the dispatcher."""
 
+import os
+import signal
+
 import pytest
 
 from exogdb.abi.dispatch.emulation import Emulator
@@ -240,3 +243,22 @@ def test_what_belongs_to_one_cpu_or_to_a_process_that_is_not_there_counts_no_cal
     )
     routes = find_routes(image, entry_of(image), (1, 2), image.symbols["block"])
     assert routes.counters() == [image.symbols["calls"]]
+
+
+class PressesCtrlC:
+    """Memory whose every read is met by a Ctrl-C."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+
+    def read(self, address: int, size: int) -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        return self._image.read(address, size)
+
+
+def test_ctrl_c_waits_for_the_end_of_a_run() -> None:
+    """Inside one the emulator calls back through C, where the exception could be printed and lost."""
+    image = build_rust(rust_dispatcher(), "opt-level=2")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        find_routes(PressesCtrlC(image), entry_of(image), NUMBERS)
+    assert "read" not in {entry.name for entry in caught.traceback}
