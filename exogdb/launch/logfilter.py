@@ -4,11 +4,13 @@
 alone costs nothing and writes nothing.
 """
 
+from dataclasses import replace
+
 from exogdb.abi.stub.entry import find_entry_path
 from exogdb.errors import AnalysisError
 from exogdb.launch.image import Image
 from exogdb.trace import points
-from exogdb.trace.points import TracePoints
+from exogdb.trace.points import EXEC_HANDLERS, TracePoints
 
 __all__ = ["find_trace_points", "log_filter"]
 
@@ -21,8 +23,9 @@ def find_trace_points(image: Image) -> TracePoints | None:
     """
     if image.entry is None:
         return None
+    handlers = frozenset(image.elf.symbols[name] for name in EXEC_HANDLERS if name in image.elf.symbols)
     try:
-        return points.find_trace_points(find_entry_path(image.elf, image.entry))
+        return replace(points.find_trace_points(find_entry_path(image.elf, image.entry)), handlers=handlers)
     except AnalysisError:
         return TracePoints(image.entry, frozenset())
 

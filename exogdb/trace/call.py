@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Call", "CallState", "is_error", "to_signed"]
+__all__ = ["Call", "CallState", "Parent", "is_error", "to_signed"]
 
 _LARGEST_ERROR = 4095
 
@@ -18,6 +18,14 @@ class CallState(Enum):
     STARTED_BY_FORK = "started by fork"
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The process, by its number in the trace, that made another by a fork; `is_guess` if nothing proves it."""
+
+    process: int
+    is_guess: bool
+
+
 @dataclass(slots=True)
 class Call:
     """`sequence` counts entries from 1 in the order seen; 0 for a return whose entry was not seen.
@@ -25,7 +33,8 @@ class Call:
     `process` counts processes from 1 in the order seen (`exogdb.trace.lineage`).
     `space` is the address space at the entry, `return_space` at the return (exec changes it). `number`,
     `arguments`, `user_rip` and `user_rsp` are None where the entry was not seen. `is_ambiguous`: more than one
-    open call fitted the return, and this one is the likeliest. Times are nanoseconds on the engine's clock.
+    open call fitted the return, and this one is the likeliest. `parent` is whose child the process is, as far as
+    that is known. Times are nanoseconds on the engine's clock.
     """
 
     sequence: int
@@ -44,6 +53,7 @@ class Call:
     return_space: int | None = None
     kernel_stack: int | None = None
     is_ambiguous: bool = False
+    parent: Parent | None = None
 
     @property
     def latency_ns(self) -> int | None:

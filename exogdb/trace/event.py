@@ -5,8 +5,9 @@ address space (CR3), the thread pointer (FS base) and the callee-saved registers
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["Entry", "Return", "address_space"]
+__all__ = ["Entry", "Event", "InHandler", "Return", "address_space"]
 
 # CR3 bits 11:0 hold flags or the PCID, bits 63:52 flags (Intel SDM Vol. 3A, 4.5.2): not the page table's address.
 _PAGE_TABLE_MASK = 0x000F_FFFF_FFFF_F000
@@ -30,7 +31,8 @@ class Entry:
     the engine's clock. `user_rip` is the address after the `syscall` instruction (rcx). `kernel_stack_top` is the
     start of the thread's kernel stack, if the engine has looked: it does so for exec, which changes all else.
     `repeats`: the CPU's last event was the very same, with all registers. `interruptible`: interrupts are on, so
-    that the CPU may have been taken away before the first instruction.
+    that the CPU may have been taken away before the first instruction. `process_id` is the kernel's own number of
+    the process, if the engine has looked.
     """
 
     cpu: int | None
@@ -45,6 +47,7 @@ class Entry:
     kernel_stack_top: int | None = None
     repeats: bool = False
     interruptible: bool = False
+    process_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -66,3 +69,15 @@ class Return:
     kernel_stack_top: int | None = None
     repeats: bool = False
     interruptible: bool = False
+
+
+@dataclass(slots=True)
+class InHandler:
+    """A CPU stands at the first instruction of an exec's handler, its rsp being `kernel_rsp`."""
+
+    cpu: int | None
+    space: int
+    kernel_rsp: int
+
+
+Event: TypeAlias = Entry | Return | InHandler

@@ -27,7 +27,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from exogdb.trace.event import Entry, Return, address_space
+from exogdb.trace.event import Entry, Event, InHandler, Return, address_space
 from exogdb.trace.points import TracePoints
 
 __all__ = ["LogDamage", "LogParser", "decode_task_registers"]
@@ -106,8 +106,9 @@ class LogParser:
         self._entry = b"%016x" % self.points.entry
         self._returns = frozenset(b"%016x" % address for address in self.points.returns)
         self._links = frozenset(b"%016x" % address for address in self.points.links)
+        self._handlers = frozenset(b"%016x" % address for address in self.points.handlers)
 
-    def feed(self, data: bytes, time_ns: int | None = None) -> Iterator[Entry | Return]:
+    def feed(self, data: bytes, time_ns: int | None = None) -> Iterator[Event]:
         """Decode what `data` completes. `time_ns` is the clock when `data` arrived, given to every event in it."""
         text = self._rest + data
         position = 0
@@ -135,7 +136,7 @@ class LogParser:
         self._announced.clear()
         return self.damage
 
-    def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Iterator[Entry | Return]:
+    def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Iterator[Event]:
         registers = dump.groups()
         (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, flags, fs, task, cr3) = (
             registers
@@ -177,6 +178,8 @@ class LogParser:
             yield Return(
                 cpu, space, fs_base, preserved, result, stack, None, time_ns, None, repeats, interruptible
             )
+        elif rip in self._handlers:
+            yield InHandler(self._find_cpu(task, rip), space, int(rsp, 16))
         elif rip in self._links:
             self._find_cpu(task, rip)
         else:

@@ -4,26 +4,70 @@ A process is numbered when it is first seen: 1, 2, 3. The number follows it thro
 changes, and is not given to the next process whose page table happens to lie in the same frame.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from exogdb.trace.call import Parent
+from exogdb.trace.event import Entry, Return
+from exogdb.trace.forks import Forks
+from exogdb.trace.open_call import OpenCall
 
 __all__ = ["Lineage"]
 
 
 @dataclass
 class Lineage:
-    """Numbers processes by address space (`exogdb.trace.event.address_space`).
+    """Numbers processes by address space (`exogdb.trace.event.address_space`), and by the kernel's own number
+    (`process_id`) where that is known.
 
-    `ending` are the spaces of which a thread has exited, perhaps the last one.
+    `parents` is by the number of the child. `ending` are the spaces whose process is gone, or of which a thread
+    is, perhaps the last one.
     """
 
+    forks: Forks = field(default_factory=Forks)
     seen: int = 0
-    parent: dict[int, int] = field(default_factory=dict)
+    parents: dict[int, Parent] = field(default_factory=dict)
     ending: set[int] = field(default_factory=set)
     _of_space: dict[int, int] = field(default_factory=dict)
+    _of_id: dict[int, int] = field(default_factory=dict)
+    _told: set[int] = field(default_factory=set)
 
     def knows(self, space: int) -> bool:
         """Whether a process has been seen in `space`."""
         return space in self._of_space
+
+    def enter(self, entry: Entry) -> int:
+        """The process that enters; one that is first seen may be a fork's child."""
+        if entry.process_id is not None:
+            return self._identify(entry.space, entry.process_id)
+        if self.knows(entry.space):
+            return self._of_space[entry.space]
+        process = self.find(entry.space)
+        self._adopt(process, self.forks.guess(entry), is_guess=True)
+        return process
+
+    def begin(self, event: Return, keeps: Callable[[OpenCall, Return], bool]) -> OpenCall | None:
+        """The fork whose child begins with `event`, a return that fits no call; None if it is something else."""
+        if self.knows(event.space):
+            return None
+        fork = self.forks.take_by_return(event, keeps)
+        if fork is not None:
+            self._adopt(self.find(event.space), fork, is_guess=False)
+        return fork
+
+    def end_fork(self, fork: OpenCall) -> None:
+        """The parent's return, with the kernel's number of the child, if there is one."""
+        result = fork.call.result
+        if fork.call.failed or result is None:
+            self.forks.discard(fork)
+            return
+        if fork.child is not None:
+            self._name_child(fork)
+            return
+        process = self._of_id.get(result)
+        if process in self._told:  # the child was faster than its parent
+            self.forks.discard(fork)
+            self._adopt(process, fork, is_guess=False)
 
     def find(self, space: int) -> int:
         """The process in `space` now; a new one if that space has not been seen.
@@ -38,23 +82,53 @@ class Lineage:
             process = self._of_space[space] = self.seen
         return process
 
-    def execute(self, old_space: int, new_space: int) -> int:
-        """exec: the process of `old_space` goes on in `new_space`."""
-        process = self.find(old_space)
-        if new_space != old_space:
-            del self._of_space[old_space]
-            self._of_space[new_space] = process
+    def _identify(self, space: int, process_id: int) -> int:
+        """The process with `process_id`, which is in `space` now; a new one if that number has not been seen."""
+        self.ending.discard(space)
+        process = self._of_id.get(process_id)
+        if process is None:
+            if self._of_space.get(space) in self._told:
+                del self._of_space[space]
+            process = self._of_id[process_id] = self.find(space)
+            self._told.add(process)
+            parent = self.forks.find_parent_in_progress()
+            if parent is not None:
+                self.parents[process] = Parent(parent, is_guess=True)
+            self._adopt(process, self.forks.take_by_id(process_id), is_guess=False)
+        self._of_space[space] = process
         return process
 
-    def fork(self, parent_process: int, child_space: int) -> int:
-        """fork: the process in `child_space` is a new one."""
-        child = self.find(child_space)
-        self.parent[child] = parent_process
-        return child
+    def _adopt(self, process: int, fork: OpenCall | None, *, is_guess: bool) -> None:
+        if fork is None:
+            return
+        fork.child = process
+        self.parents[process] = Parent(fork.call.process, is_guess)
+        self._name_child(fork)
+
+    def _name_child(self, fork: OpenCall) -> None:
+        if fork.call.result and fork.child is not None and not fork.is_mixed_up:
+            self._of_id[fork.call.result] = fork.child
+
+    def execute(self, process: int, old_space: int, new_space: int) -> None:
+        """exec: `process` goes on in `new_space`. Another one may be in `old_space` already."""
+        if self._of_space.get(old_space) == process:
+            del self._of_space[old_space]
+        self._of_space[new_space] = process
+
+    def vacate(self, space: int) -> None:
+        """exec, which has not returned yet, has given the page table back: another process is in `space`."""
+        self._of_space.pop(space, None)
 
     def end(self, space: int) -> None:
         """exit: one thread of the process in `space` is gone, perhaps the last one."""
         self.ending.add(space)
+
+    def reap(self, process_id: int) -> None:
+        """wait: the process with this number of the kernel's is gone, by whatever means; the number is free."""
+        self.forks.take_by_id(process_id)
+        process = self._of_id.pop(process_id, None)
+        if process is not None:
+            self.ending.update(space for space, owner in self._of_space.items() if owner == process)
 
     def bury(self, space: int) -> None:
         """No thread is in a call in `space`: after an exit, what is seen there next is another process.

@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 
 from exogdb.trace.call import Call
-from exogdb.trace.event import Entry
+from exogdb.trace.event import Entry, Return
 
 __all__ = ["OpenCall"]
+
+_PAGE_SIZE = 4096
 
 
 @dataclass(slots=True)
 class OpenCall:
-    """`thread` is address space and FS base at the entry, `forks_before` how many forks had returned by then."""
+    """`thread` is address space and FS base at the entry, `forks_before` how many forks had returned by then.
+
+    `handler_rsp` is rsp where the call's handler began, if that has been seen, `child` the process that a fork has
+    made. `is_mixed_up`: it is a fork whose child may be that of another fork by the same process.
+    """
 
     call: Call
     thread: tuple[int, int]
@@ -18,6 +24,23 @@ class OpenCall:
     kernel_stack_top: int | None
     forks_before: int = 0
     is_announced: bool = False
+    handler_rsp: int | None = None
+    child: int | None = None
+    is_mixed_up: bool = False
+
+    def is_on(self, kernel_stack: int) -> bool:
+        """Whether a dispatcher that returns with rsp `kernel_stack` has called the handler that was seen.
+
+        It is not a page deeper, and no two kernel stacks lie closer.
+        """
+        return self.handler_rsp is not None and 0 < kernel_stack - self.handler_rsp < _PAGE_SIZE
+
+    def is_elsewhere(self, event: Return) -> bool:
+        """Whether `event` is known to be on another kernel stack than the one that the call was seen on."""
+        if self.handler_rsp is not None and event.kernel_stack is not None:
+            return not self.is_on(event.kernel_stack)
+        tops = self.kernel_stack_top, event.kernel_stack_top
+        return None not in tops and tops[0] != tops[1]
 
     def is_entered_by(self, entry: Entry) -> bool:
         """Whether `entry` shows all that the call's own showed, but for the CPU."""

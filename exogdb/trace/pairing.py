@@ -18,21 +18,19 @@ newest taken, and the call is marked ambiguous.
 What QEMU's log has twice is left out (`exogdb.trace.repeats`).
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
 from exogdb.trace.call import Call, CallState
-from exogdb.trace.event import Entry, Return
+from exogdb.trace.event import Entry, Event, InHandler, Return
+from exogdb.trace.forks import Forks
 from exogdb.trace.lineage import Lineage
 from exogdb.trace.open_call import OpenCall
 from exogdb.trace.repeats import Repeats
 from exogdb.trace.threads import KernelStacks
 
 __all__ = ["Notice", "NoticeKind", "Pairing"]
-
-_REMEMBERED_FORKS = 64
 
 
 class NoticeKind(Enum):
@@ -60,32 +58,44 @@ class Pairing:
 
     `registers_kept`: whether the entry stub leaves the callee-saved registers alone between the two points; if
     not, they are not compared. `fork_numbers` are calls that return twice, `exit_numbers` those that end a
-    process, `exec_numbers` those that return in another address space. `newest` is the call entered last.
+    process, `exec_numbers` those that return in another address space, `wait_numbers` those that return the number
+    of a process that is gone. Of the forks those in `thread_numbers` may also make a thread, of the exits those in
+    `thread_exit_numbers` end one alone. `newest` is the call entered last. `generation` changes whenever an
+    address space may have got another process.
     """
 
     registers_kept: bool = True
     fork_numbers: frozenset[int] = frozenset()
     exit_numbers: frozenset[int] = frozenset()
     exec_numbers: frozenset[int] = frozenset()
-    lineage: Lineage = field(default_factory=Lineage)
+    wait_numbers: frozenset[int] = frozenset()
+    thread_numbers: frozenset[int] = frozenset()
+    thread_exit_numbers: frozenset[int] = frozenset()
+    lineage: Lineage = field(init=False)
     ambiguous: int = 0
     entries: int = 0
     returns: int = 0
     newest: Call | None = None
+    generation: int = 0
     repeats: Repeats = field(init=False)
     _open: dict[int, list[OpenCall]] = field(default_factory=dict)
     _on_cpu: dict[int | None, OpenCall] = field(default_factory=dict)
     _stacks: KernelStacks = field(default_factory=KernelStacks)
-    _forks: "deque[OpenCall]" = field(default_factory=lambda: deque(maxlen=_REMEMBERED_FORKS))
     _fork_returns: int = 0
     _executing: int = 0
 
     def __post_init__(self) -> None:
         self.repeats = Repeats(self.exit_numbers)
+        self.lineage = Lineage(Forks(self.thread_numbers))
 
-    def feed(self, event: Entry | Return) -> Iterator[Notice]:
+    def feed(self, event: Event) -> Iterator[Notice]:
         """The news that `event` brings."""
-        return self._enter(event) if isinstance(event, Entry) else self._leave(event)
+        if isinstance(event, Entry):
+            return self._enter(event)
+        if isinstance(event, Return):
+            return self._leave(event)
+        self._note_handler(event)
+        return iter(())
 
     def finish(self) -> Iterator[Notice]:
         """At the end of the trace: calls that are still open and not yet announced, oldest first."""
@@ -118,26 +128,38 @@ class Pairing:
             return
         self.entries += 1
         thread = (entry.space, entry.fs_base)
-        if entry.space in self.lineage.ending:
+        if entry.space in self.lineage.ending and entry.process_id is None:
             self._bury(entry.space)
         beside = self._open.get(entry.space)
         if beside is not None:
-            yield from self._abandon([each for each in beside if self._has_left(each, entry)])
+            left = [each for each in beside if self._has_left(each, entry)]
+            if left:
+                yield from self._leave_behind(left, entry.space)
         yield from self._announce_other(entry.cpu, None)
-        call = _begin(self.entries, self.lineage.find(entry.space), entry)
+        call = _begin(self.entries, self.lineage.enter(entry), entry)
+        call.parent = self.lineage.parents.get(call.process)
         opened = OpenCall(call, thread, entry.preserved, entry.kernel_stack_top, self._fork_returns)
         self.newest = call
         self.repeats.note_entry(opened)
         if entry.number in self.exit_numbers:
             call.state = CallState.NEVER_RETURNED
-            self.lineage.end(entry.space)
+            if entry.number not in self.thread_exit_numbers:
+                self.lineage.end(entry.space)
+            self.generation += 1
             yield Notice(NoticeKind.WHOLE, call)
             return
         self._open.setdefault(entry.space, []).append(opened)
         self._on_cpu[entry.cpu] = opened
         self._executing += entry.number in self.exec_numbers
         if entry.number in self.fork_numbers:
-            self._forks.append(opened)
+            self.lineage.forks.add(opened)
+            self.generation += 1
+
+    def _note_handler(self, event: InHandler) -> None:
+        """The exec that this CPU has just entered is on this kernel stack."""
+        opened = self._on_cpu.get(event.cpu)
+        if opened is not None and opened.call.number in self.exec_numbers and opened.call.space == event.space:
+            opened.handler_rsp = event.kernel_rsp
 
     def _is_entered_already(self, entry: Entry) -> bool:
         is_forking = any(each.call.number in self.fork_numbers for calls in self._open.values() for each in calls)
@@ -160,14 +182,21 @@ class Pairing:
         call = opened.call
         self._forget(opened)
         _complete(call, event)
-        self._fork_returns += call.number in self.fork_numbers
+        call.parent = self.lineage.parents.get(call.process)
+        if call.number in self.fork_numbers:
+            self._fork_returns += 1
+            self.generation += 1
+            self.lineage.end_fork(opened)
+        elif call.number in self.wait_numbers and call.result and not call.failed:
+            self.generation += 1
+            self.lineage.reap(call.result)
         if event.space != call.space:
-            self.lineage.execute(call.space, event.space)
+            self.lineage.execute(call.process, call.space, event.space)
         if not call.is_ambiguous and event.kernel_stack is not None and call.user_rsp is not None:
             self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
             beside = self._open.get(event.space)
             if beside is not None:
-                yield from self._abandon([each for each in beside if self._is_earlier(each, call)])
+                yield from self._abandon([each for each in beside if self._is_earlier(each, call, event)])
         yield Notice(NoticeKind.RESUMED if opened.is_announced else NoticeKind.WHOLE, call)
 
     def _bury(self, space: int) -> None:
@@ -186,9 +215,18 @@ class Pairing:
         stack = self._stacks.find(entry.space, user_rsp)
         return stack is not None and stack == self._stacks.find(entry.space, entry.user_rsp)
 
-    def _is_earlier(self, opened: OpenCall, call: Call) -> bool:
+    def _is_earlier(self, opened: OpenCall, call: Call, event: Return) -> bool:
         """Whether the thread that has just returned from `call` had entered the open one before that."""
+        if opened.is_elsewhere(event):
+            return False
         return opened.call.sequence < call.sequence and self._stack_of(opened) == call.kernel_stack
+
+    def _leave_behind(self, left: list[OpenCall], space: int) -> Iterator[Notice]:
+        """Calls of the thread that enters; but an exec may have freed its page table, and be about to return."""
+        executing = [each for each in left if each.call.number in self.exec_numbers]
+        if executing:
+            self.lineage.vacate(space)
+        yield from self._abandon([each for each in left if each not in executing])
 
     def _abandon(self, left: list[OpenCall]) -> Iterator[Notice]:
         for each in left:
@@ -243,6 +281,8 @@ class Pairing:
 
     def _may_end(self, opened: OpenCall, event: Return) -> bool:
         """Whether nothing certain speaks against it: a fork's 0 is the child's, and a stack carries one call."""
+        if opened.is_elsewhere(event):
+            return False
         if event.result == 0 and opened.call.number in self.fork_numbers:
             return False
         if event.user_rsp is not None:
@@ -271,6 +311,10 @@ class Pairing:
         if event.kernel_stack_top is not None:
             return next((each for each in calls if each.kernel_stack_top == event.kernel_stack_top), None)
         if event.kernel_stack is not None:
+            on_stack = [each for each in calls if each.is_on(event.kernel_stack)]
+            if on_stack:
+                return max(on_stack, key=lambda each: each.call.sequence)
+            calls = [each for each in calls if each.handler_rsp is None]
             space = self._stacks.space(event.kernel_stack)
             of_thread = [each for each in calls if each.call.space == space and self._may_execute(each, event)]
             if len(of_thread) == 1:
@@ -278,7 +322,10 @@ class Pairing:
         if self.lineage.knows(event.space):
             return None
         fitting = [each for each in calls if each.call.number in self.exec_numbers and self._keeps(each, event)]
-        return fitting[0] if len(fitting) == 1 else None
+        if len(fitting) == 1:
+            return fitting[0]
+        last = self._on_cpu.get(event.cpu)
+        return self._guess(last) if last in fitting and last is not None else None
 
     def _may_execute(self, opened: OpenCall, event: Return) -> bool:
         call = opened.call
@@ -288,25 +335,22 @@ class Pairing:
 
     def _begin_unseen(self, event: Return) -> Call:
         """A return without an entry: a fork's child on its first way out, or a call from before the trace."""
-        fork = next((each for each in reversed(self._forks) if self._is_child(each, event)), None)
+        fork = self.lineage.begin(event, self._keeps)
+        process = self.lineage.find(event.space)
         if fork is None:
-            call = Call(sequence=0, cpu=event.cpu, space=event.space, process=self.lineage.find(event.space))
+            call = Call(sequence=0, cpu=event.cpu, space=event.space, process=process)
             _complete(call, event)
             call.state = CallState.ENTERED_BEFORE
             return call
         parent = fork.call
-        call = Call(0, event.cpu, event.space, self.lineage.fork(parent.process, event.space), parent.number)
+        call = Call(0, event.cpu, event.space, process, parent.number)
+        call.parent = self.lineage.parents[process]
         call.user_rip, call.user_rsp = parent.user_rip, parent.user_rsp
         _complete(call, event)
         call.state = CallState.STARTED_BY_FORK
         if event.kernel_stack is not None and call.user_rsp is not None:
             self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
         return call
-
-    def _is_child(self, fork: OpenCall, event: Return) -> bool:
-        if event.result != 0 or self.lineage.knows(event.space) or event.fs_base != fork.thread[1]:
-            return False
-        return self._keeps(fork, event)
 
     def _forget(self, opened: OpenCall) -> None:
         calls = self._open[opened.call.space]

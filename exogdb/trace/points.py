@@ -10,9 +10,11 @@ from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.location import InRegister
 from exogdb.errors import AnalysisError
 
-__all__ = ["CALLEE_SAVED", "TracePoints", "find_trace_points"]
+__all__ = ["CALLEE_SAVED", "EXEC_HANDLERS", "TracePoints", "find_trace_points"]
 
 CALLEE_SAVED = frozenset({"rbx", "rbp", "r12", "r13", "r14", "r15"})
+# Of the calls that return in another address space: the reference kernel, Linux.
+EXEC_HANDLERS = ("sys_exec", "__x64_sys_execve", "__x64_sys_execveat")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class TracePoints:
     `links` is for a stub that changes page tables: the instruction behind the write of CR3, where the same CPU is
     in the kernel's address space, which is what the return will show. `result_in_rax` is False where the result
     comes from the saved frame, so that rax at the return says nothing.
+
+    `handlers` are the first instructions of the calls in `EXEC_HANDLERS`. They are seen on the thread's kernel
+    stack, which is all that such a call's entry and its return have in common.
     """
 
     entry: int
@@ -33,6 +38,7 @@ class TracePoints:
     exits: frozenset[int] = frozenset()
     links: frozenset[int] = frozenset()
     result_in_rax: bool = True
+    handlers: frozenset[int] = frozenset()
 
     @property
     def dfilter(self) -> str:
@@ -41,7 +47,8 @@ class TracePoints:
         >>> TracePoints(0x1000, frozenset({0x1040})).dfilter
         '0x1000+1,0x1040+1'
         """
-        return ",".join(f"{address:#x}+1" for address in (self.entry, *sorted(self.links | self.returns)))
+        behind = sorted(self.links | self.returns | self.handlers)
+        return ",".join(f"{address:#x}+1" for address in (self.entry, *behind))
 
 
 def find_trace_points(path: EntryPath) -> TracePoints:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exogdb.errors import FormatError
-from exogdb.trace.call import Call, CallState
+from exogdb.trace.call import Call, CallState, Parent
 
 __all__ = [
     "FORMAT",
@@ -98,6 +98,8 @@ def call_to_json(call: Call, shown: Shown) -> dict[str, Any]:
         "return_space": _hex(call.return_space),
         "kernel_stack": _hex(call.kernel_stack),
         "ambiguous": call.is_ambiguous,
+        "parent": call.parent.process if call.parent is not None else None,
+        "parent_is_guess": call.parent is not None and call.parent.is_guess,
     }
 
 
@@ -124,7 +126,13 @@ def call_from_json(line: dict[str, Any]) -> Call:
         return_space=_unhex(line["return_space"]),
         kernel_stack=_unhex(line["kernel_stack"]),
         is_ambiguous=bool(line["ambiguous"]),
+        parent=_parent_from_json(line),
     )
+
+
+def _parent_from_json(line: dict[str, Any]) -> Parent | None:
+    parent = line.get("parent")  # the first records of this version have none
+    return None if parent is None else Parent(int(parent), bool(line["parent_is_guess"]))
 
 
 class RecordReader:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from exogdb.trace.call import Call, CallState
-from exogdb.trace.event import Entry, Return
+from exogdb.trace.event import Event
 from exogdb.trace.pairing import Notice, Pairing
 from exogdb.x86.memory import ReadableMemory
 
@@ -64,7 +64,7 @@ class Sink:
     _last: int = 0
     _admitted: set[int] = field(default_factory=set)
 
-    def feed(self, event: Entry | Return) -> None:
+    def feed(self, event: Event) -> None:
         """Take one event, in the order in which they happened."""
         entered = self.pairing.entries
         for notice in self.pairing.feed(event):

@@ -27,6 +27,7 @@ _SCRIPTS = ("model", "filter", "page", "lanes", "timeline", "moves", "summary", 
 _COLUMNS = (
     *("seq", "cpu", "process", "program", "name", "entry", "exit", "state"),
     *("args", "result", "failed", "return_cpu", "guess", "channel"),
+    *("parent", "parent_guess"),
 )
 
 
@@ -101,6 +102,8 @@ class _Rows:
             *(find(", ".join(shown.arguments)), find(shown.result)),
             *(int(call.failed), call.return_cpu, int(call.is_ambiguous)),
             None if message is None else self._channel(message),
+            None if call.parent is None else call.parent.process,
+            int(call.parent is not None and call.parent.is_guess),
         )
         for append, value in zip(self._appends, row, strict=True):
             append(value)

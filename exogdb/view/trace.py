@@ -4,18 +4,19 @@
 
      0 P1 ping  ipc_send(channel=3, data=0x400010, len=5) = 5
      0 P2 pong  ipc_recv(channel=3, buf=0x7ff0, len=64) <unfinished ...>
+     1 P3 init  <new process, child of P1>
      1 P3 init  getpid() = 1
      1 P2 pong  <... ipc_recv resumed> = 5
      0 P1 ping  exit(status=0) = ?
 
-A call is unfinished when its CPU goes on with something else before it has returned. `?` stands for a result that
-will never come.
+A process says whose child it is before its first line, if that is known. A call is unfinished when its CPU goes on
+with something else before it has returned. `?` stands for a result that will never come.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from exogdb.trace.call import Call, CallState
+from exogdb.trace.call import Call, CallState, Parent
 from exogdb.trace.pairing import Notice, NoticeKind
 from exogdb.view.style import Style
 
@@ -58,10 +59,16 @@ class TraceLines:
     style: Style
     shows_time: bool = False
     origin_ns: int = 0
+    _introduced: set[int] = field(default_factory=set)
 
     def render(self, notice: Notice) -> str:
         """The line (or lines, with a backtrace) for one notice, without the last newline."""
-        return render_notice(notice, self)
+        text = render_notice(notice, self)
+        call = notice.call
+        if call.parent is None or call.process in self._introduced:
+            return text
+        self._introduced.add(call.process)
+        return f"{_render_parent(call, call.parent, self)}\n{text}"
 
 
 def render_notice(notice: Notice, lines: TraceLines) -> str:
@@ -107,6 +114,13 @@ def format_latency(nanoseconds: int) -> str:
     return format_ns(nanoseconds) if nanoseconds else "short"
 
 
+def _render_parent(call: Call, parent: Parent, lines: TraceLines) -> str:
+    doubt = " (guess: it was not seen starting)" if parent.is_guess else ""
+    words = lines.style.paint("faint", f"<new process, child of P{parent.process}{doubt}>")
+    stamp = _stamp(call.entry_ns, lines) if lines.shows_time else ""
+    return f"{_render_origin(call, lines.describe, is_resumed=False)}  {stamp}{words}"
+
+
 def _render_origin(call: Call, describe: CallDescription, is_resumed: bool) -> str:
     cpu = call.return_cpu if is_resumed and call.return_cpu is not None else call.cpu
     number = "?" if cpu is None else str(cpu)
@@ -136,7 +150,6 @@ def _render_result(call: Call, describe: CallDescription, style: Style) -> str:
 def _add_time(text: str, notice: Notice, lines: TraceLines) -> str:
     call = notice.call
     moment = call.exit_ns if notice.kind is NoticeKind.RESUMED else call.entry_ns
-    stamp = "?" * 10 if moment is None else f"{(moment - lines.origin_ns) / 1e9:10.6f}"
     latency = call.latency_ns
     took = (
         ""
@@ -145,4 +158,8 @@ def _add_time(text: str, notice: Notice, lines: TraceLines) -> str:
         if latency
         else " <short>"
     )
-    return f"{stamp} {text}{took}"
+    return f"{_stamp(moment, lines)}{text}{took}"
+
+
+def _stamp(moment_ns: int | None, lines: TraceLines) -> str:
+    return "?" * 10 + " " if moment_ns is None else f"{(moment_ns - lines.origin_ns) / 1e9:10.6f} "

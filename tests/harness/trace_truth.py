@@ -7,19 +7,27 @@ the other, provided that neither lacks one; that is looked at first.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.record import Record
 from tests.harness.truth import IN_PROGRESS, NEVER_RETURNS, RETURNED, CallTruth
 
-__all__ = ["count_results", "find_differences", "find_wrong_processes", "join_records"]
+__all__ = [
+    "count_proven_parents",
+    "count_results",
+    "find_differences",
+    "find_orphans",
+    "find_wrong_processes",
+    "join_records",
+]
 
 _STATES = {
     CallState.RETURNED: RETURNED,
     CallState.NEVER_RETURNED: NEVER_RETURNS,
     CallState.IN_PROGRESS: IN_PROGRESS,
 }
-_EXIT = 0
+_FORK = 1
 _TRACE = 1_000_000  # above the process numbers of one trace
 _BELOW_FRAME = 16  # bytes on the kernel stack at the return: padding and the sixth argument
 
@@ -35,16 +43,32 @@ def find_differences(record: Record, truths: Sequence[CallTruth], below_frame: i
 def find_wrong_processes(record: Record, truths: Sequence[CallTruth]) -> list[str]:
     """The trace's process numbers are its own: one for each pid, and one pid for each.
 
-    But a process that a fault killed is not seen ending, and the next one in the same page table has its number.
+    Nor may any process have another parent than the one whose fork returned its pid.
     """
-    killed = {pid for pid, number in {truth.process: truth.number for truth in truths}.items() if number != _EXIT}
+    made = _parents(truths)
     named: dict[int, set[int]] = defaultdict(set)
     numbered: dict[tuple[int, int], set[int]] = defaultdict(set)
+    children = set()
     for call, truth in _pairs(record, truths):
         named[call.process].add(truth.process)
         numbered[truth.process, call.process // _TRACE].add(call.process)
-    wrong = [f"P{process} is pids {sorted(pids)}" for process, pids in named.items() if len(pids - killed) > 1]
-    return wrong + [f"pid {pid} is P{sorted(each)}" for (pid, _), each in numbered.items() if len(each) > 1]
+        if call.parent is not None:
+            children.add((call.parent.process, truth.process))
+    wrong = [f"P{process} is pids {sorted(pids)}" for process, pids in named.items() if len(pids) > 1]
+    wrong += [f"pid {pid} is P{sorted(each)}" for (pid, _), each in numbered.items() if len(each) > 1]
+    return wrong + [f"pid {pid} is no child of P{p}" for p, pid in children if named[p] != {made.get(pid)}]
+
+
+def find_orphans(record: Record, truths: Sequence[CallTruth]) -> set[int]:
+    """The pids that a fork of this time returned and whose calls all lack a parent in the trace."""
+    traced = [(truth.process, call.parent) for call, truth in _pairs(record, truths)]
+    with_parent = {pid for pid, parent in traced if parent is not None}
+    return ({pid for pid, _ in traced} & _parents(truths).keys()) - with_parent
+
+
+def count_proven_parents(record: Record) -> int:
+    """Processes whose parent is known, and is no guess."""
+    return len({call.process for call in record.calls if call.parent is not None and not call.parent.is_guess})
 
 
 def join_records(records: Sequence[Record]) -> Record:
@@ -69,6 +93,8 @@ def join_records(records: Sequence[Record]) -> Record:
             elif call.sequence or returned.get(call.space, -1) != call.result:
                 call.sequence += entered if call.sequence else 0
                 call.process += number * _TRACE
+                if call.parent is not None:
+                    call.parent = replace(call.parent, process=call.parent.process + number * _TRACE)
                 joined.calls.append(call)
         returned |= {call.space: call.result for call in record.calls}
     return joined
@@ -77,6 +103,12 @@ def join_records(records: Sequence[Record]) -> Record:
 def count_results(record: Record) -> int:
     """Calls of which the trace has entry, return and result."""
     return sum(call.state is CallState.RETURNED and call.result is not None for call in record.calls)
+
+
+def _parents(truths: Sequence[CallTruth]) -> dict[int, int]:
+    """Pid to the pid of the process whose fork returned it."""
+    forks = (truth for truth in truths if truth.number == _FORK and truth.state == RETURNED)
+    return {truth.result: truth.process for truth in forks if truth.result < 1 << 63}
 
 
 def _compare_counts(record: Record, truths: Sequence[CallTruth]) -> Iterator[str]:

@@ -11,6 +11,7 @@ def test_the_filter_has_the_entry_and_the_dispatchers_return(guest: OpenGuest, k
     points = find_trace_points(read_image(kernel.elf))
     assert points is not None
     assert points.entry == gdb.address("syscall_entry")
+    assert points.handlers == {gdb.address("sys_exec")}
     gdb.run(f"hbreak *{gdb.address('syscall_dispatch'):#x}")
     gdb.run("continue")
     assert points.returns == {int.from_bytes(gdb.memory(gdb.integer("$rsp"), 8), "little")}

@@ -12,7 +12,7 @@ import pytest
 from exogdb.cli import main
 from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
-from exogdb.trace.call import Call, CallState
+from exogdb.trace.call import Call, CallState, Parent
 from exogdb.trace.record import Header, Record, Shown, call_to_json, read_record
 from exogdb.trace.summary import Summary
 from exogdb.view.summary import summary_to_json
@@ -261,6 +261,15 @@ def test_a_call_is_found_by_a_click_and_sorted_by_its_length(tmp_path: Path, bro
     assert shown_calls(browser)[0].startswith("wait(")
     browser.click("#summary tbody tr:nth-child(2) button")
     assert browser.text("#matches") == "1 of 3 calls"
+
+
+def test_a_call_says_whose_child_its_process_is(tmp_path: Path, browser: Browser) -> None:
+    child = one_call(2, "getpid", process=2, parent=Parent(1, is_guess=True))
+    browser.open(write_trace(tmp_path / "t", one_call(1), child))
+    for row, words in ((1, "unknown"), (2, "P1 reader (guess: it was not seen starting)")):
+        browser.click(f"#calls tbody tr:nth-child({row}) button")
+        browser.wait_for("document.getElementById('details').innerText")
+        assert browser.text("#details").split("child of")[1].split("Zoom")[0].strip() == words
 
 
 def test_every_control_has_a_name(demo: tuple[Path, Record], browser: Browser) -> None:

@@ -10,16 +10,25 @@ import pytest
 from exogdb.launch.deadline import wait_until
 from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
+from exogdb.trace.call import CallState
 from exogdb.trace.record import Record, read_record
 from tests.harness.kernel import Kernel, build_kernel
 from tests.harness.linux import open_linux
 from tests.harness.session import Guest, open_guest
-from tests.harness.trace_truth import count_results, find_differences, find_wrong_processes, join_records
+from tests.harness.trace_truth import (
+    count_proven_parents,
+    count_results,
+    find_differences,
+    find_orphans,
+    find_wrong_processes,
+    join_records,
+)
 from tests.harness.truth import LONG, RETURNED, call_truth_address, read_call_truths, read_last_sequence
 from tests.integration.stops import attach_running, stop_at
 
 ENGINES = ["log", "stops"]
 PART = 220  # calls
+EXEC = 2
 RING = 256  # calls that the kernel remembers, but for the variant `truth-long`
 SECONDS = 60.0
 
@@ -84,7 +93,24 @@ def test_a_trace_of_the_selftest_is_what_the_kernel_recorded(tmp_path: Path, eng
     joined = join_records(records)
     assert find_differences(joined, truths) == []
     assert find_wrong_processes(joined, truths) == []
+    assert engine == "log" or not find_orphans(records[0], truths)
     assert count_results(joined) > 3_000
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_demonstration_from_its_first_call_is_what_the_kernel_recorded(tmp_path: Path, engine: str) -> None:
+    """Three children with the same registers execute three programs at the same time, on four CPUs."""
+    with open_guest("run=demo", 4, "truth-long", stopped=True, qemu=filtered(build_kernel("truth-long"))) as guest:
+        stop_at(guest.gdb, "syscall_entry")
+        guest.gdb.run(f"exo-syscall record {tmp_path / 'trace'} --engine {engine} --for 1", SECONDS)
+        record, truths = read_whole(tmp_path / "trace"), read_call_truths(guest.gdb, LONG)
+    truths = truths[: max(call.sequence for call in record.calls)]
+    executed = [call.state for call in record.calls if call.number == EXEC]
+    assert executed.count(CallState.RETURNED) >= max(3, len(executed) - 1)  # one may be in progress
+    assert CallState.NEVER_RETURNED not in executed
+    assert find_wrong_processes(record, truths) == []
+    assert find_orphans(record, truths) == set()
+    assert engine == "log" or count_proven_parents(record) >= 3  # a child may end before its parent's fork does
 
 
 @pytest.mark.parametrize("engine", ENGINES)

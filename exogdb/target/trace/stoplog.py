@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.stub_state import read_held
 from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.target.current_process import ProcessId
 from exogdb.target.trace.stub_run import StubRegisters, StubRun, open_stub_run
 from exogdb.trace.event import Entry, Return, address_space
 from exogdb.trace.points import TracePoints
@@ -27,15 +28,18 @@ _MOST_STEPS = 5  # QEMU 7.2 sometimes reports a step that did not happen
 _SWAPGS = b"\x0f\x01\xf8"
 
 
-def trace_by_stops(points: TracePoints, path: EntryPath, sink: Sink, seconds: float | None) -> str:
+def trace_by_stops(
+    points: TracePoints, path: EntryPath, process_id: ProcessId | None, sink: Sink, seconds: float | None
+) -> str:
     """Run the guest with stops at both points until Ctrl-C, `seconds`, a full sink, or a breakpoint of the user's.
 
-    The guest must be stopped, and is stopped afterwards. Answers why the run ended.
+    The guest must be stopped, and is stopped afterwards. `process_id` says where the kernel keeps the number of a
+    process. Answers why the run ended.
 
     :raise TargetLostError: QEMU ended; what was seen before is in `sink`.
     """
     with open_stub_run(seconds) as run:
-        engine = _Engine(run, points, path, sink)
+        engine = _Engine(run, points, path, process_id, sink)
         try:
             return engine.run()
         finally:
@@ -43,10 +47,15 @@ def trace_by_stops(points: TracePoints, path: EntryPath, sink: Sink, seconds: fl
 
 
 class _Engine:
-    def __init__(self, run: StubRun, points: TracePoints, path: EntryPath, sink: Sink) -> None:
+    def __init__(
+        self, run: StubRun, points: TracePoints, path: EntryPath, process_id: ProcessId | None, sink: Sink
+    ) -> None:
         self._run = run
         self._points = points
         self._path = path
+        self._process_id = process_id
+        self._generation = -1
+        self._identified: set[int] = set()
         self._held: dict[int, Entry] = {}
         self._sink = sink
         self._kept = sorted(points.kept)
@@ -91,6 +100,7 @@ class _Engine:
         if held is not None:
             if registers["rip"] in self._points.links:
                 held.space = address_space(registers["cr3"])
+                held.process_id = self._read_process_id(held.space, registers["gs_base"])
             yield held
         if registers["rip"] in self._points.links:
             return
@@ -117,7 +127,24 @@ class _Engine:
         where = (registers["rcx"], registers["rsp"])
         is_exec = registers["rax"] in self._sink.pairing.exec_numbers
         top = self._read_stack_top(registers["k_gs_base"]) if is_exec else None
-        return Entry(cpu, space, fs_base, preserved, registers["rax"], arguments, *where, now, top)
+        entry = Entry(cpu, space, fs_base, preserved, registers["rax"], arguments, *where, now, top)
+        if not self._points.links:
+            entry.process_id = self._read_process_id(space, registers["k_gs_base"])
+        return entry
+
+    def _read_process_id(self, space: int, kernel_gs_base: int) -> int | None:
+        """The kernel's number of the process in `space`, if it may be another than when it was read last."""
+        generation = self._sink.pairing.generation
+        if generation != self._generation:
+            self._generation = generation
+            self._identified.clear()
+        if self._process_id is None or space in self._identified:
+            return None
+        self._identified.add(space)
+        try:
+            return self._process_id.read(self._run, kernel_gs_base)
+        except MemoryFault:
+            return None
 
     def _read_stack_top(self, kernel_gs_base: int) -> int | None:
         """Where the kernel stack of the thread on this CPU begins, from the slot that the stub takes it from."""

@@ -1,7 +1,7 @@
 """Setting a trace up: where calls are seen, which engine sees them, and running it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gdb
 
@@ -9,6 +9,7 @@ from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.errors import MemoryFault, OutputError, TargetLostError, UsageError
 from exogdb.target.cpus import all_cpus
+from exogdb.target.current_process import find_process_layout
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
 from exogdb.target.qemu.monitor import run_monitor
@@ -21,7 +22,7 @@ from exogdb.target.trace.outlet import Outlet
 from exogdb.trace.execlog import LogDamage
 from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Pairing
-from exogdb.trace.points import TracePoints, find_trace_points
+from exogdb.trace.points import EXEC_HANDLERS, TracePoints, find_trace_points
 from exogdb.trace.sink import Sink
 
 __all__ = ["ENGINES", "Tracing", "prepare_tracing"]
@@ -59,6 +60,9 @@ class Tracing:
             fork_numbers=self._numbers_of("fork", "vfork", "clone", "clone3"),
             exit_numbers=self._numbers_of("exit", "exit_group"),
             exec_numbers=self._numbers_of("exec", "execve", "execveat"),
+            wait_numbers=self._numbers_of("wait", "wait4", "waitpid"),
+            thread_numbers=self._numbers_of("clone", "clone3", "vfork"),
+            thread_exit_numbers=self._numbers_of("exit") if self._numbers_of("exit_group") else frozenset(),
         )
 
     def run(self, sink: Sink, seconds: float | None, outlet: Outlet) -> Outcome:
@@ -91,7 +95,8 @@ class Tracing:
                 outcome.damage = LogDamage()
                 outcome.ending = execlog.trace_by_log(self.points, sink, seconds, outlet, outcome.damage)
             else:
-                outcome.ending = stoplog.trace_by_stops(self.points, self.path, sink, seconds)
+                process_id = find_process_layout(self.session.cpu)
+                outcome.ending = stoplog.trace_by_stops(self.points, self.path, process_id, sink, seconds)
             after = self._read_counter()
             outcome.dispatched = None if before is None or after is None else after - before
         except TargetLostError as error:
@@ -119,9 +124,11 @@ def prepare_tracing(session: Session, engine: str = "auto") -> Tracing:
     :raise UnavailableError: LSTAR cannot be read. :raise AnalysisError: the stub's code is not understood.
     """
     path = read_entry_path(session.cpu)
-    points = find_trace_points(path)
+    filtered = find_log_filter()
+    handlers = frozenset(address for address in map(find_address, EXEC_HANDLERS) if address is not None)
+    points = replace(find_trace_points(path), handlers=handlers if filtered is None else handlers & filtered)
     numbers = read_number_table([points.entry, *points.returns])
-    obstacle = _obstacle_to_log(points)
+    obstacle = _obstacle_to_log(points, filtered)
     if engine == "log" and obstacle:
         remedy = f"start QEMU with -accel tcg -dfilter {points.dfilter}, as `exogdb run` does"
         raise UsageError(f"the log engine cannot be used: {obstacle}; {remedy}")
@@ -130,12 +137,11 @@ def prepare_tracing(session: Session, engine: str = "auto") -> Tracing:
     return Tracing(session, path, points, numbers, "log", "no stops; the guest waits where the reader is slower")
 
 
-def _obstacle_to_log(points: TracePoints) -> str:
+def _obstacle_to_log(points: TracePoints, filtered: frozenset[int] | None) -> str:
     """Why QEMU's log cannot be used, or an empty string."""
     if "enabled" in run_monitor("info kvm"):
         return "this QEMU uses KVM, which leaves no execution log"
     wanted = {points.entry, *points.returns, *points.links}
-    filtered = find_log_filter()
     if filtered is None:
         return "QEMU was not started with -dfilter for single addresses, or its command line cannot be read"
     if not wanted <= filtered:

@@ -30,6 +30,17 @@ const lastProgram = new Map();
 for (let i = 0; i < total; i++) if (texts[calls.program[i]]) lastProgram.set(calls.process[i], texts[calls.program[i]]);
 const processName = (process) => `P${process} ${lastProgram.get(process) || ""}`.trim();
 const callerName = (i) => `P${calls.process[i]} ${texts[calls.program[i]]}`.trim();
+
+/* Whose child a process is, as its last call knows it best. */
+const parents = new Map();
+for (let i = 0; i < total; i++) if (calls.parent[i] !== null) parents.set(calls.process[i], i);
+
+function parentWords(process) {
+  const i = parents.get(process);
+  if (i === undefined) return "unknown";
+  return processName(calls.parent[i]) + (calls.parent_guess[i] ? " (guess: it was not seen starting)" : "");
+}
+
 const cpuName = (cpu) => `CPU ${cpu ?? "?"}`;
 
 /* ---- words ---- */

@@ -68,7 +68,7 @@ function drawDetails() {
     make("dl", {}, ...definitions([
       ["call", calls.seq[i] ? `#${calls.seq[i]}` : "not seen from its entry"], ["number", numberOf(i) ?? "unknown"],
       ["by", callerName(i)], ["on", cpuName(calls.cpu[i]) + back], ["entered at", duration(calls.entry[i])],
-      ["took", tookWords(i)], ["state", stateOf(i)],
+      ["took", tookWords(i)], ["state", stateOf(i)], ["child of", parentWords(calls.process[i])],
     ])),
     make("button", { type: "button", click: () => zoomTo(i) }, "Zoom to it"), " ",
     make("button", { type: "button", click: () => showInTable(i) }, "Find it in the table"), " ",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exogdb.trace.event import Entry, Return
+from exogdb.trace.event import Entry, Event, InHandler, Return
 from exogdb.trace.execlog import LogParser, decode_task_registers
 from exogdb.trace.points import TracePoints
 from tests.unit.trace.logtext import ENTRY, RETURN, Dump, announce
@@ -24,6 +24,8 @@ def test_the_log_that_qemu_wrote() -> None:
     assert (first.cpu, first.number, first.arguments) == (0, 4, (1, 2, 3, 0, 0, 0))
     assert (first.space, first.user_rip, first.user_rsp, first.time_ns) == (0x111000, 0x1000E7, 0x116000, 42)
     assert (second.result, second.kernel_stack, second.space) == (0x8C1FE8, 0x116FC0, 0x111000)
+    assert isinstance(first, Entry)
+    assert isinstance(second, Return)
     assert first.preserved == second.preserved
     assert (type(third), type(fourth)) == (Entry, Return)
     damage = parser.finish()
@@ -34,7 +36,7 @@ def test_the_log_that_qemu_wrote() -> None:
 def test_pieces_of_any_size_give_the_same_events(sizes: list[int]) -> None:
     whole = list(LogParser(_QEMU_POINTS).feed(_QEMU_7_2))
     parser, position = LogParser(_QEMU_POINTS), 0
-    events: list[Entry | Return] = []
+    events: list[Event] = []
     for size in sizes:
         events += parser.feed(_QEMU_7_2[position : position + size])
         position += size
@@ -67,7 +69,7 @@ def test_a_block_that_was_started_over_is_marked() -> None:
     entry, other = Dump(rax=4, task=0xA000), Dump(rax=4, task=0xB000)
     after = Dump(rip=RETURN, rax=7, task=0xA000)
     events = list(parser.feed(entry.text + other.text + entry.text + after.text + after.text + entry.text))
-    assert [(type(event), event.repeats) for event in events] == [
+    assert [(type(event), event.repeats) for event in events if not isinstance(event, InHandler)] == [
         (Entry, False),
         (Entry, False),
         (Entry, True),
@@ -80,6 +82,8 @@ def test_a_block_that_was_started_over_is_marked() -> None:
 def test_registers_that_the_stub_changes_are_not_compared() -> None:
     points = TracePoints(ENTRY, frozenset({RETURN}), frozenset({"rbp", "r12", "r13", "r14", "r15"}))
     first, second = LogParser(points).feed(Dump(rbx=1).text + Dump(rip=RETURN, rbx=2).text)
+    assert isinstance(first, Entry)
+    assert isinstance(second, Return)
     assert first.preserved == second.preserved
 
 
@@ -96,6 +100,15 @@ def test_an_entry_waits_for_the_kernels_page_tables() -> None:
     events = list(parser.feed(b"".join(dump.text for dump in text)))
     assert [(type(event), event.space) for event in events] == [(Entry, 0x2000), (Return, 0x2000)]
     assert [(entry.number, entry.space) for entry in parser.take_held()] == [(5, 0x3000)]
+
+
+def test_the_handler_of_an_exec_is_seen_on_its_kernel_stack() -> None:
+    handler = ENTRY + 0x400
+    points = TracePoints(ENTRY, frozenset({RETURN}), handlers=frozenset({handler}))
+    parser = LogParser(points, {0xA000: 0, 0xB000: 1})
+    (event,) = parser.feed(Dump(rip=handler, cr3=0x1000, rsp=0xF0F8, task=0xB000).text)
+    assert event == InHandler(1, 0x1000, 0xF0F8)
+    assert parser.finish().unfiltered == 0
 
 
 def test_a_result_that_is_not_in_rax_is_unknown() -> None:

@@ -1,14 +1,22 @@
 """exogdb/trace/pairing.py: which return belongs to which entry."""
 
-from exogdb.trace.call import Call, CallState
-from exogdb.trace.event import Entry, Return
+from exogdb.trace.call import Call, CallState, Parent
+from exogdb.trace.event import Entry, Event, InHandler, Return
 from exogdb.trace.pairing import Notice, NoticeKind, Pairing
 
-_FORK, _EXIT, _EXEC, _RECEIVE = 1, 0, 2, 102
+_FORK, _EXIT, _EXEC, _WAIT, _RECEIVE = 1, 0, 2, 3, 102
+_ALL = (1 << 64) - 1
 
 
 def _enter(space: int, number: int, *, cpu: int = 0, fs: int = 0, kept: object = "r", rsp: int = 0x7000) -> Entry:
     return Entry(cpu, space, fs, kept, number, (0, 0, 0, 0, 0, 0), 0x400000, rsp, None)
+
+
+def _identified(space: int, process_id: int, number: int = 4, *, cpu: int = 0) -> Entry:
+    """An entry for which the engine has looked whose it is."""
+    entry = _enter(space, number, cpu=cpu)
+    entry.process_id = process_id
+    return entry
 
 
 def _leave(
@@ -17,7 +25,7 @@ def _leave(
     return Return(cpu, space, fs, kept, result, stack, None, None)
 
 
-def _feed(pairing: Pairing, *events: Entry | Return) -> list[Notice]:
+def _feed(pairing: Pairing, *events: Event) -> list[Notice]:
     return [notice for event in events for notice in pairing.feed(event)]
 
 
@@ -221,7 +229,73 @@ def test_the_child_of_a_fork_is_followed() -> None:
     parent, child = (notice.call for notice in notices)
     assert (parent.state, parent.result) == (CallState.RETURNED, 12)
     assert (child.state, child.number, child.process) == (CallState.STARTED_BY_FORK, _FORK, 2)
-    assert pairing.lineage.parent == {2: 1}
+    assert child.parent == Parent(1, is_guess=False)
+
+
+def test_two_processes_may_be_the_parent_and_none_is_named() -> None:
+    pairing = Pairing(fork_numbers=frozenset({_FORK}))
+    _feed(pairing, _enter(0x1000, 4), _leave(0x1000), _enter(0x2000, 4), _leave(0x2000))
+    _feed(pairing, _enter(0x1000, _FORK), _enter(0x2000, _FORK, cpu=1), _enter(0x3000, 4, cpu=2))
+    assert pairing.newest is not None
+    assert (pairing.newest.process, pairing.newest.parent) == (3, None)
+
+
+def test_a_child_that_is_first_seen_at_a_call_has_a_guessed_parent() -> None:
+    pairing = Pairing(fork_numbers=frozenset({_FORK}))
+    *_, child = _feed(
+        pairing, _enter(0x1000, _FORK), _leave(0x1000, 12), _enter(0x2000, 4, cpu=1), _leave(0x2000, 12)
+    )
+    assert child.call.parent == Parent(1, is_guess=True)
+    other = _feed(pairing, _enter(0x3000, 4, cpu=1), _leave(0x3000, 12))[-1]
+    assert other.call.parent is None
+
+
+def test_a_thread_is_no_child_and_a_failed_fork_has_none() -> None:
+    clone = 56
+    pairing = Pairing(fork_numbers=frozenset({_FORK, clone}), thread_numbers=frozenset({clone}))
+    _feed(pairing, _enter(0x1000, clone), _leave(0x1000, 12), _enter(0x1000, _FORK), _leave(0x1000, -11 & _ALL))
+    (notice,) = _feed(pairing, _enter(0x2000, 4), _leave(0x2000))
+    assert notice.call.parent is None
+
+
+def test_the_kernels_own_number_proves_the_parent() -> None:
+    pairing = Pairing(fork_numbers=frozenset({_FORK}))
+    _feed(pairing, _identified(0x1000, 71, _FORK), _leave(0x1000, 72), _identified(0x9000, 70), _leave(0x9000))
+    (notice,) = _feed(pairing, _identified(0x2000, 72), _leave(0x2000))
+    assert notice.call.parent == Parent(1, is_guess=False)
+
+
+def test_a_child_that_calls_before_its_parent_returns_is_a_guess_only_until_then() -> None:
+    pairing = Pairing(fork_numbers=frozenset({_FORK}))
+    _feed(pairing, _identified(0x1000, 71, _FORK), _identified(0x2000, 72, cpu=1))
+    assert pairing.newest is not None
+    assert pairing.newest.parent == Parent(1, is_guess=True)
+    *_, last = _feed(pairing, _leave(0x1000, 72), _leave(0x2000, cpu=1))
+    assert last.call.parent == Parent(1, is_guess=False)
+
+
+def test_a_killed_process_is_gone_when_the_kernels_number_is_another() -> None:
+    pairing = Pairing()
+    _feed(pairing, _identified(0x1000, 71), _leave(0x1000))
+    (notice,) = _feed(pairing, _identified(0x1000, 72), _leave(0x1000))
+    assert notice.call.process == 2
+    (notice,) = _feed(pairing, _enter(0x1000, 4), _leave(0x1000))
+    assert notice.call.process == 2
+
+
+def test_a_killed_process_is_gone_when_its_parent_has_waited_for_it() -> None:
+    pairing = Pairing(fork_numbers=frozenset({_FORK}), wait_numbers=frozenset({_WAIT}))
+    _feed(pairing, _enter(0x1000, _FORK), _leave(0x1000, 12), _enter(0x2000, 4), _leave(0x2000, 12))
+    _feed(pairing, _enter(0x1000, _WAIT), _leave(0x1000, 12))
+    (notice,) = _feed(pairing, _enter(0x2000, 4), _leave(0x2000, 13))
+    assert notice.call.process == 3
+
+
+def test_the_exit_of_one_thread_does_not_end_its_process() -> None:
+    pairing = Pairing(exit_numbers=frozenset({_EXIT}), thread_exit_numbers=frozenset({_EXIT}))
+    _feed(pairing, _enter(0x1000, _EXIT))
+    (notice,) = _feed(pairing, _enter(0x1000, 4), _leave(0x1000))
+    assert notice.call.process == 1
 
 
 def test_exec_is_followed_into_the_new_address_space() -> None:
@@ -244,6 +318,40 @@ def test_the_first_call_of_a_process_may_be_exec() -> None:
         _leave(0x5000, 0, kept="child", stack=0xF000, cpu=1),
     )
     assert [(notice.call.number, notice.call.return_space) for notice in notices] == [(_EXEC, 0x5000)]
+
+
+def test_execs_that_look_alike_are_told_apart_by_where_their_handlers_run() -> None:
+    """Three children of one process, as the demonstration starts them, none of which has returned before."""
+    pairing = Pairing(exec_numbers=frozenset({_EXEC}))
+    for cpu, space in enumerate((0x1000, 0x2000, 0x3000)):
+        stack = 0xF000 + cpu * 0x1000
+        _feed(pairing, _enter(space, _EXEC, cpu=cpu), InHandler(cpu, space, stack - 0x100))
+    notices = _feed(pairing, *(_leave(0x5000 + n, stack=0xF000 + n * 0x1000, cpu=3) for n in (2, 0, 1)))
+    assert [(each.call.process, each.call.return_space) for each in notices] == [
+        (3, 0x5002),
+        (1, 0x5000),
+        (2, 0x5001),
+    ]
+    assert pairing.ambiguous == 0
+
+
+def test_execs_that_look_alike_are_a_guess_where_no_handler_is_seen() -> None:
+    pairing = Pairing(exec_numbers=frozenset({_EXEC}))
+    _feed(pairing, _enter(0x1000, _EXEC, cpu=0), _enter(0x2000, _EXEC, cpu=1))
+    (notice,) = _feed(pairing, _leave(0x5000, stack=0xF000, cpu=1))
+    assert (notice.call.process, notice.call.is_ambiguous) == (2, True)
+
+
+def test_another_process_gets_the_page_table_of_an_exec_that_has_not_returned_yet() -> None:
+    """The reference kernel frees it a moment before the return; seen with four CPUs."""
+    pairing = Pairing(exec_numbers=frozenset({_EXEC}))
+    _feed(pairing, _enter(0x1000, _EXEC), InHandler(0, 0x1000, 0xEF00))
+    (other,) = _feed(pairing, _enter(0x1000, 4, cpu=1), _leave(0x1000, 12, cpu=1, stack=0x1F000))
+    assert (other.call.number, other.call.process, other.call.is_ambiguous) == (4, 2, False)
+    (notice,) = _feed(pairing, _leave(0x5000, stack=0xF000))
+    assert (notice.call.number, notice.call.state, notice.call.process) == (_EXEC, CallState.RETURNED, 1)
+    later = _feed(pairing, _enter(0x5000, 4), _leave(0x5000), _enter(0x1000, 4, cpu=1), _leave(0x1000, cpu=1))
+    assert [each.call.process for each in later] == [1, 2]
 
 
 def test_what_is_open_at_the_end_is_told_once() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from exogdb.trace.call import CallState
-from exogdb.trace.event import Entry, Return
+from exogdb.trace.event import Entry, Event, Return
 from exogdb.trace.execlog import LogParser
 from exogdb.trace.pairing import Notice, NoticeKind, Pairing
 from exogdb.trace.points import TracePoints
@@ -26,7 +26,7 @@ def _other(cpu: int = 1) -> Entry:
     return Entry(cpu, 0x2000, 0, "other", _RECEIVE, (0,) * 6, 0x400000, 0x7000, None)
 
 
-def _feed(pairing: Pairing, *events: Entry | Return) -> list[Notice]:
+def _feed(pairing: Pairing, *events: Event) -> list[Notice]:
     return [notice for event in events for notice in pairing.feed(event)]
 
 

@@ -1,6 +1,6 @@
 """exogdb/view/trace.py: the lines, letter by letter."""
 
-from exogdb.trace.call import Call, CallState, to_signed
+from exogdb.trace.call import Call, CallState, Parent, to_signed
 from exogdb.trace.pairing import Notice, NoticeKind
 from exogdb.view.style import Style
 from exogdb.view.trace import TraceLines
@@ -64,6 +64,17 @@ def test_a_guess_is_called_a_guess() -> None:
     call = _call(4, CallState.RETURNED, 7)
     call.is_ambiguous = True
     assert "= 7 (guess: " in _line(NoticeKind.WHOLE, call)
+
+
+def test_a_process_says_whose_child_it_is_before_its_first_line() -> None:
+    lines = TraceLines(_Words(), Style(colour=False))
+    call = _call(4, CallState.RETURNED, 7)
+    call.parent = Parent(3, is_guess=False)
+    notice = Notice(NoticeKind.WHOLE, call)
+    assert lines.render(notice).splitlines() == [" 0 P1  <new process, child of P3>", " 0 P1  getpid() = 7"]
+    assert lines.render(notice) == " 0 P1  getpid() = 7"
+    call.process, call.parent = 2, Parent(3, is_guess=True)
+    assert "<new process, child of P3 (guess: " in lines.render(notice)
 
 
 def test_a_cpu_that_cannot_be_told_is_not_zero() -> None:
