@@ -91,34 +91,40 @@ def cpu_selected(cpu: Cpu) -> Iterator[None]:
 def cpus_in_turn() -> Iterator[Callable[[Cpu], None]]:
     """Gives a function that selects a CPU, for its registers only; the user's selection comes back at the end.
 
-    While a CPU is selected that the user had not selected, exogdb's unwinder declines (`is_reading_registers`):
-    GDB finds the innermost frame's caller to name that frame, which would read that CPU's stack for nothing. It
-    forgets those frames when another thread is selected.
+    From the first CPU on that the user had not selected, exogdb's unwinder declines (`is_reading_registers`): GDB
+    finds the innermost frame's caller to name that frame, which would read that CPU's stack for nothing. GDB
+    forgets those frames when another thread is selected, which is why the last thing done is to select one.
     """
     global _is_reading_registers
-    thread, frame = selected_thread(), _selected_outer_frame()
-    users = None if thread is None else thread.global_num
-    current = users
+    thread = selected_thread()
+    frame: gdb.Frame | None = None
+    visited: list[gdb.InferiorThread] = []
 
     def select(cpu: Cpu) -> None:
         global _is_reading_registers
-        nonlocal current
-        if cpu.thread != current:
-            _find_thread(cpu).switch()
-            current, _is_reading_registers = cpu.thread, cpu.thread != users
+        nonlocal frame
+        current = visited[-1] if visited else thread
+        if current is None or current.global_num != cpu.thread:
+            if not visited:
+                _is_reading_registers = True
+                frame = _selected_outer_frame()
+            visited.append(_find_thread(cpu))
+            visited[-1].switch()
 
     try:
         yield select
     finally:
         _is_reading_registers = False
-        if current != users and thread is not None and thread.is_valid():
+        if visited and thread is not None and thread.is_valid():
+            if visited[-1].global_num == thread.global_num:
+                visited[-2].switch()
             thread.switch()
             if frame is not None and frame.is_valid():
                 frame.select()
 
 
 def is_reading_registers() -> bool:
-    """Nothing but the registers of the selected CPU is asked for just now."""
+    """Nothing but the registers of the selected CPU, whose innermost frame is selected, is asked for just now."""
     return _is_reading_registers
 
 

@@ -4,13 +4,15 @@ Reading never resumes the guest and changes nothing in it. The names are GDB's: 
 `k_gs_base`, `efer`, `cr3`.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+
 import gdb
 
 from exogdb.errors import TargetLostError, UnavailableError
-from exogdb.reading import Reading, Unavailable, Value
+from exogdb.reading import Reading, Value, note
 from exogdb.target.cpus import Cpu, cpu_selected, is_reading_registers
 
-__all__ = ["read_cpl", "read_register", "register_value", "write_register"]
+__all__ = ["read_cpl", "read_register", "read_registers", "register_value", "write_register"]
 
 _MASK_64 = (1 << 64) - 1
 
@@ -22,22 +24,21 @@ def read_register(cpu: Cpu, name: str) -> int:
     :raise TargetLostError: the connection broke.
     """
     with cpu_selected(cpu):
-        try:
-            return int(_read_innermost(name)) & _MASK_64
-        except ValueError as error:
-            raise UnavailableError(f"QEMU's GDB stub has no register {name}") from error
-        except gdb.error as error:
-            raise _to_unavailable(error, f"register {name} of CPU {cpu.index}") from error
+        return _read(cpu, name, _find_reader(cpu, name))
+
+
+def read_registers(cpu: Cpu, names: Iterable[str]) -> dict[str, Value]:
+    """Each of `names` with source `gdb`, or the reason why it is unavailable. The guest must be stopped.
+
+    :raise TargetLostError: the connection broke.
+    """
+    with cpu_selected(cpu):
+        return dict(_read_each(cpu, names))
 
 
 def register_value(cpu: Cpu, name: str) -> Value:
-    """The same as a value with source `gdb`, or the reason why it is unavailable."""
-    try:
-        return Reading(read_register(cpu, name), "gdb")
-    except TargetLostError:
-        raise
-    except UnavailableError as error:
-        return Unavailable(error.reason)
+    """The same for one register."""
+    return read_registers(cpu, [name])[name]
 
 
 def write_register(cpu: Cpu, name: str, value: int) -> None:
@@ -58,18 +59,48 @@ def read_cpl(cpu: Cpu) -> int:
     return read_register(cpu, "cs") & 3
 
 
-def _read_innermost(name: str) -> gdb.Value:
-    """Register `name` of the selected CPU itself, whatever frame is selected.
+_Reader = Callable[[str], gdb.Value]
 
-    :raise ValueError: there is no such register.
+
+def _read_each(cpu: Cpu, names: Iterable[str]) -> Iterator[tuple[str, Value]]:
+    read: _Reader | None = None
+    for name in names:
+        try:
+            read = read or _find_reader(cpu, name)
+            yield name, Reading(_read(cpu, name, read), "gdb")
+        except UnavailableError as error:
+            yield name, note(error)
+
+
+def _find_reader(cpu: Cpu, wanted: str) -> _Reader:
+    """What gives registers of the selected CPU itself, whatever frame is selected.
+
+    It raises ValueError where there is no such register.
     """
-    if not is_reading_registers():
-        return gdb.newest_frame().read_register(name)
-    # The innermost frame is selected. Asking for it as an object would cost ten times as much: to name it, GDB
-    # unwinds to its caller. But `$name` may also be a variable of the user's.
+    if is_reading_registers():
+        # The innermost frame is selected. Asking for it as an object would cost ten times as much: to name it, GDB
+        # unwinds to its caller.
+        return _read_by_name
+    try:
+        return gdb.newest_frame().read_register
+    except gdb.error as error:
+        raise _to_unavailable(error, f"register {wanted} of CPU {cpu.index}") from error
+
+
+def _read_by_name(name: str) -> gdb.Value:
+    """`$name`, which may also be a variable of the user's."""
     if gdb.selected_inferior().architecture().registers().find(name) is None:
         raise ValueError(name)
     return gdb.parse_and_eval(f"${name}")
+
+
+def _read(cpu: Cpu, name: str, read: _Reader) -> int:
+    try:
+        return int(read(name)) & _MASK_64
+    except ValueError as error:
+        raise UnavailableError(f"QEMU's GDB stub has no register {name}") from error
+    except gdb.error as error:
+        raise _to_unavailable(error, f"register {name} of CPU {cpu.index}") from error
 
 
 def _to_signed(value: int) -> int:

@@ -56,7 +56,8 @@ def require_guest() -> Session:
         raise NoTargetError("no CPU is selected: choose one with `thread N`")
     if thread.is_running():
         raise NoTargetError("the guest is running: stop it with Ctrl-C (or `interrupt`) first")
-    architecture = gdb.newest_frame().architecture().name()
+    # Not the frame's: to name a frame, GDB unwinds to its caller.
+    architecture = inferior.architecture().name()
     if architecture != "i386:x86-64":
         raise NoTargetError(f"the guest's architecture is {architecture}: exogdb knows x86-64 in long mode only")
     cpu = selected_cpu()

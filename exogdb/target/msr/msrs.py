@@ -8,28 +8,30 @@ state is RDMSR executed in the guest.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from typing import TypeAlias
 
 from exogdb.errors import FormatError, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.cpus import Cpu, cpus_in_turn
+from exogdb.target.cpus import Cpu, cpus_in_turn, selected_cpu
 from exogdb.target.msr.rdmsr import read_msrs_in_guest
 from exogdb.target.qemu.device_state import read_device_state
 from exogdb.target.qemu.vmstate import decode_device_state
 from exogdb.target.qemu.vmstate_x86 import CpuState
-from exogdb.target.registers import read_register, register_value
+from exogdb.target.registers import read_registers
 from exogdb.x86.msr import MsrSpec, parse_msr
 
 __all__ = ["Via", "read_cpu_states", "read_msr", "read_msrs"]
 
 # What both sources have, by the stub's name and the device state's: it tells another guest, and another stop.
-_CROSS_CHECKED = (
-    ("efer", "IA32_EFER"),
-    ("k_gs_base", "IA32_KERNEL_GS_BASE"),
-    ("gs_base", "IA32_GS_BASE"),
-    ("fs_base", "IA32_FS_BASE"),
-    ("cr3", "cr3"),
-    ("rip", "rip"),
-)
+_CROSS_CHECKED: Mapping[str, str] = {
+    "efer": "IA32_EFER",
+    "k_gs_base": "IA32_KERNEL_GS_BASE",
+    "gs_base": "IA32_GS_BASE",
+    "fs_base": "IA32_FS_BASE",
+    "cr3": "cr3",
+    "rip": "rip",
+}
+_States: TypeAlias = Mapping[int, CpuState] | Unavailable  # by QEMU's CPU index
 
 
 class Via(Enum):
@@ -56,20 +58,15 @@ def read_msrs(cpus: Iterable[Cpu], specs: Iterable[MsrSpec], via: Via = Via.BEST
     if via is Via.RDMSR:
         return {cpu.index: _by_rdmsr(cpu, specs) for cpu in cpus}
     if via is Via.GDB:
-        return {cpu.index: {spec.name: _by_stub(cpu, spec) for spec in specs} for cpu in cpus}
+        return {cpu.index: _by_stub(cpu, specs) for cpu in cpus}
     from_stub = [spec for spec in specs if spec.stub and via is not Via.QMP]
     rest = [spec for spec in specs if spec not in from_stub]
-    states = _states_or_reason() if rest else {}
-    found: dict[int, dict[str, Value]] = {}
-    with cpus_in_turn() as select:
-        for cpu in cpus:
-            select(cpu)
-            found[cpu.index] = {spec.name: _by_stub(cpu, spec) for spec in from_stub}
-            found[cpu.index] |= _by_state(cpu, rest, _checked(cpu, states))
+    states = _states_or_reason() if rest else None
+    found = _read_without_touching(cpus, from_stub, rest, states)
     if via is Via.BEST and isinstance(states, Unavailable):
         for cpu in cpus:
             found[cpu.index] |= _instead_of_state(cpu, rest, states)
-    return {index: {spec.name: values[spec.name] for spec in specs} for index, values in found.items()}
+    return {cpu.index: {spec.name: found[cpu.index][spec.name] for spec in specs} for cpu in cpus}
 
 
 def read_msr(cpu: Cpu, name: str, via: Via = Via.QUIET) -> int:
@@ -98,7 +95,7 @@ def read_cpu_states() -> Mapping[int, CpuState]:
         raise UnavailableError(f"QEMU's device state is not understood: {error}") from error
 
 
-def _states_or_reason() -> Mapping[int, CpuState] | Unavailable:
+def _states_or_reason() -> _States:
     try:
         return read_cpu_states()
     except TargetLostError:
@@ -107,29 +104,50 @@ def _states_or_reason() -> Mapping[int, CpuState] | Unavailable:
         return Unavailable(error.reason)
 
 
-def _checked(cpu: Cpu, states: Mapping[int, CpuState] | Unavailable) -> CpuState | Unavailable:
-    """The state of `cpu`, if the stub agrees with it in everything that both have."""
+def _read_without_touching(
+    cpus: Iterable[Cpu], from_stub: Sequence[MsrSpec], rest: Sequence[MsrSpec], states: _States | None
+) -> dict[int, dict[str, Value]]:
+    """`from_stub` by the stub's registers, `rest` by the device state, if the stub agrees with it."""
+    wanted = {spec.stub for spec in from_stub} | ({} if states is None else _CROSS_CHECKED).keys()
+    found: dict[int, dict[str, Value]] = {}
+    selected = selected_cpu()
+    with cpus_in_turn() as select:
+        # The selected one last, when it is like the others: nothing needs to be known of its frames then.
+        for cpu in sorted(cpus, key=lambda cpu: cpu == selected):
+            select(cpu)
+            registers = read_registers(cpu, wanted)
+            found[cpu.index] = {spec.name: registers[spec.stub] for spec in from_stub}
+            if states is not None:
+                found[cpu.index] |= _by_state(rest, _checked(cpu, states, registers))
+    return found
+
+
+def _checked(cpu: Cpu, states: _States, registers: Mapping[str, Value]) -> CpuState | Unavailable:
+    """The state of `cpu`, if the stub's `registers` agree with it in everything that both have."""
     if isinstance(states, Unavailable):
         return states
     state = states.get(cpu.index)
     if state is None:
         return Unavailable(f"QEMU's device state has no CPU {cpu.index}")
-    known = {**state.msrs, **state.registers}
-    for register, name in _CROSS_CHECKED:
-        stub, saved = read_register(cpu, register), known[name]
-        if stub != saved:
+    for register, name in _CROSS_CHECKED.items():
+        stub, saved = registers[register], state.msrs.get(name, state.registers.get(name))
+        if isinstance(stub, Unavailable):
+            return Unavailable(f"QEMU's device state cannot be checked against the GDB stub: {stub.reason}")
+        if stub.value != saved:
             return Unavailable(
                 f"QEMU's device state contradicts the GDB stub: {name} of CPU {cpu.index} "
-                f"is {saved:#x} there and {stub:#x} here; `--via rdmsr` asks the CPU itself"
+                f"is {saved:#x} there and {stub.value:#x} here; `--via rdmsr` asks the CPU itself"
             )
     return state
 
 
-def _by_stub(cpu: Cpu, spec: MsrSpec) -> Value:
-    return register_value(cpu, spec.stub) if spec.stub else Unavailable("QEMU's GDB stub does not have it")
+def _by_stub(cpu: Cpu, specs: Sequence[MsrSpec]) -> dict[str, Value]:
+    registers = read_registers(cpu, {spec.stub for spec in specs if spec.stub})
+    missing = Unavailable("QEMU's GDB stub does not have it")
+    return {spec.name: registers[spec.stub] if spec.stub else missing for spec in specs}
 
 
-def _by_state(cpu: Cpu, specs: Sequence[MsrSpec], state: CpuState | Unavailable) -> dict[str, Value]:
+def _by_state(specs: Sequence[MsrSpec], state: CpuState | Unavailable) -> dict[str, Value]:
     if isinstance(state, Unavailable):
         return {spec.name: state for spec in specs}
     values: dict[str, Value] = {}

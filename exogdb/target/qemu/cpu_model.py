@@ -7,8 +7,9 @@ from typing import Any
 from exogdb.abi.check.facts import CpuModel
 from exogdb.errors import MonitorError
 from exogdb.reading import Unavailable
+from exogdb.target.qemu.conversation import Conversation
 from exogdb.target.qemu.monitor import run_monitor
-from exogdb.target.qemu.qmp import QmpMonitor, ask_qmp
+from exogdb.target.qemu.qmp import ask_qmp
 
 __all__ = ["read_cpu_model"]
 
@@ -22,12 +23,10 @@ def read_cpu_model(features: Iterable[str]) -> CpuModel:
     """
     names = tuple(features)
 
-    async def ask(monitor: QmpMonitor) -> dict[str, Any]:
-        cpus: Any = await monitor.execute("query-cpus-fast")
+    def ask(monitor: Conversation) -> dict[str, Any]:
+        cpus = monitor.execute("query-cpus-fast")
         path = cpus[0]["qom-path"]
-        return {
-            name: await monitor.execute("qom-get", {"path": path, "property": name}) for name in ("vendor", *names)
-        }
+        return {name: monitor.execute("qom-get", {"path": path, "property": name}) for name in ("vendor", *names)}
 
     try:
         answer = ask_qmp(ask)

@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from exogdb.errors import UnavailableError
-from exogdb.target.qemu.qmp import QmpMonitor, ask_qmp
+from exogdb.target.qemu.conversation import Conversation, QmpError, RefusedError
+from exogdb.target.qemu.qmp import ask_qmp
 
 __all__ = ["read_device_state"]
 
@@ -29,17 +30,17 @@ def read_device_state() -> bytes:
     return ask_qmp(_save_devices_state)
 
 
-async def _save_devices_state(monitor: QmpMonitor) -> bytes:
-    await _require_migratable(monitor)
-    return await (_state_file().save(monitor) if monitor.takes_descriptors else _save_to_file(monitor))
+def _save_devices_state(monitor: Conversation) -> bytes:
+    _require_migratable(monitor)
+    return _state_file().save(monitor) if monitor.takes_descriptors else _save_to_file(monitor)
 
 
-async def _require_migratable(monitor: QmpMonitor) -> None:
+def _require_migratable(monitor: Conversation) -> None:
     """QEMU saves the state of every device, and crashes over one that has none to save (an NVMe drive, say).
 
     :raise UnavailableError: there is such a device.
     """
-    migration = await monitor.execute("query-migrate")
+    migration = monitor.execute("query-migrate")
     if not isinstance(migration, dict):
         raise UnavailableError(f"QMP answers query-migrate with {migration!r:.40}, which is no object")
     for reason in migration.get("blocked-reasons", ()):
@@ -48,15 +49,15 @@ async def _require_migratable(monitor: QmpMonitor) -> None:
             raise UnavailableError(f"QEMU cannot save the state of the device {device}, and would crash")
 
 
-async def _save(monitor: QmpMonitor, path: str) -> None:
-    await monitor.execute("xen-save-devices-state", {"filename": path, "live": False})
+def _save(monitor: Conversation, path: str) -> None:
+    monitor.execute("xen-save-devices-state", {"filename": path, "live": False})
 
 
-async def _save_to_file(monitor: QmpMonitor) -> bytes:
+def _save_to_file(monitor: Conversation) -> bytes:
     with tempfile.TemporaryDirectory(prefix="exogdb-") as directory:
         path = Path(directory) / "state"
         path.touch(0o600)
-        await _save(monitor, str(path))
+        _save(monitor, str(path))
         return path.read_bytes()
 
 
@@ -75,36 +76,36 @@ class _StateFile:
         self._label = f"exogdb device state, process {os.getpid()}"
         self._set: int | None = None
 
-    async def save(self, monitor: QmpMonitor) -> bytes:
+    def save(self, monitor: Conversation) -> bytes:
         """All that QEMU writes for one device state."""
-        from qemu.qmp import ExecuteError
-
         os.ftruncate(self._write_fd, 0)
         os.lseek(self._write_fd, 0, os.SEEK_SET)  # QEMU's descriptor shares this position
         if self._set is None:
-            await self._give(monitor)
+            self._give(monitor)
         try:
-            await _save(monitor, f"/dev/fdset/{self._set}")
-        except ExecuteError:  # another QEMU, which was not given it
-            if self._set in await self._find_sets(monitor):
+            _save(monitor, f"/dev/fdset/{self._set}")
+        except RefusedError:  # another QEMU, which was not given it
+            if self._set in self._find_sets(monitor):
                 raise
-            await self._give(monitor)
-            await _save(monitor, f"/dev/fdset/{self._set}")
+            self._give(monitor)
+            _save(monitor, f"/dev/fdset/{self._set}")
         return os.pread(self._read_fd, os.fstat(self._read_fd).st_size, 0)
 
-    async def _give(self, monitor: QmpMonitor) -> None:
-        taken = await self._find_sets(monitor)
+    def _give(self, monitor: Conversation) -> None:
+        taken = self._find_sets(monitor)
         ours = [number for number, labels in taken.items() if self._label in labels]
         if ours:
             self._set = ours[0]
             return
         self._set = int.from_bytes(os.urandom(_RANDOM_BYTES), "big")
-        monitor.client.send_fd_scm(self._write_fd)
-        await monitor.execute("add-fd", {"fdset-id": self._set, "opaque": self._label})
+        monitor.execute("add-fd", {"fdset-id": self._set, "opaque": self._label}, self._write_fd)
 
-    async def _find_sets(self, monitor: QmpMonitor) -> dict[int, set[str]]:
-        sets = await monitor.execute("query-fdsets")
-        return {int(one["fdset-id"]): {fd.get("opaque", "") for fd in one["fds"]} for one in sets}
+    def _find_sets(self, monitor: Conversation) -> dict[int, set[str]]:
+        sets = monitor.execute("query-fdsets")
+        try:
+            return {int(one["fdset-id"]): {fd.get("opaque", "") for fd in one["fds"]} for one in sets}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise QmpError(f"it answers query-fdsets with {sets!r:.40}") from error
 
 
 @functools.cache

@@ -18,7 +18,7 @@ and the stream is refused. No offset from the start of the stream is ever assume
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from exogdb.errors import FormatError
 from exogdb.target.qemu.vmstate_x86 import CpuState, decode_apic_base, decode_cpu, decode_halted
@@ -32,11 +32,11 @@ SECTION_FOOTER = 0x7E
 END_OF_STREAM = 0x00
 # The id is only looked at, not consumed: a footer may begin inside what looks like another one.
 _FOOTER = re.compile(rb"\x7e(?=(....)[\x04\x00])", re.DOTALL)
+_ID_AND_LENGTH, _INSTANCE_AND_VERSION = struct.Struct(">IB"), struct.Struct(">II")
 NOT_A_FULL_STREAM = "these are not the device states of a QEMU machine, or only a part of them"
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """One saved object. `body` is everything between header and footer; `offset` is where it starts, in
     bytes.
     """
@@ -49,8 +49,7 @@ class Section:
     body: bytes
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(NamedTuple):
     name: str
     section_id: int
     instance_id: int
@@ -58,40 +57,47 @@ class _Header:
     end: int
 
 
+class _Boundary(NamedTuple):
+    """What looks like a footer at byte `at`, and the header behind it; None: the stream ends there."""
+
+    at: int
+    following: _Header | None
+
+
 def _header_at(data: bytes, at: int) -> _Header | None:
     """The section header at byte `at`, or None when there is none."""
     if at + 6 > len(data) or data[at] != SECTION_FULL:
         return None
-    section_id, length = struct.unpack_from(">IB", data, at + 1)
+    section_id, length = _ID_AND_LENGTH.unpack_from(data, at + 1)
     end = at + 6 + length + 8
     name = data[at + 6 : at + 6 + length]
-    if not length or end > len(data) or not (name.isascii() and name.decode("ascii", "replace").isprintable()):
+    if not length or end > len(data) or not name.isascii():
         return None
-    instance_id, version_id = struct.unpack_from(">II", data, end - 8)
-    return _Header(name.decode("ascii"), section_id, instance_id, version_id, end)
+    text = name.decode("ascii")
+    instance_id, version_id = _INSTANCE_AND_VERSION.unpack_from(data, end - 8)
+    return _Header(text, section_id, instance_id, version_id, end) if text.isprintable() else None
 
 
-def _find_footers(data: bytes) -> dict[int, list[int]]:
-    """Every place that could end a section, by section id: a footer with a header or the end of the
-    stream behind it.
+def _find_boundaries(data: bytes) -> dict[int, list[_Boundary]]:
+    """Every place that could end a section, by section id.
 
     One pass over the stream, because searching it for each section would take most of a read's time.
     """
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[_Boundary]] = {}
     for match in _FOOTER.finditer(data):
-        following = match.start() + 5
-        last = following == len(data) - 1 and data[following] == END_OF_STREAM
-        if last or _header_at(data, following) is not None:
-            found.setdefault(int.from_bytes(match[1], "big"), []).append(match.start())
+        behind = match.start() + 5
+        following = _header_at(data, behind)
+        if following is not None or (behind == len(data) - 1 and data[behind] == END_OF_STREAM):
+            found.setdefault(int.from_bytes(match[1], "big"), []).append(_Boundary(match.start(), following))
     return found
 
 
-def _body_end(footers: dict[int, list[int]], header: _Header) -> int:
+def _find_end(boundaries: dict[int, list[_Boundary]], header: _Header) -> _Boundary:
     """Where the body after `header` ends.
 
     :raise FormatError: no footer for this section, or more than one place could be it.
     """
-    ends = [at for at in footers.get(header.section_id, []) if at >= header.end]
+    ends = [each for each in boundaries.get(header.section_id, ()) if each.at >= header.end]
     if len(ends) == 1:
         return ends[0]
     problem = "could end in more than one place" if ends else "has no end"
@@ -107,25 +113,17 @@ def for_each_section(data: bytes) -> Iterator[Section]:
         raise FormatError(f"QEMU's device state does not start with 'QEVM': {NOT_A_FULL_STREAM}", 0)
     if data[4:8] != struct.pack(">I", STREAM_VERSION):
         raise FormatError(f"QEMU's device state has version {data[4:8].hex()}, expected {STREAM_VERSION}", 4)
-    at, footers = 8, _find_footers(data)
+    header, boundaries = _header_at(data, 8), _find_boundaries(data)
+    if header is None and data[8:] != bytes([END_OF_STREAM]):
+        raise FormatError(f"expected a section of QEMU's device state: {NOT_A_FULL_STREAM}", 8)
     seen: set[int] = set()
-    while at != len(data) - 1 or data[at] != END_OF_STREAM:
-        header = _header_at(data, at)
-        if header is None:
-            raise FormatError(f"expected a section of QEMU's device state: {NOT_A_FULL_STREAM}", at)
+    while header is not None:
         if header.section_id in seen:
-            raise FormatError(f"two sections of QEMU's device state have id {header.section_id}", at)
+            raise FormatError(f"two sections of QEMU's device state have id {header.section_id}", header.end)
         seen.add(header.section_id)
-        end = _body_end(footers, header)
-        yield Section(
-            header.name,
-            header.section_id,
-            header.instance_id,
-            header.version_id,
-            header.end,
-            data[header.end : end],
-        )
-        at = end + 5
+        end = _find_end(boundaries, header)
+        yield Section(*header, data[header.end : end.at])
+        header = end.following
 
 
 def _by_instance(sections: list[Section], name: str) -> dict[int, Section]:

@@ -9,6 +9,8 @@ contradict each other are refused.
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 from exogdb.errors import FormatError
 
@@ -98,8 +100,13 @@ def _to_struct(name: str, fmt: str, count: int) -> str:
 
 # All fields in one go: taking them one by one would be most of the time that a stream takes.
 _BODY = struct.Struct(">" + "".join(_to_struct(*field) for field in FIELDS))
-_NAMES = tuple(name for name, _, _ in FIELDS if not name.startswith("-"))
 BODY_SIZE = _BODY.size
+_POSITIONS = {name: at for at, name in enumerate(name for name, _, _ in FIELDS if not name.startswith("-"))}
+_REGISTER_NAMES = tuple(name for name in _POSITIONS if name.islower() and "." not in name)
+_MSR_NAMES = tuple(name for name in _POSITIONS if name.isupper())
+_SEGMENT_POSITIONS = tuple((name, _POSITIONS[f"{name}.selector"]) for name in SELECTED_SEGMENTS)
+_pick_registers = itemgetter(*(_POSITIONS[name] for name in _REGISTER_NAMES))
+_pick_msrs = itemgetter(*(_POSITIONS[name] for name in _MSR_NAMES))
 
 # Subsections of known length, most of them one MSR; QEMU writes them only when the value is not the reset
 # value.
@@ -130,8 +137,7 @@ EFER_LMA = 1 << 10
 A20_MASKS = (0xFFFFFFFF, 0xFFEFFFFF)
 
 
-@dataclass(frozen=True)
-class SegmentRegister:
+class SegmentRegister(NamedTuple):
     """A segment register with its hidden part. `limit` in bytes; `flags` is bits 63:32 of the descriptor."""
 
     selector: int
@@ -163,24 +169,20 @@ class CpuState:
         return self.segments["ss"].flags >> 13 & 3
 
 
-def _read_fields(body: bytes, offset: int) -> dict[str, int]:
-    if len(body) < BODY_SIZE:
-        raise FormatError(f"the 'cpu' section has {len(body)} bytes, fewer than the {BODY_SIZE} of x86-64", offset)
-    return dict(zip(_NAMES, _BODY.unpack_from(body), strict=True))
-
-
-def _check_consistent(values: Mapping[str, int], offset: int) -> None:
+def _check_consistent(
+    registers: Mapping[str, int], segments: Mapping[str, SegmentRegister], msrs: Mapping[str, int], offset: int
+) -> None:
     """Refuse fields that contradict each other: then the layout is not the one assumed."""
     problem = ""
-    if values["fpregs_format"] != 0:
+    if registers["fpregs_format"] != 0:
         problem = "the x87 format field is not 0"
-    elif values["a20_mask"] not in A20_MASKS:
-        problem = f"the A20 mask is {values['a20_mask']:#x}"
-    elif bool(values["hflags"] & HFLAGS_LMA) != bool(values["IA32_EFER"] & EFER_LMA):
+    elif registers["a20_mask"] not in A20_MASKS:
+        problem = f"the A20 mask is {registers['a20_mask']:#x}"
+    elif bool(registers["hflags"] & HFLAGS_LMA) != bool(msrs["IA32_EFER"] & EFER_LMA):
         problem = "EFER.LMA and QEMU's own flag for long mode differ"
-    elif values["hflags"] & 3 != values["ss.flags"] >> 13 & 3:
+    elif registers["hflags"] & 3 != segments["ss"].flags >> 13 & 3:
         problem = "the privilege level and the DPL of SS differ"
-    elif any(values[f"{name}.selector"] > 0xFFFF for name in SELECTED_SEGMENTS):
+    elif any(segment.selector > 0xFFFF for segment in segments.values()):
         problem = "a selector has more than 16 bits"
     if problem:
         raise FormatError(f"the 'cpu' section contradicts itself ({problem}): an unknown layout", offset)
@@ -221,24 +223,18 @@ def decode_cpu(
     """
     if version != CPU_VERSION:
         raise FormatError(f"the 'cpu' section has version {version}, exogdb knows {CPU_VERSION}", offset)
-    values = _read_fields(body, offset)
-    _check_consistent(values, offset)
-    segments = {
-        name: SegmentRegister(
-            values[f"{name}.selector"],
-            values[f"{name}.base"],
-            values[f"{name}.limit"],
-            values[f"{name}.flags"],
-        )
-        for name in SELECTED_SEGMENTS
-    }
-    msrs = {name: value for name, value in values.items() if name.isupper()}
+    if len(body) < BODY_SIZE:
+        raise FormatError(f"the 'cpu' section has {len(body)} bytes, fewer than the {BODY_SIZE} of x86-64", offset)
+    values = _BODY.unpack_from(body)
+    registers = dict(zip(_REGISTER_NAMES, _pick_registers(values), strict=True))
+    segments = {name: SegmentRegister(*values[at : at + 4]) for name, at in _SEGMENT_POSITIONS}
+    msrs = dict(zip(_MSR_NAMES, _pick_msrs(values), strict=True))
+    _check_consistent(registers, segments, msrs, offset)
     msrs |= _subsection_msrs(body, offset)
     msrs["IA32_FS_BASE"] = segments["fs"].base
     msrs["IA32_GS_BASE"] = segments["gs"].base
     if apic_base is not None:
         msrs["IA32_APIC_BASE"] = apic_base
-    registers = {name: value for name, value in values.items() if name.islower() and "." not in name}
     return CpuState(index, halted, registers, segments, msrs)
 
 
