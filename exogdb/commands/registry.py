@@ -33,6 +33,7 @@ from exogdb.errors import ExoError, UsageError
 from exogdb.target.run.ctrl_c import ctrl_c_held
 from exogdb.target.session import find_guest, require_guest
 from exogdb.target.symbol_match import find_other_builds
+from exogdb.target.trace.forgotten import end_forgotten_log
 from exogdb.view.style import Style
 
 __all__ = ["COMMANDS", "Command", "Output", "command", "current_style", "explain", "prefix", "register_commands"]
@@ -181,8 +182,9 @@ def _run(entry: Command, argument: str) -> None:
 def _run_body(entry: Command, options: Namespace) -> None:
     session = require_guest() if entry.needs_guest else find_guest()
     if session is not None:
-        for warning in find_other_builds(session.memory):
-            gdb.write(warning + "\n", gdb.STDERR)
+        for warning in (end_forgotten_log(), *find_other_builds(session.memory)):
+            if warning:
+                gdb.write(warning + "\n", gdb.STDERR)
     inputs = (session, options) if entry.needs_guest else (options,)
     output = entry.body(*inputs)
     if output is not None:

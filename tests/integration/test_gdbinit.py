@@ -1,7 +1,10 @@
 """`source gdbinit.py`: from anywhere, quickly, and with one clear sentence when it cannot."""
 
 import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT
@@ -49,3 +52,13 @@ def test_missing_dependencies_are_named_with_the_command_that_brings_them(tmp_pa
     assert "exogdb lacks " in said
     assert f"run `make -C {tmp_path} venv` and source this again" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("leave", "status"), [("quit", 0), ("quit 3", 3), ("nosuch", 1)])
+def test_what_gdb_is_left_to_do_at_its_end_does_not_crash_it(leave: str, status: int) -> None:
+    """GDB 13 ends with SIGSEGV if something has been posted that it did not come to do."""
+    post = "python from exogdb.target.run.main_thread import run_on_main_thread; run_on_main_thread(print)"
+    commands = [f"source {ROOT / 'gdbinit.py'}", post, "echo the last word\\n", leave]
+    words = [word for command in commands for word in ("-ex", command)]
+    done = subprocess.run(["gdb", "-nx", "-q", "-batch", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "the last word\n")

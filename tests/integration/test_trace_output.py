@@ -18,7 +18,7 @@ from exogdb.launch.deadline import wait_until
 from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
 from tests.harness.gdb import NO_SOURCE, Gdb
-from tests.harness.kernel import Kernel
+from tests.harness.kernel import ROOT, Kernel
 from tests.harness.session import Guest, open_guest
 from tests.integration.stops import attach_running, stop_at
 
@@ -154,7 +154,14 @@ def sleeps(guest: Guest) -> bool:
     return Path(f"/proc/{guest.gdb.pid}/syscall").read_text().split()[0] == CLOCK_NANOSLEEP
 
 
-def test_gdb_killed_in_the_middle_leaves_no_file_and_a_guest_that_runs(kernel: Kernel) -> None:
+# The second as in batch mode, where no prompt comes: the first command says it.
+ATTACHING = ["target remote {}", "python gdb.execute('target remote {}'); gdb.execute('exo-msr star')"]
+
+
+@pytest.mark.parametrize("attach", ATTACHING, ids=["prompt", "command"])
+def test_gdb_killed_in_the_middle_leaves_no_file_and_a_log_that_the_next_one_ends(
+    kernel: Kernel, attach: str
+) -> None:
     with open_guest(attach=False, qemu=log_filter(read_image(kernel.elf))) as guest:
         attach_running(guest)
         guest.gdb.start("exo-syscall trace --engine log")
@@ -165,7 +172,11 @@ def test_gdb_killed_in_the_middle_leaves_no_file_and_a_guest_that_runs(kernel: K
         assert "exogdb-trace" in directory.name
         assert not directory.exists()
         with Gdb([kernel.elf]) as another:
-            another.reply(f"target remote {guest.qemu.gdb_socket}")
+            another.run(f"source {ROOT / 'gdbinit.py'}")
+            said = another.reply(attach.format(guest.qemu.gdb_socket)).err
+            assert said.count("execution log was still on") == 1
+            wait_for_no_log(guest)
+            assert another.reply("exo-msr star").err == ""
             before = another.word("SYSCALL_COUNT")
             stop_at(another, "syscall_dispatch")
             assert another.word("SYSCALL_COUNT") >= before

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import gdb
 
+from exogdb.target.run.main_thread import run_on_main_thread
+
 __all__ = ["CTRL_C", "ctrl_c_held", "decide_undisturbed", "is_ctrl_c_pending", "no_signals", "take_ctrl_c"]
 
 CTRL_C = "Ctrl-C"
@@ -59,7 +61,7 @@ def decide_undisturbed(decide: Callable[[], bool]) -> bool:
         _is_stop_wanted |= take_ctrl_c()
     if _is_stop_wanted:
         # QEMU does not notice what it is sent while it stands at the next hit: once more at each, until it has.
-        gdb.post_event(_interrupt)
+        run_on_main_thread(_interrupt)
     return answer
 
 

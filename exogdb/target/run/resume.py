@@ -9,6 +9,7 @@ import gdb
 
 from exogdb.errors import TargetLostError
 from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending, no_signals, take_ctrl_c
+from exogdb.target.run.main_thread import run_on_main_thread
 
 __all__ = ["QEMU_ENDED", "Stopper", "run_guest"]
 
@@ -43,7 +44,7 @@ class Stopper:
 
     def ask(self) -> None:
         """Ask QEMU once more. It does not hear who asks while it stands at a breakpoint that GDB lets pass."""
-        gdb.post_event(self._interrupt)
+        run_on_main_thread(self._interrupt)
 
     @contextmanager
     def running(self) -> Iterator[None]:

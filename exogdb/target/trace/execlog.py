@@ -28,6 +28,7 @@ from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.registers import read_register
 from exogdb.target.run.ctrl_c import no_signals
 from exogdb.target.run.resume import Stopper, run_guest
+from exogdb.target.trace.forgotten import log_prefix, switch_log_off
 from exogdb.target.trace.outlet import Outlet
 from exogdb.trace.event import address_space
 from exogdb.trace.execlog import LogDamage, LogParser, decode_task_registers
@@ -149,7 +150,7 @@ class _Reader(threading.Thread):
 @contextmanager
 def _fifo() -> Iterator[tuple[Path, int]]:
     """A FIFO that only this user can open, in a directory of its own, and its reading end."""
-    path = Path(tempfile.mkdtemp(prefix="exogdb-trace-")) / "log"
+    path = Path(tempfile.mkdtemp(prefix=log_prefix())) / "log"
     try:
         os.mkfifo(path, 0o600)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -189,8 +190,7 @@ def _switch_off() -> None:
     if gdb.selected_inferior().pid == 0:
         return
     with contextlib.suppress(TargetLostError):
-        run_monitor("log none")
-        run_monitor("logfile /dev/null")
+        switch_log_off()
 
 
 def _expect_silence(command: str) -> None:

@@ -20,6 +20,7 @@ import gdb
 
 from exogdb.errors import UsageError
 from exogdb.target.qemu.patient import open_patiently, write_patiently
+from exogdb.target.run.main_thread import run_on_main_thread
 
 __all__ = ["LineBuffer", "Outlet", "OutputFile", "open_output_file"]
 
@@ -109,7 +110,7 @@ class Outlet:
             self._texts.put(text)
             if not self._is_posted.is_set():
                 self._is_posted.set()
-                gdb.post_event(self.pump)
+                run_on_main_thread(self.pump)
 
     def pump(self) -> None:
         """Print what waits, and return at once."""
