@@ -2,8 +2,6 @@
 
 import ast
 
-import pytest
-
 from tests.harness.source import Module, for_each_module
 
 LONGEST_FILE = 400
@@ -12,39 +10,45 @@ PACKAGE = list(for_each_module("exogdb"))
 EVERYTHING = [*PACKAGE, *for_each_module("tests", "bench")]
 
 
-def each(module: Module) -> str:
-    return module.name
+def test_a_module_says_what_it_is() -> None:
+    assert not [module.name for module in EVERYTHING if not ast.get_docstring(module.tree)]
 
 
-@pytest.mark.parametrize("module", EVERYTHING, ids=each)
-def test_a_module_says_what_it_is(module: Module) -> None:
-    assert ast.get_docstring(module.tree)
+def test_a_module_says_what_it_exports_and_has_it() -> None:
+    assert not {
+        module.name: exported(module) - defined(module) for module in PACKAGE if exported(module) - defined(module)
+    }
+    assert not [
+        module.name for module in PACKAGE if not any(assigns(node, "__all__") for node in module.tree.body)
+    ]
 
 
-@pytest.mark.parametrize("module", PACKAGE, ids=each)
-def test_a_module_says_what_it_exports_and_has_it(module: Module) -> None:
-    exported = next((literal(node) for node in module.tree.body if assigns(node, "__all__")), None)
-    assert exported is not None, "no __all__"
-    assert set(exported) <= defined(module)
-
-
-@pytest.mark.parametrize("module", PACKAGE, ids=each)
-def test_what_is_exported_is_documented(module: Module) -> None:
-    exported = next((literal(node) for node in module.tree.body if assigns(node, "__all__")), [])
+def test_what_is_exported_is_documented() -> None:
     silent = [
-        node.name
+        f"{module.name}.{node.name}"
+        for module in PACKAGE
         for node in module.tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in exported
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in exported(module)
         if not ast.get_docstring(node)
     ]
     assert not silent
 
 
-@pytest.mark.parametrize("module", EVERYTHING, ids=each)
-def test_files_and_functions_are_short(module: Module) -> None:
-    assert len(module.text.splitlines()) <= LONGEST_FILE
-    long = {node.name: length(node) for node in module.functions if length(node) > LONGEST_FUNCTION}
-    assert not long
+def test_files_are_short() -> None:
+    lines = {module.name: len(module.text.splitlines()) for module in EVERYTHING}
+    assert not {name: count for name, count in lines.items() if count > LONGEST_FILE}
+
+
+def test_functions_are_short() -> None:
+    functions = [
+        (f"{module.name}.{node.name}", length(node)) for module in EVERYTHING for node in module.functions
+    ]
+    assert not [(name, lines) for name, lines in functions if lines > LONGEST_FUNCTION]
+
+
+def exported(module: Module) -> set[str]:
+    """The names in the module's `__all__`."""
+    return {name for node in module.tree.body if assigns(node, "__all__") for name in literal(node)}
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

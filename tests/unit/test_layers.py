@@ -1,7 +1,5 @@
 """Imports point downwards, and only two layers know GDB. See docs/architecture.md."""
 
-import pytest
-
 from tests.harness.source import Module, for_each_module
 
 # From the top. A module may import from its own layer and from those below it.
@@ -21,7 +19,6 @@ LAYERS = (
 )
 KNOW_GDB = {"commands", "target"}
 HEAVY = {"capstone", "pygments", "qemu", "tabulate", "unicorn"}
-MODULES = [module for module in for_each_module("exogdb") if module.name != "exogdb"]
 
 
 def layer(name: str) -> str:
@@ -32,41 +29,40 @@ def top(name: str) -> str:
     return name.split(".")[0]
 
 
-def each(module: Module) -> str:
-    return module.name
+MODULES = [module for module in for_each_module("exogdb") if module.name != "exogdb"]
+PURE = [module for module in MODULES if layer(module.name) not in KNOW_GDB]
+BY_NAME = {module.name: module for module in MODULES}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=each)
-def test_imports_point_down(module: Module) -> None:
-    own = LAYERS.index(layer(module.name))
+def test_imports_point_down() -> None:
     upward = [
         f"{module.path.name}:{one.line} imports {one.module}"
+        for module in MODULES
         for one in module.imports
-        if top(one.module) == "exogdb" and LAYERS.index(layer(one.module)) < own
+        if top(one.module) == "exogdb" and LAYERS.index(layer(one.module)) < LAYERS.index(layer(module.name))
     ]
     assert not upward
 
 
-@pytest.mark.parametrize("module", MODULES, ids=each)
-def test_only_commands_and_target_import_gdb(module: Module) -> None:
-    if layer(module.name) not in KNOW_GDB:
-        assert "gdb" not in {top(one.module) for one in module.imports}
+def test_only_commands_and_target_import_gdb() -> None:
+    assert not [module.name for module in PURE if imports_gdb(module.name)]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=each)
-def test_pure_layers_reach_no_module_that_imports_gdb(module: Module) -> None:
+def test_pure_layers_reach_no_module_that_imports_gdb() -> None:
     """A view may use a pure module of `target`; importing one that needs GDB would end its unit tests."""
-    if layer(module.name) not in KNOW_GDB:
-        assert not {name for name in reachable(module) if imports_gdb(name)}
+    found = {module.name: {name for name in reachable(module) if imports_gdb(name)} for module in PURE}
+    assert not {name: reached for name, reached in found.items() if reached}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=each)
-def test_heavy_libraries_are_imported_where_they_are_used(module: Module) -> None:
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     """`source gdbinit.py` must not pay for what the session does not use."""
-    assert not [one.module for one in module.imports if top(one.module) in HEAVY and not one.lazy]
-
-
-BY_NAME = {module.name: module for module in MODULES}
+    heavy = [
+        f"{module.path.name}:{one.line} imports {one.module}"
+        for module in MODULES
+        for one in module.imports
+        if top(one.module) in HEAVY and not one.lazy
+    ]
+    assert not heavy
 
 
 def reachable(module: Module) -> set[str]:

@@ -112,10 +112,15 @@ LOSSES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("flaw", FLAWS)
-def test_a_flaw_never_looks_sound_because_something_could_not_be_read(flaw: str, loss: str) -> None:
+def test_a_flaw_never_looks_sound_because_something_could_not_be_read(loss: str) -> None:
+    looks_sound = {flaw: rules for flaw in FLAWS if (rules := sound_after(loss, flaw))}
+    assert not looks_sound
+
+
+def sound_after(loss: str, flaw: str) -> list[str]:
+    """The rules that the flaw trips and that say `sound` when part of the facts is lost."""
     expected, _, change = FLAWS[flaw]
     rules = [rule for rule in RULES if rule.id in expected.split()]
     report = run_rules(rules, LOSSES[loss](change(sound_facts())))
     assert len(report.results) == len(expected.split())
-    assert [result.rule.id for result in report.results if result.status == "sound"] == []
+    return [result.rule.id for result in report.results if result.status == "sound"]
