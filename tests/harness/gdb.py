@@ -85,10 +85,12 @@ class Gdb:
         self._marks = itertools.count(1)
         self._token = secrets.token_hex(8)
         self._pending: list[str] = []
-        command = (binary, "-nx", "-q", *settings, *map(str, arguments))
+        command = (binary, "-nx", "-q", *settings)
         environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_GDB}
         self._process: GdbProcess = (
-            start_warm(command, environment) if warm else start_cold(command, environment, cwd)
+            _warm(command, arguments, environment)
+            if warm
+            else start_cold((*command, *map(str, arguments)), environment, cwd)
         )
         self._buffers: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
         self._selector = selectors.DefaultSelector()
@@ -267,3 +269,12 @@ class Gdb:
 
 def _position(buffer: bytearray, mark: str) -> int:
     return buffer.find(f"{mark}\n".encode())
+
+
+def _warm(command: tuple[str, ...], arguments: Sequence[str | Path], environment: dict[str, str]) -> GdbProcess:
+    """The plugin, which every GDB has, comes first; what follows differs from kernel to kernel."""
+    words = iter(arguments)
+    loading = [str(next(words)) if word == "-ex" else f"file {word}" for word in words]
+    plugin = [each for each in loading if each.startswith("source ")]
+    first = (*command, *(word for each in plugin for word in ("-ex", each)))
+    return start_warm(first, tuple(each for each in loading if each not in plugin), environment)
