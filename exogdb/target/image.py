@@ -1,9 +1,8 @@
 """The sections of the kernel's image as GDB has loaded them, relocated if the user gave an offset."""
 
-import gdb
-
 from exogdb.abi.check.facts import Section
 from exogdb.errors import UnavailableError
+from exogdb.target.gdb_command import ask_gdb
 from exogdb.target.sections import find_kernel_sections, parse_sections
 
 __all__ = ["read_kernel_sections"]
@@ -14,7 +13,7 @@ def read_kernel_sections(entry: int | None) -> tuple[Section, ...]:
 
     :raise UnavailableError: no symbol file that is loaded is the kernel's.
     """
-    files = parse_sections(gdb.execute("maint info sections -all-objects", to_string=True))
+    files = parse_sections(ask_gdb("maint info sections -all-objects"))
     sections = find_kernel_sections(files, entry)
     if sections is None:
         raise UnavailableError("no symbol file of the kernel is loaded (`file KERNEL.elf`)")

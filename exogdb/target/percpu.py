@@ -9,6 +9,7 @@ from exogdb.abi.percpu import PerCpuBlock, PerCpuField, read_by_offsets
 from exogdb.abi.stub.entry import find_entry_path
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
+from exogdb.target.gdb_command import ask_gdb
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.symbols import find_symbol
 from exogdb.x86.memory import ReadableMemory
@@ -65,7 +66,7 @@ def _variables(name: str) -> Iterator[gdb.Symbol]:
     Only `info variables` finds that path; what it prints counts only if the symbol lies where `name` does.
     """
     with gdb.with_parameter("language", "c"):
-        listing = gdb.execute(f"info variables -q {re.escape(name)}$", to_string=True)
+        listing = ask_gdb(f"info variables -q {re.escape(name)}$")
     paths = re.findall(rf"[\w:]+::{re.escape(name)}\b", listing)
     for full in (name, *paths):
         for symbol in (gdb.lookup_global_symbol(full), gdb.lookup_static_symbol(full)):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import build_kernel
+from tests.harness.other_stub import relay_without_monitor
 from tests.harness.truth import RETURNED, CpuTruth, read_call_truths, read_cpu_truths, read_last_sequence
 from tests.integration.conftest import OpenGuest
 
@@ -276,3 +277,34 @@ def test_a_file_without_the_chosen_name_leaves_the_breakpoint_waiting(guest: Ope
     gdb.run(f"file {kernel}")
     gdb.run("enable 1")
     assert stopped_at(gdb.run("continue")) == 101
+
+
+REFUSED = """python
+refused = []
+def execute(command, *arguments, _execute=gdb.execute, **options):
+    try:
+        return _execute(command, *arguments, **options)
+    except gdb.error:
+        if gdb.selected_thread() is not None and gdb.selected_thread().is_running():
+            refused.append(command)
+        raise
+gdb.execute = execute
+end"""
+"""Notes what fails while GDB decides about a stop: then `continue` comes back too early."""
+
+
+@pytest.mark.parametrize("variant", ["", "debug"])
+def test_a_stub_without_a_monitor(guest: OpenGuest, tmp_path: Path, variant: str) -> None:
+    """Nothing but the kernel's image is known to be RAM there, LSTAR cannot be read, and a pending breakpoint is
+    planned in the middle of `continue`."""
+    one = guest("run=demo", variant=variant, attach=False, stopped=True)
+    gdb = one.gdb
+    gdb.run(REFUSED)
+    assert "pending" in gdb.run("exo-syscall break 101 --process 2")
+    with relay_without_monitor(one.qemu.gdb_socket, tmp_path) as socket:
+        gdb.run(f"target remote {socket}")
+        for _ in range(2):
+            assert stopped_at(gdb.run("continue")) == 101
+        assert gdb.run("python print(refused)").strip() == "[]"
+        assert "it is not QEMU's stub" in str(gdb.json("exo-msr --via qmp"))
+        gdb.run("disconnect")

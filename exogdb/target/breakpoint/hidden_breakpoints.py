@@ -143,6 +143,9 @@ class Provisional(_Internal):
 
     def stop(self) -> bool:
         """Plan now: a call is under way, so the kernel's state is all there."""
+        return decide_undisturbed(self._plan)
+
+    def _plan(self) -> bool:
         self.retire()
         try:
             self._make_plan(selected_cpu())

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import gdb
 
+from exogdb.errors import UnavailableError
 from exogdb.interrupts import interrupts_held
 from exogdb.target.breakpoint.probe_file import Probe, make_probe_file
+from exogdb.target.gdb_command import ask_gdb
 
 __all__ = ["LoadedProbes", "quietly"]
 
@@ -60,8 +62,13 @@ class LoadedProbes:
             self._directory = tempfile.TemporaryDirectory(prefix="exogdb-")
         self._loads += 1
         path = Path(self._path(self._directory)) / f"syscalls-{self._loads}"
-        path.write_bytes(make_probe_file(probes))
-        quietly(lambda: gdb.execute(f"add-symbol-file {path}"))
+        try:
+            path.write_bytes(make_probe_file(probes))
+        except OSError as error:
+            raise UnavailableError(f"a file that GDB needs for breakpoints cannot be written: {error}") from error
+        _run_undisturbed(f"add-symbol-file {path}")
+        if not _is_loaded(path):
+            raise UnavailableError(f"GDB does not load {path}, which the breakpoint needs")
         return _ProbeFile(path, probes)
 
     def _unload(self, file: _ProbeFile | None) -> None:
@@ -69,13 +76,24 @@ class LoadedProbes:
             return
         self.is_unloading = True
         try:
-            quietly(lambda: gdb.execute(f"remove-symbol-file {file.path}"))
+            if _is_loaded(file.path):  # or the user has removed it
+                _run_undisturbed(f"remove-symbol-file {file.path}")
         finally:
             self.is_unloading = False
-        file.path.unlink()
+        file.path.unlink(missing_ok=True)
 
     def _path(self, directory: "tempfile.TemporaryDirectory[str]") -> str:
         return str(Path(directory.name).resolve())
+
+
+def _is_loaded(path: Path) -> bool:
+    return any(objfile.filename == str(path) for objfile in gdb.objfiles())
+
+
+def _run_undisturbed(command: str) -> None:
+    """Run a command that may come in the middle of a stop. Ctrl-C waits: it would make the command fail."""
+    with interrupts_held(), gdb.with_parameter("confirm", False):
+        ask_gdb(command)
 
 
 _errand: list[Callable[[], object]] = []
@@ -84,7 +102,7 @@ _errand: list[Callable[[], object]] = []
 def quietly(action: Callable[[], object]) -> None:
     """Run `action` with what GDB would print about it dropped: only a command's output can be caught.
 
-    Ctrl-C waits: GDB would report it as an error of that command.
+    Ctrl-C waits: GDB would report it as an error of that command. Not while GDB decides about a stop.
     """
     _errand.append(action)
     with interrupts_held(), gdb.with_parameter("confirm", False):

@@ -5,24 +5,29 @@ Nothing in the guest changes: its code and data are read through the GDB stub, R
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gdb
 
+from exogdb.abi.check.facts import Section
 from exogdb.abi.dispatch.place import Machine, Place, Plan, PlanCache
 from exogdb.abi.dispatch.plan import plan_places
+from exogdb.abi.dispatch.prologue import keeps_parameters_in_memory
 from exogdb.abi.dispatch.route import find_routes
 from exogdb.abi.dispatch.trace import DispatcherEntry
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub.entry_path import Dispatcher, EntryPath
-from exogdb.errors import AnalysisError, MemoryFault, MonitorError, UnavailableError
+from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.target.cpus import Cpu, all_cpus
+from exogdb.target.image import read_kernel_sections
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
-from exogdb.target.qemu.monitor import run_monitor
+from exogdb.target.qemu.monitor import has_monitor, run_monitor
 from exogdb.target.registers import read_register
 from exogdb.target.symbols import find_address, find_symbol
+from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["SyscallPlan", "find_first_line", "forget_plans", "read_place", "read_plan"]
 
@@ -91,7 +96,7 @@ def _make_plan(
             routes,
             entry,
             hot=path.states,
-            first_line=find_first_line,
+            first_line=partial(find_first_line, memory),
             handlers=handlers,
             machine=machine,
         )
@@ -106,24 +111,22 @@ def _read_machine() -> Machine:
     QEMU's stub reports one CPU for each stop. A breakpoint that another CPU ran into at the same moment is still
     there when it goes on; a watched access is over by then, and lost (QEMU, `gdb_vm_state_change`).
     """
-    if "enabled" in _ask_monitor("info kvm"):
+    if not gdb.parameter("can-use-hw-watchpoints"):
+        return Machine("`set can-use-hw-watchpoints 0` forbids it")
+    if not has_monitor():
+        return Machine("the target is not QEMU, and may lose accesses")
+    if "enabled" in run_monitor("info kvm"):
         return Machine("a CPU that runs under KVM has four watchpoints for everything", pages_cost=False)
     several = len(all_cpus()) > 1
     return Machine("with several CPUs QEMU loses accesses that happen at the same moment" if several else "")
 
 
-def _ask_monitor(command: str) -> str:
-    try:
-        return run_monitor(command)
-    except MonitorError:
-        return ""  # not QEMU
-
-
-def find_first_line(address: int) -> int | None:
+def find_first_line(memory: ReadableMemory, address: int) -> int | None:
     """Where the body of the function that begins at `address` begins; None if no function is known to.
 
     Code that keeps its parameters in memory (a debug build) has them there only after the prologue. Optimised
     code has them in registers at its first instruction, and there the body is the function's first address.
+    The code tells which it is: GDB says it only by `info scope`, which fails on debug info that it cannot read.
     """
     block = gdb.block_for_pc(address)
     while block is not None and block.superblock is not None and not block.superblock.is_static:
@@ -131,20 +134,11 @@ def find_first_line(address: int) -> int | None:
     if block is None or block.function is None or block.start != address:
         symbol = find_symbol(address)
         return address if symbol is not None and symbol.offset == 0 else None
-    if not _keeps_parameters_in_memory(address):
-        return address
     symtab = gdb.find_pc_line(address).symtab
     rows = symtab.linetable() if symtab is not None else ()
-    later = sorted(row.pc for row in rows if address < row.pc < block.end and row.line > 0)
-    return later[0] if later else address
-
-
-def _keeps_parameters_in_memory(address: int) -> bool:
-    """Whether the function that begins at `address` has a parameter in its stack frame."""
-    try:
-        return "a variable at frame base" in gdb.execute(f"info scope *{address:#x}", to_string=True)
-    except gdb.error:
-        return False  # GDB cannot read some of what an optimising compiler wrote, "Corrupted DWARF2 expression"
+    body = min((row.pc for row in rows if address < row.pc < block.end and row.line > 0), default=address)
+    parameters = sum(symbol.is_argument for symbol in block)
+    return body if keeps_parameters_in_memory(memory, range(address, body), parameters) else address
 
 
 def _require_dispatcher(path: EntryPath) -> tuple[Dispatcher, DispatcherEntry]:
@@ -188,16 +182,28 @@ def _build_of_kernel() -> str:
 
 
 class _RamOnly:
-    """Refuses pages that are not RAM: a load from a device's register could change the device."""
+    """Refuses pages that are not RAM: a load from a device's register could change the device.
+
+    QEMU is asked. Of any other target nothing is known to be RAM but the kernel's own image.
+    """
 
     def __init__(self, memory: VirtualMemory) -> None:
         self._memory = memory
+        self._image = None if has_monitor() else _read_image()
 
     def read(self, address: int, size: int) -> bytes:
         """As `exogdb.x86.memory.ReadableMemory`, whole pages or parts of one."""
-        if not _is_ram(address):
+        is_ram = _is_ram(address) if self._image is None else any(address in part for part in self._image)
+        if not is_ram:
             raise MemoryFault(address, size, f"{address:#x} is not RAM")
         return self._memory.read(address, size)
+
+
+def _read_image() -> tuple[Section, ...]:
+    try:
+        return read_kernel_sections(None)
+    except UnavailableError:
+        return ()
 
 
 def _is_ram(address: int) -> bool:

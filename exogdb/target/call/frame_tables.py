@@ -21,5 +21,6 @@ def has_frame_tables(address: int) -> bool:
     loaded = tuple(objfile.filename for objfile in gdb.objfiles())
     if loaded not in _code_of:
         _code_of.clear()
+        # Not by `ask_gdb`: this runs while GDB unwinds, and GDB 13 does not survive a choice of thread there.
         _code_of[loaded] = find_code_with_tables(gdb.execute("maint info sections -all-objects", to_string=True))
     return any(address in extent for extent in _code_of[loaded])

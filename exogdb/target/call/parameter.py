@@ -3,6 +3,7 @@
 import gdb
 
 from exogdb.abi.variable import is_kept_by_calls
+from exogdb.target.gdb_command import ask_gdb
 
 __all__ = ["function_parameters", "is_in_prologue", "read_parameter"]
 
@@ -65,12 +66,7 @@ def _has_not_begun(frame: gdb.Frame) -> bool:
 
 
 def _describe(frame: gdb.Frame, variable: gdb.Symbol) -> str:
-    selected = gdb.selected_frame()
-    try:
-        frame.select()
-        return gdb.execute(f"info address {variable.name}", to_string=True)
-    finally:
-        selected.select()
+    return ask_gdb(f"info address {variable.name}", frame)
 
 
 def _address(function: gdb.Symbol) -> int:

@@ -15,7 +15,30 @@ from exogdb.target.qemu.chardev import (
 )
 from exogdb.target.qemu.peer import find_qemu_arguments
 
-__all__ = ["find_qmp_addresses", "is_client_of_guest", "run_monitor"]
+__all__ = ["find_qmp_addresses", "has_monitor", "is_client_of_guest", "run_monitor"]
+
+# By the number that GDB gives to each connection, never to two.
+_has_monitor: dict[int, bool] = {}
+
+
+def has_monitor() -> bool:
+    """Whether the target is QEMU's stub for a whole machine, which forwards monitor commands. Changes nothing.
+
+    It is asked once for each connection, by a packet that is none for other stubs: a `monitor` command that the
+    target refuses must not be tried while GDB decides about a stop (`target.gdb_command`).
+
+    :raise TargetLostError: the connection broke.
+    """
+    connection = gdb.selected_inferior().connection
+    if not isinstance(connection, gdb.RemoteTargetConnection):
+        return False
+    if connection.num not in _has_monitor:
+        try:
+            answer = connection.send_packet("qqemu.PhyMemMode")
+        except gdb.error as error:
+            raise TargetLostError("the connection broke while the target was asked what it is") from error
+        _has_monitor[connection.num] = answer in (b"0", b"1")
+    return _has_monitor[connection.num]
 
 
 def run_monitor(command: str) -> str:
@@ -24,6 +47,8 @@ def run_monitor(command: str) -> str:
     :raise MonitorError: the target does not forward monitor commands.
     :raise TargetLostError: the connection broke.
     """
+    if not has_monitor():
+        raise MonitorError(f"the target does not answer `monitor {command}`: it is not QEMU's stub")
     try:
         return gdb.execute(f"monitor {command}", to_string=True)
     except gdb.error as error:

@@ -1,0 +1,41 @@
+"""Code that keeps its parameters in memory is told by its first instructions."""
+
+import pytest
+
+from exogdb.abi.dispatch.prologue import keeps_parameters_in_memory
+from exogdb.errors import MemoryFault
+
+START = 0x1000
+UNOPTIMISED = bytes.fromhex("4883ec28 48897c2410 4889742418 488b442410")  # sub; mov [rsp+16], rdi; [rsp+24], rsi
+WITH_FRAME_POINTER = bytes.fromhex("55 4889e5 897dfc 8975f8")  # push; mov rbp, rsp; mov [rbp-4], edi; [rbp-8], esi
+OPTIMISED = bytes.fromhex("4157 4883ec10 4889742408 4989ff")  # push r15; sub; mov [rsp+8], rsi; mov r15, rdi
+
+
+class Code:
+    def __init__(self, code: bytes) -> None:
+        self._code = code
+
+    def read(self, address: int, size: int) -> bytes:
+        if not START <= address < START + len(self._code):
+            raise MemoryFault(address, size, "no code")
+        return (self._code[address - START :] + bytes(size))[:size]
+
+
+@pytest.mark.parametrize(
+    ("code", "count", "is_kept"),
+    [
+        (UNOPTIMISED, 2, True),
+        (UNOPTIMISED, 3, False),
+        (WITH_FRAME_POINTER, 2, True),
+        (OPTIMISED, 2, False),
+        (OPTIMISED, 0, False),
+        (b"\x06", 1, False),  # no instruction in 64-bit mode
+        (b"", 1, False),
+    ],
+)
+def test_all_parameters_are_stored_or_it_was_optimised(code: bytes, count: int, *, is_kept: bool) -> None:
+    assert keeps_parameters_in_memory(Code(code), range(START, START + len(code)), count) is is_kept
+
+
+def test_no_further_than_the_prologue() -> None:
+    assert not keeps_parameters_in_memory(Code(UNOPTIMISED), range(START, START + 9), 2)
