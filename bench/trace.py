@@ -5,15 +5,20 @@ trace that lost a record is no figure but a failure.
 """
 
 import json
+import os
 import re
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.figures import Bench
 from exogdb.launch.image import read_image
-from exogdb.launch.logfilter import log_filter
+from exogdb.launch.logfilter import find_trace_points, log_filter
+from exogdb.trace.points import TracePoints
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import build_kernel
 from tests.harness.session import open_guest
@@ -60,15 +65,15 @@ def measure(bench: Bench) -> None:
 
 def _measure_guest(bench: Bench, smp: int) -> None:
     kernel = build_kernel()
-    options = log_filter(read_image(kernel.elf))
+    image = read_image(kernel.elf)
     with (
         tempfile.TemporaryDirectory() as directory,
-        open_guest("run=spin", smp, attach=False, qemu=options) as guest,
+        open_guest("run=spin", smp, attach=False, qemu=log_filter(image)) as guest,
     ):
         guest.qemu.wait_serial("spin:")
         gdb = guest.gdb
         gdb.reply(f"target remote {guest.qemu.gdb_socket}")
-        _prepare(gdb, options[1])
+        _prepare(gdb, find_trace_points(image))
         key = f"trace.smp{smp}"
         rate = partial(_print_rate, gdb)
         bench.interleave(
@@ -86,10 +91,11 @@ def _measure_guest(bench: Bench, smp: int) -> None:
         bench.interleave({f"{key}.native": lambda: rate("run()"), **traced}, "calls/s", ROUNDS)
 
 
-def _prepare(gdb: Gdb, dfilter: str) -> None:
-    entry, after = (each.partition("+")[0] for each in dfilter.split(","))
+def _prepare(gdb: Gdb, points: TracePoints | None) -> None:
+    assert points is not None
+    (after,) = points.returns
     gdb.run(PREPARE)
-    gdb.run(f"python ENTRY, RETURN, COUNTER = {entry}, {after}, {gdb.address('SYSCALL_COUNT')}")
+    gdb.run(f"python ENTRY, RETURN, COUNTER = {points.entry}, {after}, {gdb.address('SYSCALL_COUNT')}")
 
 
 def _print_rate(gdb: Gdb, call: str) -> float:
@@ -111,11 +117,32 @@ def _output(gdb: Gdb, path: Path) -> float:
 
 
 def _terminal(gdb: Gdb) -> float:
-    """Every call decoded and printed by GDB, into the pipe that stands for a terminal here."""
-    last = gdb.run(f"exo-syscall trace --for {SECONDS} --engine log", 60).splitlines()[-1]
+    """Every call decoded and written to a terminal, which is read as fast as this process can."""
+    with _terminal_that_is_read() as path:
+        last = gdb.run(f"exo-syscall trace --for {SECONDS} --engine log --output {path}", 60).splitlines()[-1]
     found = re.search(r"([\d,]+) entries and .* in (\S+) s; the kernel counted ([\d,]+)$", last)
     assert found, f"a record was lost: {last}"
     return int(found[1].replace(",", "")) / float(found[2])
+
+
+@contextmanager
+def _terminal_that_is_read() -> Iterator[str]:
+    reader, terminal = os.openpty()
+    path = os.ttyname(terminal)
+
+    def read() -> None:
+        with suppress(OSError):  # the other end is closed
+            while os.read(reader, 1 << 16):
+                pass
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield path
+    finally:
+        os.close(terminal)
+        thread.join()
+        os.close(reader)
 
 
 def _rate(end: dict[str, Any]) -> float:

@@ -39,13 +39,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def record(session: Session, options: Namespace) -> None:
     """Let the guest run until Ctrl-C and write every system call to FILE.
 
-    Usage: exo-syscall record FILE [CHOICE] [--count N] [--for SECONDS] [--engine auto|log|stops]
+    Usage: exo-syscall record FILE [CHOICE] [--count N] [--for SECONDS]
+                              [--engine auto|log|stops] [--clock host|guest]
     Example: exo-syscall record boot.trace --for 10
 
     The file has one JSON object a line. `exogdb report FILE` makes a page of it: timelines, latencies, who talks
     to whom.
     """
-    tracing = prepare_tracing(session, options.engine)
+    tracing = prepare_tracing(session, options.engine, options.clock)
     choice = parse_trace_choice(options, tracing)
     words, observers = make_words(tracing)
     with open_output_file(options.file) as file:

@@ -34,7 +34,8 @@ __all__: list[str] = []
 def summary(session: Session, options: Namespace) -> Output:
     """Let the guest run until Ctrl-C, then show count, errors and latency of every system call.
 
-    Usage: exo-syscall summary [CHOICE] [--count N] [--for SECONDS] [--engine auto|log|stops] [--json]
+    Usage: exo-syscall summary [CHOICE] [--count N] [--for SECONDS]
+                               [--engine auto|log|stops] [--clock host|guest] [--json]
     Example: exo-syscall summary --for 5
 
     Like `strace -c`, with a histogram of the latencies. CHOICE is written as for `exo-syscall break`.
@@ -45,12 +46,12 @@ def summary(session: Session, options: Namespace) -> Output:
         return "?" if number is None else tracing.numbers.name_of(number)
 
     def render(style: Style) -> str:
-        return render_summary(found, name_of, tracing.clock, style) + "\n\n" + render_end(outcome)
+        return render_summary(found, name_of, tracing.clock, style, tracing.unit) + "\n\n" + render_end(outcome)
 
     return Output(
         render,
         lambda: (
-            summary_to_json(found, name_of, tracing.clock)
+            summary_to_json(found, name_of, tracing.clock, tracing.unit)
             | {"engine": tracing.engine_name, "doubts": list(tracing.path.doubts), "end": outcome.to_json()}
         ),
     )
@@ -63,7 +64,7 @@ def _gather(session: Session, options: Namespace) -> tuple[Tracing, Summary, Out
         if notice.kind is not NoticeKind.UNFINISHED:
             found.add(notice.call)
 
-    tracing = prepare_tracing(session, options.engine)
+    tracing = prepare_tracing(session, options.engine, options.clock)
     sink = make_sink(tracing, options, parse_trace_choice(options, tracing), count)
     if not options.json:
         gdb.write(render_start(tracing, options) + "\n")

@@ -1,6 +1,5 @@
 """`exo-syscall trace`: every system call as it happens, one line a call."""
 
-import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,13 +46,17 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def trace(session: Session, options: Namespace) -> None:
     """Let the guest run and show every system call, one line a call, until Ctrl-C.
 
-    Usage: exo-syscall trace [CHOICE] [--count N] [--for SECONDS] [--time] [--stack] [--output FILE] [--json]
+    Usage: exo-syscall trace [CHOICE] [--count N] [--for SECONDS] [--time] [--clock host|guest] [--stack]
+                             [--output FILE] [--json] [--engine auto|log|stops]
     Example: exo-syscall trace %ipc --for 2
 
     CHOICE is written as for `exo-syscall break`. --json writes the format that `exogdb report` reads. --engine log
     or --engine stops asks for an engine; without it the fastest that this QEMU allows is taken.
+
+    --time shows when each call was entered and how long it took, on the host's clock: the log holds no other. With
+    --clock guest it is the guest's own, in instructions under QEMU's -icount, read at stops, 1 to 10 ms for each.
     """
-    tracing = prepare_tracing(session, options.engine)
+    tracing = prepare_tracing(session, options.engine, options.clock)
     choice = parse_trace_choice(options, tracing)
     words, observers = make_words(tracing, with_stack=options.stack)
     outlet = Outlet(private=options.json)
@@ -93,8 +96,7 @@ def _line_writer(lines: TraceLines, buffer: LineBuffer) -> Callable[[Notice], No
 
 def _make_lines(tracing: Tracing, words: CallWords, options: Namespace) -> TraceLines:
     style = PLAIN if options.output is not None else current_style()
-    origin = time.monotonic_ns() if tracing.engine == "log" else 0
-    return TraceLines(words, style, options.time, origin)
+    return TraceLines(words, style, options.time, tracing.read_clock(), tracing.unit)
 
 
 def _silent(_text: str) -> None:

@@ -16,7 +16,7 @@ from exogdb.target.cpus import all_cpus
 from exogdb.target.programs import Program, find_caller, read_programs
 from exogdb.target.trace.memory_text import TextAtStops
 from exogdb.target.trace.signatures import read_error_names, read_signatures
-from exogdb.target.trace.tracing import ENGINES, Tracing
+from exogdb.target.trace.tracing import CLOCKS, ENGINES, Tracing
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Notice, NoticeKind
@@ -40,11 +40,12 @@ _LONGEST_TEXT = 64
 
 
 def add_trace_arguments(parser: ArgumentParser) -> None:
-    """CHOICE, --count, --for and --engine."""
+    """CHOICE, --count, --for, --engine and --clock."""
     parser.add_argument("choice", nargs="?", metavar="CHOICE")
     parser.add_argument("--count", type=_positive, metavar="N")
     parser.add_argument("--for", dest="seconds", type=_seconds, metavar="SECONDS")
     parser.add_argument("--engine", choices=ENGINES, default="auto")
+    parser.add_argument("--clock", choices=CLOCKS, default="host")
 
 
 def parse_trace_choice(options: Namespace, tracing: Tracing) -> Choice | None:
@@ -131,7 +132,8 @@ class RecordLines:
         progspace = gdb.current_progspace()
         kernel = Path(progspace.filename or "kernel").name if progspace is not None else "kernel"
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        header = Header(tracing.engine_name, tracing.clock, kernel, len(all_cpus()), started, tracing.path.doubts)
+        about = tracing.engine_name, tracing.clock, kernel, len(all_cpus()), started
+        header = Header(*about, tracing.path.doubts, tracing.unit.value)
         self._put(json.dumps(header.to_json()) + "\n")
 
     def write(self, notice: Notice) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from exogdb.errors import FormatError
 from exogdb.trace.call import Call, CallState, Parent
+from exogdb.trace.unit import Unit
 
 __all__ = [
     "FORMAT",
@@ -36,7 +37,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Header:
-    """How a trace was taken. `clock` says in words what its times mean, `doubts` what is not sure."""
+    """How a trace was taken. `clock` says in words what its times mean, in `unit`, `doubts` what is not sure."""
 
     engine: str
     clock: str
@@ -44,6 +45,7 @@ class Header:
     cpus: int
     started: str = ""
     doubts: tuple[str, ...] = ()
+    unit: str = Unit.NANOSECONDS.value
 
     def to_json(self) -> dict[str, Any]:
         """The first line of the file."""
@@ -200,8 +202,10 @@ def _read_header(numbered: Iterator[tuple[int, str]]) -> Header:
             raise FormatError("this is not a trace: the first line names another format")
         if line["version"] != VERSION:
             raise FormatError(f"this trace has version {line['version']}; this exogdb reads version {VERSION}")
-        doubts = tuple(line.get("doubts", ()))  # the first records of this version have none
-        return Header(line["engine"], line["clock"], line["kernel"], int(line["cpus"]), line["started"], doubts)
+        doubts = tuple(line.get("doubts", ()))  # the first records of this version have neither
+        unit = Unit(line.get("unit", Unit.NANOSECONDS.value)).value
+        about = line["engine"], line["clock"], line["kernel"], int(line["cpus"]), line["started"]
+        return Header(*about, doubts, unit)
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
             "this is not a trace: its first line is no header (make one with `exo-syscall record`)"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from exogdb.trace.summary import CallSummary, Summary, histogram
+from exogdb.trace.unit import Unit
 from exogdb.view.style import Style
-from exogdb.view.trace import format_latency
 
 __all__ = ["render_histogram", "render_summary", "summary_to_json"]
 
@@ -24,14 +24,20 @@ _HEADINGS = ("calls", "share", "errors", "open", "min", "median", "p99", "max", 
 
 
 def render_summary(
-    summary: Summary, name_of: Callable[[int | None], str], clock: str, style: Style, *, histograms: bool = True
+    summary: Summary,
+    name_of: Callable[[int | None], str],
+    clock: str,
+    style: Style,
+    unit: Unit = Unit.NANOSECONDS,
+    *,
+    histograms: bool = True,
 ) -> str:
-    """The table, then histograms of the five busiest calls whose latency is known."""
+    """The table, then histograms of the five busiest calls whose latency is known. `clock` counts in `unit`."""
     from tabulate import tabulate
 
     if not summary.total:
         return "no system call was made in that time"
-    rows = [_row(entry, summary.total, name_of, style) for entry in summary.by_count()]
+    rows = [_row(entry, summary.total, name_of, style, unit) for entry in summary.by_count()]
     aligned = ("right",) * 8 + ("left",)
     parts = [tabulate(rows, headers=_HEADINGS, tablefmt="plain", colalign=aligned, disable_numparse=True)]
     parts.append(f"{summary.total:,} calls; times: {clock}")
@@ -45,14 +51,14 @@ def render_summary(
                 "short: entry and return were read together, so that this clock cannot tell how long it took"
             )
         parts += [
-            f"\n{style.paint('heading', name_of(entry.number))}\n{render_histogram(entry)}"
+            f"\n{style.paint('heading', name_of(entry.number))}\n{render_histogram(entry, unit)}"
             for entry in summary.by_count()[:_MOST_HISTOGRAMS]
             if any(entry.latencies_ns)
         ]
     return "\n".join(parts)
 
 
-def render_histogram(entry: CallSummary) -> str:
+def render_histogram(entry: CallSummary, unit: Unit = Unit.NANOSECONDS) -> str:
     """Counts per power of two of the latency, as bars.
 
     >>> entry = CallSummary(4)
@@ -64,27 +70,32 @@ def render_histogram(entry: CallSummary) -> str:
     buckets = histogram(entry.latencies_ns)
     largest = max((count for _, count in buckets), default=0)
     return "\n".join(
-        f"{format_latency(low):>8} |{'#' * -(-count * _BAR_WIDTH // largest):<{_BAR_WIDTH}}| {count:,}"
+        f"{unit.format(low):>8} |{'#' * -(-count * _BAR_WIDTH // largest):<{_BAR_WIDTH}}| {count:,}"
         for low, count in buckets
     )
 
 
-def summary_to_json(summary: Summary, name_of: Callable[[int | None], str], clock: str) -> dict[str, Any]:
-    """The same as one object; `latency_ns` is null where no call had both times."""
+def summary_to_json(
+    summary: Summary, name_of: Callable[[int | None], str], clock: str, unit: Unit = Unit.NANOSECONDS
+) -> dict[str, Any]:
+    """The same as one object; `latency_ns`, in `unit`, is null where no call had both times."""
     return {
         "clock": clock,
+        "unit": unit.value,
         "calls": summary.total,
         "unseen": summary.unseen,
         "syscalls": [_entry_to_json(entry, summary.total, name_of) for entry in summary.by_count()],
     }
 
 
-def _row(entry: CallSummary, total: int, name_of: Callable[[int | None], str], style: Style) -> list[str]:
+def _row(
+    entry: CallSummary, total: int, name_of: Callable[[int | None], str], style: Style, unit: Unit
+) -> list[str]:
     latency = entry.latency()
     times = ["-"] * 4
     if latency is not None:
         spread = (latency.minimum_ns, latency.median_ns, latency.p99_ns, latency.maximum_ns)
-        times = [format_latency(value) for value in spread]
+        times = [unit.format(value) for value in spread]
     errors = f"{entry.errors:,}"
     return [
         f"{entry.count:,}",

@@ -18,9 +18,10 @@ from typing import Protocol
 
 from exogdb.trace.call import Call, CallState, Parent
 from exogdb.trace.pairing import Notice, NoticeKind
+from exogdb.trace.unit import Unit
 from exogdb.view.style import Style
 
-__all__ = ["CallDescription", "TraceLines", "format_latency", "format_ns", "render_notice"]
+__all__ = ["CallDescription", "TraceLines", "render_notice"]
 
 
 class CallDescription(Protocol):
@@ -53,12 +54,13 @@ class CallDescription(Protocol):
 
 @dataclass
 class TraceLines:
-    """How lines are laid out. `origin_ns` is the clock at the start of the trace."""
+    """How lines are laid out. `origin_ns` is where the clock, which counts in `unit`, was at the trace's start."""
 
     describe: CallDescription
     style: Style
     shows_time: bool = False
     origin_ns: int = 0
+    unit: Unit = Unit.NANOSECONDS
     _introduced: set[int] = field(default_factory=set)
 
     def render(self, notice: Notice) -> str:
@@ -87,31 +89,6 @@ def render_notice(notice: Notice, lines: TraceLines) -> str:
     first = f"{_render_origin(call, describe, is_resumed)}  {text}"
     frames = [] if is_resumed else describe.stack(call)
     return "\n".join([first, *(f"      {frame}" for frame in frames)])
-
-
-def format_ns(nanoseconds: int) -> str:
-    """A duration with three significant digits and its unit.
-
-    >>> format_ns(870), format_ns(12_345), format_ns(2_500_000_000)
-    ('870 ns', '12.3 us', '2.50 s')
-    """
-    value, unit = float(nanoseconds), "ns"
-    for larger in ("us", "ms", "s"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    if unit == "ns":
-        return f"{nanoseconds} ns"
-    return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
-
-
-def format_latency(nanoseconds: int) -> str:
-    """The same, but `short` for 0, which is no measurement (`exogdb.trace.summary`).
-
-    >>> format_latency(0), format_latency(870)
-    ('short', '870 ns')
-    """
-    return format_ns(nanoseconds) if nanoseconds else "short"
 
 
 def _render_parent(call: Call, parent: Parent, lines: TraceLines) -> str:
@@ -150,16 +127,15 @@ def _render_result(call: Call, describe: CallDescription, style: Style) -> str:
 def _add_time(text: str, notice: Notice, lines: TraceLines) -> str:
     call = notice.call
     moment = call.exit_ns if notice.kind is NoticeKind.RESUMED else call.entry_ns
-    latency = call.latency_ns
-    took = (
-        ""
-        if latency is None or notice.kind is NoticeKind.UNFINISHED
-        else f" <{latency / 1e9:.6f}>"
-        if latency
-        else " <short>"
-    )
+    latency = None if notice.kind is NoticeKind.UNFINISHED else call.latency_ns
+    took = "" if latency is None else f" <{_exactly(latency, lines.unit)}>" if latency else " <short>"
     return f"{_stamp(moment, lines)}{text}{took}"
 
 
-def _stamp(moment_ns: int | None, lines: TraceLines) -> str:
-    return "?" * 10 + " " if moment_ns is None else f"{(moment_ns - lines.origin_ns) / 1e9:10.6f} "
+def _stamp(moment: int | None, lines: TraceLines) -> str:
+    return "?" * 10 + " " if moment is None else f"{_exactly(moment - lines.origin_ns, lines.unit):>10} "
+
+
+def _exactly(amount: int, unit: Unit) -> str:
+    """Seconds, or instructions."""
+    return f"{amount / 1e9:.6f}" if unit is Unit.NANOSECONDS else str(amount)

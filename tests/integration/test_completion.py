@@ -15,6 +15,7 @@ COMMANDS = [one.name for one in for_each_command() if not one.is_pure_prefix]
 VALUES = {
     "--cpu": {"0", "1"},
     "--engine": {"auto", "log", "stops"},
+    "--clock": {"host", "guest"},
     "--fail-on": {"error", "warning", "note", "never"},
     "--if": {"$nr", "$arg1", "$arg6", "$ret"},
     "--output": {"README.md", "docs"},

@@ -158,6 +158,7 @@ def test_any_directory_for_temporary_files_will_do(name: str, kernel: Kernel, tm
     place = tmp_path / name
     place.mkdir()
     done = run("run", kernel.elf, "--ex", "exo-syscall trace --count 2", temporary=place)
+    assert done.returncode == 0, done.stdout
     assert "ended (as asked for)" in done.stdout, done.stdout
     assert list(place.iterdir()) == []
 

@@ -29,6 +29,13 @@ from tests.integration.stops import attach_running, stop_at
 ENGINES = ["log", "stops"]
 PART = 220  # calls
 EXEC = 2
+COUNT_STEPS = """
+steps = 0
+while int(gdb.newest_frame().read_register("cs")) & 3 == 0:
+    gdb.execute("stepi", to_string=True)
+    steps += 1
+print(steps - 2)
+"""  # without the last swapgs and sysretq, before which the other end is
 RING = 256  # calls that the kernel remembers, but for the variant `truth-long`
 SECONDS = 60.0
 
@@ -238,6 +245,23 @@ def test_without_the_filter_the_stops_are_taken_and_the_log_is_refused() -> None
         attach_running(guest)
         assert "tracing by stops" in guest.gdb.run("exo-syscall trace --count 1")
         assert "start QEMU with -accel tcg -dfilter 0x" in guest.gdb.fails("exo-syscall trace --engine log")
+
+
+def test_the_guests_clock_counts_instructions(tmp_path: Path) -> None:
+    """From the first instruction of the stub to its last swapgs; counted a second time by stepping."""
+    with open_guest("run=spin", stopped=True, qemu=("-icount", "shift=0")) as guest:
+        stop_at(guest.gdb, "syscall_entry")
+        path = tmp_path / "trace"
+        guest.gdb.run(f"exo-syscall record {path} getpid --count 3 --clock guest")
+        calls = [call for call in read_whole(path).calls if call.state is CallState.RETURNED]
+        assert len({call.latency_ns for call in calls}) == 1, calls
+        stop_at(guest.gdb, "syscall_entry")
+        steps = guest.gdb.run(f"python exec({COUNT_STEPS!r})")
+        assert calls[0].latency_ns == int(steps.split()[-1])
+        text = guest.gdb.run("exo-syscall trace getpid --time --clock guest --count 2")
+        assert "times: instructions that all CPUs have executed" in text
+        assert f"getpid() = 1 <{int(steps.split()[-1])}>" in text
+        assert "QEMU's log holds no clock" in guest.gdb.fails("exo-syscall trace --clock guest --engine log")
 
 
 def test_a_summary_counts_what_the_kernel_counts(demo: Guest) -> None:

@@ -8,17 +8,19 @@ would have left it. Other instructions are stepped over.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.stub_state import read_held
-from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.errors import MemoryFault, MonitorError, UnavailableError
 from exogdb.target.current_process import ProcessId
+from exogdb.target.qemu.guest_clock import GuestClock
 from exogdb.target.trace.stub_run import StubRegisters, StubRun, open_stub_run
 from exogdb.trace.event import Entry, Return, address_space
 from exogdb.trace.points import TracePoints
 from exogdb.trace.sink import Sink
 
-__all__ = ["CLOCK", "NAME", "trace_by_stops"]
+__all__ = ["CLOCK", "NAME", "KernelFacts", "trace_by_stops"]
 
 NAME = "stops at entry and return"
 CLOCK = "time that the guest ran, seen from the host; what was done while it was stopped is left out"
@@ -28,18 +30,25 @@ _MOST_STEPS = 5  # QEMU 7.2 sometimes reports a step that did not happen
 _SWAPGS = b"\x0f\x01\xf8"
 
 
-def trace_by_stops(
-    points: TracePoints, path: EntryPath, process_id: ProcessId | None, sink: Sink, seconds: float | None
-) -> str:
+@dataclass(frozen=True)
+class KernelFacts:
+    """What is known of the kernel: where calls are seen, its stub, and where it keeps a process's number."""
+
+    points: TracePoints
+    path: EntryPath
+    process_id: ProcessId | None
+
+
+def trace_by_stops(kernel: KernelFacts, clock: GuestClock | None, sink: Sink, seconds: float | None) -> str:
     """Run the guest with stops at both points until Ctrl-C, `seconds`, a full sink, or a breakpoint of the user's.
 
-    The guest must be stopped, and is stopped afterwards. `process_id` says where the kernel keeps the number of a
-    process. Answers why the run ended.
+    The guest must be stopped, and is stopped afterwards. Without `clock` times are `CLOCK`'s. Answers why the run
+    ended.
 
     :raise TargetLostError: QEMU ended; what was seen before is in `sink`.
     """
     with open_stub_run(seconds) as run:
-        engine = _Engine(run, points, path, process_id, sink)
+        engine = _Engine(run, kernel, clock, sink)
         try:
             return engine.run()
         finally:
@@ -47,13 +56,13 @@ def trace_by_stops(
 
 
 class _Engine:
-    def __init__(
-        self, run: StubRun, points: TracePoints, path: EntryPath, process_id: ProcessId | None, sink: Sink
-    ) -> None:
+    def __init__(self, run: StubRun, kernel: KernelFacts, clock: GuestClock | None, sink: Sink) -> None:
+        points = kernel.points
         self._run = run
         self._points = points
-        self._path = path
-        self._process_id = process_id
+        self._path = kernel.path
+        self._process_id = kernel.process_id
+        self._clock = clock
         self._generation = -1
         self._identified: set[int] = set()
         self._held: dict[int, Entry] = {}
@@ -62,7 +71,8 @@ class _Engine:
         exits = points.exits or points.returns
         self._is_exit_in_user_state = bool(points.exits)
         self._places = {points.entry, *points.links, *exits}
-        self._swapgs = {address for address in self._places if _is_swapgs(run, address)}
+        # An instruction that is carried out here takes no time, so that the guest's clock would show one too few.
+        self._swapgs = {address for address in self._places if clock is None and _is_swapgs(run, address)}
 
     def run(self) -> str:
         """Go from stop to stop."""
@@ -111,7 +121,7 @@ class _Engine:
             yield event
 
     def _to_event(self, registers: StubRegisters) -> Entry | Return:
-        cpu, now = self._run.cpu, self._run.ran_ns
+        cpu, now = self._run.cpu, self._read_clock()
         space, fs_base = address_space(registers["cr3"]), registers["fs_base"]
         preserved = tuple(registers[name] for name in self._kept)
         if registers["rip"] != self._points.entry:
@@ -131,6 +141,15 @@ class _Engine:
         if not self._points.links:
             entry.process_id = self._read_process_id(space, registers["k_gs_base"])
         return entry
+
+    def _read_clock(self) -> int | None:
+        """None where QEMU does not tell, as when it is gone, or at Ctrl-C: both end the run next."""
+        if self._clock is None:
+            return self._run.ran_ns
+        try:
+            return self._clock.read()
+        except (MonitorError, UnavailableError, KeyboardInterrupt):
+            return None
 
     def _read_process_id(self, space: int, kernel_gs_base: int) -> int | None:
         """The kernel's number of the process in `space`, if it may be another than when it was read last."""

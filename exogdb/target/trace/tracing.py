@@ -12,6 +12,7 @@ from exogdb.target.cpus import all_cpus
 from exogdb.target.current_process import find_process_layout
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
+from exogdb.target.qemu.guest_clock import GuestClock, open_guest_clock
 from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.qemu.peer import find_log_filter
 from exogdb.target.run.ctrl_c import take_ctrl_c
@@ -24,10 +25,12 @@ from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Pairing
 from exogdb.trace.points import EXEC_HANDLERS, TracePoints, find_trace_points
 from exogdb.trace.sink import Sink
+from exogdb.trace.unit import Unit
 
-__all__ = ["ENGINES", "Tracing", "prepare_tracing"]
+__all__ = ["CLOCKS", "ENGINES", "Tracing", "prepare_tracing"]
 
 ENGINES = ("auto", "log", "stops")
+CLOCKS = ("host", "guest")
 _COUNTER = "SYSCALL_COUNT"
 
 
@@ -42,6 +45,7 @@ class Tracing:
     numbers: NumberTable
     engine: str
     reason: str
+    guest_clock: GuestClock | None = None
 
     @property
     def engine_name(self) -> str:
@@ -51,7 +55,21 @@ class Tracing:
     @property
     def clock(self) -> str:
         """What the engine's times mean."""
+        if self.guest_clock is not None:
+            return self.guest_clock.words
         return execlog.CLOCK if self.engine == "log" else stoplog.CLOCK
+
+    @property
+    def unit(self) -> Unit:
+        """What the clock counts."""
+        counts = self.guest_clock is not None and self.guest_clock.counts_instructions
+        return Unit.INSTRUCTIONS if counts else Unit.NANOSECONDS
+
+    def read_clock(self) -> int:
+        """Where the clock of the engine is now; the guest must be stopped."""
+        if self.guest_clock is not None:
+            return self.guest_clock.read()
+        return time.monotonic_ns() if self.engine == "log" else 0
 
     def pairing(self) -> Pairing:
         """A pairing that knows which of this kernel's calls fork, exec and exit."""
@@ -96,7 +114,8 @@ class Tracing:
                 outcome.ending = execlog.trace_by_log(self.points, sink, seconds, outlet, outcome.damage)
             else:
                 process_id = find_process_layout(self.session.cpu)
-                outcome.ending = stoplog.trace_by_stops(self.points, self.path, process_id, sink, seconds)
+                kernel = stoplog.KernelFacts(self.points, self.path, process_id)
+                outcome.ending = stoplog.trace_by_stops(kernel, self.guest_clock, sink, seconds)
             after = self._read_counter()
             outcome.dispatched = None if before is None or after is None else after - before
         except TargetLostError as error:
@@ -117,8 +136,10 @@ class Tracing:
             return None
 
 
-def prepare_tracing(session: Session, engine: str = "auto") -> Tracing:
+def prepare_tracing(session: Session, engine: str = "auto", clock: str = "host") -> Tracing:
     """Find the points from LSTAR and the code there, and choose the engine. Reads only.
+
+    `clock` is one of `CLOCKS`; the guest's can be read only where it stands still, which is at stops.
 
     :raise UsageError: the engine that was asked for cannot be had.
     :raise UnavailableError: LSTAR cannot be read. :raise AnalysisError: the stub's code is not understood.
@@ -129,11 +150,16 @@ def prepare_tracing(session: Session, engine: str = "auto") -> Tracing:
     points = replace(find_trace_points(path), handlers=handlers if filtered is None else handlers & filtered)
     numbers = read_number_table([points.entry, *points.returns])
     obstacle = _obstacle_to_log(points, filtered)
+    guest_clock = None
+    if clock == "guest":
+        if engine == "log":
+            raise UsageError("QEMU's log holds no clock: the guest's is read at stops, with --engine stops")
+        guest_clock, obstacle = open_guest_clock(), "only where it stands still can the guest's clock be read"
     if engine == "log" and obstacle:
         remedy = f"start QEMU with -accel tcg -dfilter {points.dfilter}, as `exogdb run` does"
         raise UsageError(f"the log engine cannot be used: {obstacle}; {remedy}")
     if engine == "stops" or obstacle:
-        return Tracing(session, path, points, numbers, "stops", obstacle or "as asked for")
+        return Tracing(session, path, points, numbers, "stops", obstacle or "as asked for", guest_clock)
     return Tracing(session, path, points, numbers, "log", "no stops; the guest waits where the reader is slower")
 
 

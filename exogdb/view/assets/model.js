@@ -48,6 +48,7 @@ const count = (n) => n.toLocaleString("en");
 
 function duration(ns) {
   if (ns === null || ns === undefined) return "–";
+  if (data.header.unit === "instructions") return `${count(Math.round(ns))} instr.`;
   for (const [unit, size] of [["s", 1e9], ["ms", 1e6], ["µs", 1e3]]) if (ns >= size) return `${(ns / size).toPrecision(3)} ${unit}`;
   return `${ns} ns`;
 }

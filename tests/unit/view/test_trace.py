@@ -2,6 +2,7 @@
 
 from exogdb.trace.call import Call, CallState, Parent, to_signed
 from exogdb.trace.pairing import Notice, NoticeKind
+from exogdb.trace.unit import Unit
 from exogdb.view.style import Style
 from exogdb.view.trace import TraceLines
 
@@ -86,6 +87,13 @@ def test_times_are_relative_to_the_start_and_latency_stands_at_the_end() -> None
     call = _call(4, CallState.RETURNED, 7)
     call.entry_ns, call.exit_ns = 2_000_001_000, 2_000_045_000
     assert _line(NoticeKind.WHOLE, call, shows_time=True) == " 0 P1    2.000000 getpid() = 7 <0.000044>"
+
+
+def test_instructions_are_no_seconds() -> None:
+    call = _call(4, CallState.RETURNED, 7)
+    call.entry_ns, call.exit_ns = 1_300, 1_433
+    lines = TraceLines(_Words(), Style(colour=False), shows_time=True, origin_ns=1_000, unit=Unit.INSTRUCTIONS)
+    assert lines.render(Notice(NoticeKind.WHOLE, call)) == " 0 P1         300 getpid() = 7 <133>"
 
 
 def test_a_backtrace_follows_its_call() -> None:
