@@ -2,9 +2,9 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-__all__ = ["interrupts_held", "is_interrupt_pending"]
+__all__ = ["finish", "interrupts_held", "is_interrupt_pending"]
 
 # GDB leaves what it is doing for any of them: for Ctrl-C, for `kill`, and when its terminal is closed.
 _HELD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -25,3 +25,20 @@ def interrupts_held() -> Iterator[None]:
 def is_interrupt_pending() -> bool:
     """Whether one is held back just now."""
     return not _HELD.isdisjoint(signal.sigpending())
+
+
+def finish(action: Callable[[], None]) -> None:
+    """Do all of `action`, for a `finally`; Ctrl-C pressed before its end raises KeyboardInterrupt behind it.
+
+    One that struck before it was held back lets `action` begin anew, so doing half of it twice must not matter.
+    """
+    is_done, interrupt = False, None
+    while not is_done:
+        try:
+            with interrupts_held():
+                action()
+                is_done = True
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

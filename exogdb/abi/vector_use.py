@@ -4,6 +4,8 @@ A kernel that is built without vector instructions, or for stacks aligned to 8 b
 (`-mno-sse -mpreferred-stack-boundary=3`), has no such instruction.
 """
 
+from exogdb.abi.stub.disassembly import capstone_engine
+
 __all__ = ["find_aligned_stack_use"]
 
 _LEGACY = ("movaps", "movapd", "movdqa", "movntps", "movntpd", "movntdq")
@@ -20,20 +22,14 @@ def find_aligned_stack_use(code: bytes, address: int) -> int | None:
     >>> find_aligned_stack_use(bytes.fromhex("55 0f11442410 c3"), 0x1000) is None
     True
     """
-    import capstone
-
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    engine.skipdata = True
-    found = (at for at, _, mnemonic, _ in engine.disasm_lite(code, address) if mnemonic in ALIGNED_MOVES)
+    instructions = list(capstone_engine(skips_data=True).disasm_lite(code, address))
+    found = (at for at, _, mnemonic, _ in instructions if mnemonic in ALIGNED_MOVES)
     return next((at for at in found if _is_on_stack(code[at - address :], at)), None)
 
 
 def _is_on_stack(code: bytes, address: int) -> bool:
-    import capstone
     from capstone import x86
 
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    engine.detail = True
-    instruction = next(engine.disasm(code, address, 1))
+    (instruction,) = capstone_engine().disasm(code, address, 1)
     memory = (each.mem.base for each in instruction.operands if each.type == x86.X86_OP_MEM)
     return any(base in (x86.X86_REG_RSP, x86.X86_REG_RBP) for base in memory)

@@ -11,6 +11,7 @@ import gdb
 
 from exogdb.commands.registry import explain
 from exogdb.errors import ExoError, UnavailableError, UsageError
+from exogdb.target.cpus import Cpu, frames_kept_whole
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.msr.msrs import Via, read_msr
 from exogdb.target.registers import read_cpl
@@ -19,9 +20,9 @@ from exogdb.target.session import require_guest
 __all__ = ["register_functions"]
 
 
-def _msr(name: gdb.Value) -> int:
+def _msr(cpu: Cpu, name: gdb.Value) -> int:
     wanted = hex(int(name)) if name.type.code == gdb.TYPE_CODE_INT else _text(name)
-    return read_msr(require_guest().cpu, wanted, Via.BEST)
+    return read_msr(cpu, wanted, Via.BEST)
 
 
 def _text(value: gdb.Value) -> str:
@@ -32,8 +33,7 @@ def _text(value: gdb.Value) -> str:
     return printed.decode("ascii", "replace") if isinstance(printed, bytes) else str(printed)
 
 
-def _gs(owner: gdb.Value) -> int:
-    cpu = require_guest().cpu
+def _gs(cpu: Cpu, owner: gdb.Value) -> int:
     report = read_gs(cpu, find_entries([cpu]).get(cpu.index)).report
     owners, wanted = {"kernel": report.kernel, "user": report.user}, _text(owner)
     if wanted not in owners:
@@ -44,12 +44,12 @@ def _gs(owner: gdb.Value) -> int:
     return base
 
 
-def _cpl() -> int:
-    return read_cpl(require_guest().cpu)
+def _cpl(cpu: Cpu) -> int:
+    return read_cpl(cpu)
 
 
 class _Function(gdb.Function):
-    """A convenience function; its answer is an unsigned 64-bit number, its errors are one sentence."""
+    """A convenience function: an unsigned 64-bit number about the selected CPU, or an error of one sentence."""
 
     def __init__(self, name: str, body: Callable[..., int], help_text: str) -> None:
         self.__doc__ = help_text
@@ -59,7 +59,9 @@ class _Function(gdb.Function):
     def invoke(self, *arguments: gdb.Value) -> gdb.Value:
         """Called by GDB when the function is evaluated."""
         try:
-            number = self._body(*arguments)
+            cpu = require_guest().cpu
+            with frames_kept_whole():
+                number = self._body(cpu, *arguments)
         except ExoError as error:
             raise gdb.GdbError(str(error)) from None
         except gdb.error as error:

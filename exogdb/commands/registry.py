@@ -30,8 +30,9 @@ import gdb
 
 from exogdb.commands.completion import Completer, complete_word
 from exogdb.errors import ExoError, UsageError
+from exogdb.target.cpus import frames_kept_whole
 from exogdb.target.run.ctrl_c import ctrl_c_held
-from exogdb.target.session import find_guest, require_guest
+from exogdb.target.session import Session, find_guest, require_guest
 from exogdb.target.symbol_match import find_other_builds
 from exogdb.target.trace.forgotten import end_forgotten_log
 from exogdb.view.style import Style
@@ -173,14 +174,15 @@ def _run(entry: Command, argument: str) -> None:
         raise gdb.GdbError(str(error)) from None
     except gdb.error as error:
         raise gdb.GdbError(explain(entry.name, error)) from None
-    except KeyboardInterrupt:
-        # Interrupted while it unwinds, GDB keeps half a frame and fails over it from then on.
-        gdb.execute("maintenance flush register-cache", to_string=True)
-        raise
 
 
 def _run_body(entry: Command, options: Namespace) -> None:
     session = require_guest() if entry.needs_guest else find_guest()
+    with nullcontext() if session is None else frames_kept_whole():
+        _run_on(entry, options, session)
+
+
+def _run_on(entry: Command, options: Namespace, session: Session | None) -> None:
     if session is not None:
         for warning in (end_forgotten_log(), *find_other_builds(session.memory)):
             if warning:

@@ -7,6 +7,7 @@ from pathlib import Path
 import gdb
 
 from exogdb.launch.progress import announce_boot
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["define_start"]
 
@@ -34,7 +35,7 @@ class _Start(gdb.Command):
 
 
 def _start(target: str, entry: int | None, programs: Sequence[str], booted: str) -> None:
-    with gdb.with_parameter("suppress-cli-notifications", True):
+    with with_setting("suppress-cli-notifications", True):
         for program in programs:
             gdb.execute(f"add-symbol-file {json.dumps(program)}", to_string=True)
         gdb.execute(f"target remote {target}", to_string=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import gdb
 
 from exogdb.errors import NoTargetError, TargetLostError, UsageError
+from exogdb.interrupts import finish, interrupts_held
 
 __all__ = [
     "Cpu",
@@ -18,6 +19,8 @@ __all__ = [
     "cpu_selected",
     "cpus_in_turn",
     "find_cpu",
+    "forget_caches",
+    "frames_kept_whole",
     "is_reading_registers",
     "selected_cpu",
     "selected_thread",
@@ -77,14 +80,11 @@ def cpu_selected(cpu: Cpu) -> Iterator[None]:
         yield
         return
     frame = _selected_outer_frame()
-    _find_thread(cpu).switch()
     try:
+        _find_thread(cpu).switch()
         yield
     finally:
-        if thread is not None and thread.is_valid():
-            thread.switch()
-        if frame is not None and frame.is_valid():
-            frame.select()
+        finish(lambda: _select(thread, frame))
 
 
 @contextmanager
@@ -106,26 +106,55 @@ def cpus_in_turn() -> Iterator[Callable[[Cpu], None]]:
         current = visited[-1] if visited else thread
         if current is None or current.global_num != cpu.thread:
             if not visited:
-                _is_reading_registers = True
-                frame = _selected_outer_frame()
+                frame = _selected_outer_frame()  # may still have to be found, which takes the unwinder
+            _is_reading_registers = True
             visited.append(_find_thread(cpu))
             visited[-1].switch()
+
+    def come_back() -> None:
+        global _is_reading_registers
+        _is_reading_registers = False
+        if len(visited) > 1:
+            visited[-2].switch()
+        if visited:
+            _select(thread, frame)
 
     try:
         yield select
     finally:
-        _is_reading_registers = False
-        if visited and thread is not None and thread.is_valid():
-            if visited[-1].global_num == thread.global_num:
-                visited[-2].switch()
-            thread.switch()
-            if frame is not None and frame.is_valid():
-                frame.select()
+        finish(come_back)
 
 
 def is_reading_registers() -> bool:
     """Nothing but the registers of the selected CPU, whose innermost frame is selected, is asked for just now."""
     return _is_reading_registers
+
+
+@contextmanager
+def frames_kept_whole() -> Iterator[None]:
+    """After a Ctrl-C inside the block GDB finds every frame anew, and selects the one that was selected.
+
+    Interrupted while it unwinds, it keeps half a frame: it shows wrong values from then on, or fails an assertion.
+    :raise TargetLostError: the connection broke.
+    """
+    with interrupts_held():
+        thread, frame = selected_thread(), _selected_outer_frame()
+
+    def find_anew() -> None:
+        forget_caches()
+        _select(thread, frame)
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        finish(find_anew)
+        raise
+
+
+def forget_caches() -> None:
+    """What GDB remembers of registers, frames and memory is old, or not whole: let it ask QEMU again."""
+    gdb.execute("maintenance flush register-cache", to_string=True)
+    gdb.execute("maintenance flush dcache", to_string=True)
 
 
 def selected_thread() -> gdb.InferiorThread | None:
@@ -169,10 +198,25 @@ def _find_thread(cpu: Cpu) -> gdb.InferiorThread:
     raise NoTargetError(f"CPU {cpu.index} is gone: the connection to the guest was made anew")
 
 
+def _select(thread: gdb.InferiorThread | None, frame: gdb.Frame | None) -> None:
+    """Select both, as far as they are still there."""
+    if thread is not None and thread.is_valid():
+        thread.switch()
+        if frame is not None and frame.is_valid():
+            frame.select()
+
+
 def _selected_outer_frame() -> gdb.Frame | None:
-    """The frame that the user went up to. The innermost needs no care: GDB selects it with the thread."""
+    """The frame that the user went up to. The innermost needs no care: GDB selects it with the thread.
+
+    :raise TargetLostError: the connection broke.
+    """
     try:
         frame = gdb.selected_frame()
-    except gdb.error:
+    except gdb.error as error:
+        if "Remote connection closed" in str(error) or "Remote communication error" in str(error):
+            raise TargetLostError(
+                "the connection to QEMU broke: start it again and use `target remote`"
+            ) from error
         return None
     return frame if frame.level() > 0 else None

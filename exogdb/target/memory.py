@@ -4,11 +4,13 @@ Reads go through QEMU's GDB stub, which translates them itself: no access bit is
 entry made. The guest must be stopped. Breakpoints that GDB set are not visible in what is read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
+from exogdb.interrupts import interrupts_held
 from exogdb.target.cpus import Cpu, cpu_selected
 from exogdb.target.qemu.monitor import run_monitor
 from exogdb.x86.memory import ReadableMemory
@@ -105,15 +107,11 @@ class PhysicalMemory:
         """
         for page in range(address // _PAGE_SIZE, (address + max(size, 1) - 1) // _PAGE_SIZE + 1):
             self._require_ram(page * _PAGE_SIZE)
-        connection = _remote_connection()
-        _expect_ok(connection, "Qqemu.PhyMemMode:1")
-        try:
+        with _physical_mode() as connection:
             return b"".join(
                 _read_packet(connection, at, min(_BYTES_PER_PACKET, address + size - at))
                 for at in range(address, address + size, _BYTES_PER_PACKET)
             )
-        finally:
-            _expect_ok(connection, "Qqemu.PhyMemMode:0")
 
     def _require_ram(self, page: int) -> None:
         if page in self._ram_pages:
@@ -164,6 +162,21 @@ def _remote_connection() -> gdb.RemoteTargetConnection:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UnavailableError("physical memory needs a connection made by `target remote`")
     return connection
+
+
+@contextmanager
+def _physical_mode() -> Iterator[gdb.RemoteTargetConnection]:
+    """The stub takes every address for a physical one inside the block.
+
+    Left so by a Ctrl-C, it would show GDB and its user the wrong memory from then on: that waits.
+    """
+    connection = _remote_connection()
+    with interrupts_held():
+        try:
+            _expect_ok(connection, "Qqemu.PhyMemMode:1")
+            yield connection
+        finally:
+            _expect_ok(connection, "Qqemu.PhyMemMode:0")
 
 
 def _expect_ok(connection: gdb.RemoteTargetConnection, packet: str) -> None:

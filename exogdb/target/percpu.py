@@ -1,7 +1,7 @@
 """The per-CPU block of the running kernel, by its debug-info type, or by the offsets that the entry stub uses."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import gdb
 
@@ -12,6 +12,7 @@ from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.gdb_command import ask_gdb
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.symbols import find_symbol
+from exogdb.target.with_setting import with_setting
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["read_percpu"]
@@ -50,26 +51,43 @@ def _find_type(base: int) -> gdb.Type | None:
     if symbol is None:
         return None
     start = base - symbol.offset
-    for variable in _variables(symbol.name):
+    known = _paths.get(symbol.name, [])
+    kind = _type_at(start, symbol.offset, known)
+    if kind is None and (paths := _find_paths(symbol.name)) != known:
+        _paths[symbol.name] = paths
+        kind = _type_at(start, symbol.offset, paths)
+    return kind
+
+
+# The full names of variables by their linkage names, as last seen: finding them takes longer than all the rest.
+_paths: dict[str, list[str]] = {}
+
+
+def _type_at(start: int, offset: int, paths: Iterable[str]) -> gdb.Type | None:
+    """The structure `offset` bytes into that variable among `paths` which lies at `start`."""
+    for variable in _variables(paths):
         try:
             value = variable.value()
         except (gdb.error, TypeError):
             continue
         if value.address is not None and int(value.address) & (1 << 64) - 1 == start:
-            return _struct_at(value.type, symbol.offset)
+            return _struct_at(value.type, offset)
     return None
 
 
-def _variables(name: str) -> Iterator[gdb.Symbol]:
-    """Variables whose linkage name is `name`. Rust's debug info has them under their full path.
+def _find_paths(name: str) -> list[str]:
+    """Names of variables whose linkage name is `name`. Rust's debug info has them under their full path.
 
     Only `info variables` finds that path; what it prints counts only if the symbol lies where `name` does.
     """
-    with gdb.with_parameter("language", "c"):
+    with with_setting("language", "c"):
         listing = ask_gdb(f"info variables -q {re.escape(name)}$")
-    paths = re.findall(rf"[\w:]+::{re.escape(name)}\b", listing)
-    for full in (name, *paths):
-        for symbol in (gdb.lookup_global_symbol(full), gdb.lookup_static_symbol(full)):
+    return [name, *re.findall(rf"[\w:]+::{re.escape(name)}\b", listing)]
+
+
+def _variables(paths: Iterable[str]) -> Iterator[gdb.Symbol]:
+    for path in paths:
+        for symbol in (gdb.lookup_global_symbol(path), gdb.lookup_static_symbol(path)):
             if symbol is not None and symbol.is_variable:
                 yield symbol
 

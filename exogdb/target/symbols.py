@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import gdb
 
 from exogdb.errors import UsageError
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["SourceLine", "Symbol", "evaluate_address", "find_address", "find_source_line", "find_symbol"]
 
@@ -46,7 +47,7 @@ class SourceLine:
 
 def find_symbol(address: int) -> Symbol | None:
     """The symbol that GDB prints for `address`, minimal symbols included."""
-    with gdb.with_parameter("language", "c"), gdb.with_parameter("max-value-size", "unlimited"):
+    with with_setting("language", "c"), with_setting("max-value-size", "unlimited"):
         pointer = gdb.Value(address & (1 << 64) - 1).cast(_code_pointer())
         found = _SYMBOL_IN_POINTER.search(pointer.format_string(symbols=True, raw=True, styling=False))
     if found is None:
@@ -61,7 +62,7 @@ def find_address(name: str) -> int | None:
     # Not by a command such as `info address`: one that fails while GDB decides about a stop wakes GDB's prompt:
     # `continue` comes back with the guest running. Only a quoted name is looked for among source files, too.
     written = f"'{name}'" if re.search(r"[.$]", name) else name
-    with gdb.with_parameter("language", "c"):
+    with with_setting("language", "c"):
         try:
             return int(gdb.parse_and_eval(f"(unsigned long long)&{written}")) & (1 << 64) - 1
         except gdb.error:
@@ -73,7 +74,7 @@ def evaluate_address(expression: str) -> int:
 
     :raise UsageError: GDB cannot evaluate it.
     """
-    with gdb.with_parameter("language", "c"):
+    with with_setting("language", "c"):
         try:
             return int(gdb.parse_and_eval(f"(unsigned long long)({expression})")) & (1 << 64) - 1
         except gdb.error as error:

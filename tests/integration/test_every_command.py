@@ -132,7 +132,9 @@ def test_a_guest_of_another_architecture_is_called_by_it() -> None:
                 for command in COMMANDS:
                     for line in typed(command):
                         said = refused(gdb, line)
-                        assert NO_NUMBERS.fullmatch(said) if command in WITHOUT_A_GUEST else said == ARCHITECTURE, said
+                        assert (
+                            NO_NUMBERS.fullmatch(said) if command in WITHOUT_A_GUEST else said == ARCHITECTURE
+                        ), said
             finally:
                 process.kill()
 

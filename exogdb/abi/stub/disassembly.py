@@ -15,10 +15,11 @@ MemoryOperand(segment='gs', base=None, index=None, scale=1, displacement=8, size
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any, TypeAlias
 
 from exogdb.errors import AnalysisError, MemoryFault
+from exogdb.interrupts import interrupts_held
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MemoryOperand",
     "Operand",
     "RegisterOperand",
+    "capstone_engine",
     "widen_register",
 ]
 
@@ -136,20 +138,26 @@ def widen_register(name: str) -> str:
     return REGISTER_FORMS[name][0] if name in REGISTER_FORMS else name
 
 
+@cache
+def capstone_engine(*, skips_data: bool = False) -> Any:
+    """Capstone for 64-bit code: with operands, or one that passes over bytes that are no instruction.
+
+    Made once and kept: in its constructor and its finaliser Ctrl-C would be a message of Python's, and be lost.
+    """
+    import capstone
+
+    with interrupts_held():
+        engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        engine.detail, engine.skipdata = not skips_data, skips_data
+    return engine
+
+
 class Disassembler:
     """Decodes single instructions from `memory`, each address once."""
 
     def __init__(self, memory: ReadableMemory) -> None:
         self._memory = memory
         self._decoded: dict[int, Instruction] = {}
-
-    @cached_property
-    def _engine(self) -> Any:
-        import capstone
-
-        engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        engine.detail = True
-        return engine
 
     def at(self, address: int) -> Instruction:
         """The instruction at `address` (virtual). Reads up to 15 bytes; changes nothing.
@@ -163,9 +171,11 @@ class Disassembler:
 
     def _decode(self, address: int) -> Instruction:
         code = self._read_code(address)
-        found = next(self._engine.disasm(code, address, 1), None)
-        if found is None:
+        # To its end: a generator that is dropped half-way would meet a Ctrl-C in its finaliser, where it is lost.
+        instructions = list(capstone_engine().disasm(code, address, 1))
+        if not instructions:
             raise AnalysisError(f"the bytes at {address:#x} ({code[:8].hex(' ')}) are no instruction", address)
+        found = instructions[0]
         name = found.reg_name
         return Instruction(
             address=address,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import gdb
 
 from exogdb.errors import UsageError
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["check_condition"]
 
@@ -33,7 +34,7 @@ def _parse(expression: str, address: int, language: str) -> str:
     """What is wrong with `expression` at `address`; empty if nothing is."""
     probe = gdb.Breakpoint(f"*{address:#x}", internal=True)
     try:
-        with gdb.with_parameter("language", language or gdb.parameter("language")):
+        with with_setting("language", language or gdb.parameter("language")):
             probe.condition = expression
     except gdb.error as error:
         return str(error)

@@ -21,6 +21,7 @@ from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register
 from exogdb.target.run.ctrl_c import decide_undisturbed
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["Provisional", "ReturnWatch", "TableWatch", "delete_retired"]
 
@@ -42,7 +43,7 @@ class _Internal(gdb.Breakpoint):
         """Enable or disable it."""
         if self.is_valid() and self.enabled != on:
             # Enabling a watchpoint parses its expression anew, in whatever language the frame is.
-            with gdb.with_parameter("language", "c"):
+            with with_setting("language", "c"):
                 self.enabled = on
 
     def retire(self) -> None:
@@ -58,7 +59,7 @@ class TableWatch(_Internal):
     def __init__(self, address: int, size: int, number: int, tell: Callable[[Cpu, int], None]) -> None:
         self._number = number
         self._tell = tell
-        with gdb.with_parameter("language", "c"):
+        with with_setting("language", "c"):
             super().__init__(_watch_expression(address, size), gdb.BP_WATCHPOINT, gdb.WP_READ, internal=True)
 
     def stop(self) -> bool:
@@ -86,7 +87,7 @@ class ReturnWatch(_Internal):
         self._dispatcher = dispatcher
         self._return_address = return_address
         self._tell = tell
-        with gdb.with_parameter("language", "c"):
+        with with_setting("language", "c"):
             super().__init__(_watch_expression(slot, 8), gdb.BP_WATCHPOINT, gdb.WP_ACCESS, internal=True)
 
     def follow(self, hit: Hit) -> None:

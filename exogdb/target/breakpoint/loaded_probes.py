@@ -15,6 +15,7 @@ from exogdb.errors import UnavailableError
 from exogdb.interrupts import interrupts_held
 from exogdb.target.breakpoint.probe_file import Probe, make_probe_file
 from exogdb.target.gdb_command import ask_gdb
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["LoadedProbes", "quietly"]
 
@@ -105,7 +106,7 @@ def quietly(action: Callable[[], object]) -> None:
     Ctrl-C waits: GDB would report it as an error of that command. Not while GDB decides about a stop.
     """
     _errand.append(action)
-    with interrupts_held(), gdb.with_parameter("confirm", False):
+    with interrupts_held(), with_setting("confirm", False):
         gdb.execute(f"python import {__name__}; {__name__}._run_errand()", to_string=True)
 
 

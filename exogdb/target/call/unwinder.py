@@ -30,11 +30,13 @@ from exogdb.abi.stub.location import InRegister
 from exogdb.abi.stub.stub_state import Lost, StubState, read_held
 from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import MemoryFault, UnavailableError
+from exogdb.interrupts import finish
 from exogdb.target.call.call_number import read_saved_number
 from exogdb.target.call.frame_tables import has_frame_tables
 from exogdb.target.cpus import is_reading_registers
 from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
+from exogdb.target.run.ctrl_c import press_ctrl_c_again
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["StubUnwinder", "find_stub_state"]
@@ -110,6 +112,14 @@ class StubUnwinder(gdb.unwinder.Unwinder):
         """Called by GDB for every frame that it meets; None means that this one is not ours."""
         if not analysed_paths():
             return None
+        answers: list[gdb.UnwindInfo | None] = []
+        try:
+            finish(lambda: answers.append(self._answer(pending_frame)))
+        except KeyboardInterrupt:
+            press_ctrl_c_again()  # passed on from here, it would leave GDB with half a frame
+        return answers[-1]
+
+    def _answer(self, pending_frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
         try:
             return self._unwind(pending_frame)
         except (gdb.error, ValueError):

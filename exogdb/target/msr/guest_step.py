@@ -20,9 +20,10 @@ import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.interrupts import interrupts_held
-from exogdb.target.cpus import Cpu, cpu_selected, selected_thread
+from exogdb.target.cpus import Cpu, cpu_selected, forget_caches, selected_thread
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register, write_register
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["GuestStep", "StepStalledError", "touching_guest"]
 
@@ -112,7 +113,7 @@ class GuestStep:
         self._verify()
 
     def _verify(self) -> None:
-        _forget_caches()
+        forget_caches()
         now = _read_registers(self.cpu)
         wrong = [name for name in now if now[name] != self.saved[name] and name not in self.ignored]
         wrong += [
@@ -182,10 +183,10 @@ def _step(cpu: Cpu) -> None:
     assert thread.global_num == cpu.thread
     process, lightweight, _ = thread.ptid
     try:
-        with gdb.with_parameter("remotetimeout", _STALL_SECONDS):
+        with with_setting("remotetimeout", _STALL_SECONDS):
             answer = _send(f"vCont;s:p{process:x}.{lightweight:x}", _exchange_quietly)
     finally:
-        _forget_caches()
+        forget_caches()  # GDB did not see the step
     if not answer or answer.startswith(b"T02"):
         # GDB asked again after its `remotetimeout`, and QEMU stops at whatever it receives while it runs. QEMU 7
         # says so; newer ones keep quiet, until GDB gives up at the third time.
@@ -220,9 +221,3 @@ def _send(packet: str, exchange: _Exchange = _exchange) -> bytes:
         if "fetching packet" in text:
             return b""  # GDB gave up waiting
         raise UnavailableError(f"QEMU did not answer {packet}: {text}") from error
-
-
-def _forget_caches() -> None:
-    """GDB did not see the step: what it remembers of registers, frames and memory is old."""
-    gdb.execute("maintenance flush register-cache", to_string=True)
-    gdb.execute("maintenance flush dcache", to_string=True)

@@ -4,7 +4,9 @@ Neither GDB nor Python notices a signal that is held. It stays pending, and whoe
 that is safe. GDB's worker threads hold SIGINT for good, so it cannot slip past.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,9 +14,18 @@ import gdb
 
 from exogdb.target.run.main_thread import run_on_main_thread
 
-__all__ = ["CTRL_C", "ctrl_c_held", "decide_undisturbed", "is_ctrl_c_pending", "no_signals", "take_ctrl_c"]
+__all__ = [
+    "CTRL_C",
+    "ctrl_c_held",
+    "decide_undisturbed",
+    "is_ctrl_c_pending",
+    "no_signals",
+    "press_ctrl_c_again",
+    "take_ctrl_c",
+]
 
 CTRL_C = "Ctrl-C"
+_MOMENT_SECONDS = 0.01
 
 
 @contextmanager
@@ -45,6 +56,12 @@ def is_ctrl_c_pending() -> bool:
 def take_ctrl_c() -> bool:
     """The same, and it is then gone."""
     return signal.sigtimedwait({signal.SIGINT}, 0) is not None
+
+
+def press_ctrl_c_again() -> None:
+    """Let a Ctrl-C that struck where it must not be passed on strike once more, a moment later."""
+    with no_signals():
+        threading.Timer(_MOMENT_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 _is_stop_wanted = False

@@ -10,6 +10,7 @@ import gdb
 from exogdb.errors import TargetLostError
 from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending, no_signals, take_ctrl_c
 from exogdb.target.run.main_thread import run_on_main_thread
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["QEMU_ENDED", "Stopper", "run_guest"]
 
@@ -77,7 +78,7 @@ def run_guest(stopper: Stopper, seconds: float | None) -> str:
     seen: list[gdb.StopEvent] = []
     gdb.events.stop.connect(seen.append)
     try:
-        with gdb.with_parameter("pagination", False), stopper.running(), _watching(stopper, seconds):
+        with with_setting("pagination", False), stopper.running(), _watching(stopper, seconds):
             gdb.execute("continue", from_tty=False)
     except gdb.error as error:
         if gdb.selected_inferior().pid == 0 or "Remote c" in str(error):

@@ -20,6 +20,7 @@ from exogdb.errors import ExoError, TargetLostError
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.run.ctrl_c import no_signals
 from exogdb.target.run.resume import Stopper
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["Arrival", "Place", "run_to"]
 
@@ -125,7 +126,7 @@ def _continue(stopper: Stopper) -> str:
     gdb.events.stop.connect(seen.append)
     try:
         # GDB would show the place of each stop by itself, to a terminal or in the middle of JSON.
-        with gdb.with_parameter("suppress-cli-notifications", True), _ctrl_c_stops(stopper), stopper.running():
+        with with_setting("suppress-cli-notifications", True), _ctrl_c_stops(stopper), stopper.running():
             gdb.execute("continue", to_string=True)
     except gdb.error as error:
         if "Remote c" in str(error):

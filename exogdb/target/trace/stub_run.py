@@ -24,6 +24,7 @@ from exogdb.target.qemu.peer import find_stub_socket
 from exogdb.target.registers import read_register
 from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending, no_signals
 from exogdb.target.run.resume import QEMU_ENDED
+from exogdb.target.with_setting import with_setting
 
 __all__ = ["StubRegisters", "StubRun", "open_stub_run"]
 
@@ -196,8 +197,8 @@ def _gdb_kept_in_the_dark(run: StubRun) -> Iterator[None]:
     if thread is None:
         raise UnavailableError("no CPU is selected: choose one with `thread N`")
     with (
-        gdb.with_parameter("breakpoint always-inserted", True),
-        gdb.with_parameter("remotetimeout", _NEVER_SECONDS),
+        with_setting("breakpoint always-inserted", True),
+        with_setting("remotetimeout", _NEVER_SECONDS),
     ):
         run.thread = _name_thread(thread)
         _check_layout(run)

@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass, replace
 
-import gdb
-
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.errors import MemoryFault, OutputError, TargetLostError, UsageError
@@ -20,6 +18,7 @@ from exogdb.target.session import Session
 from exogdb.target.symbols import find_address
 from exogdb.target.trace import execlog, stoplog
 from exogdb.target.trace.outlet import Outlet
+from exogdb.target.with_setting import with_setting
 from exogdb.trace.execlog import LogDamage
 from exogdb.trace.outcome import Outcome
 from exogdb.trace.pairing import Pairing
@@ -92,7 +91,7 @@ class Tracing:
         """
         outcome = Outcome(cpus=len(all_cpus()))
         start = time.monotonic()
-        with gdb.with_parameter("pagination", False):
+        with with_setting("pagination", False):
             try:
                 self._run_engine(sink, seconds, outlet, outcome)
                 sink.finish()

@@ -1,0 +1,24 @@
+"""GDB's own settings, changed for a moment."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gdb
+
+from exogdb.interrupts import finish
+
+__all__ = ["with_setting"]
+
+
+@contextmanager
+def with_setting(name: str, value: bool | int | str | None) -> Iterator[None]:
+    """GDB's setting `name` is `value` inside the block.
+
+    As `gdb.with_parameter`, which a Ctrl-C can end before the setting is what it was: the user's language, say.
+    """
+    before = gdb.parameter(name)
+    try:
+        gdb.set_parameter(name, value)
+        yield
+    finally:
+        finish(lambda: gdb.set_parameter(name, before))

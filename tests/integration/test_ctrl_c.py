@@ -1,0 +1,70 @@
+"""Ctrl-C at any moment of a command that looks: one word, a usable GDB, and a guest that was not touched."""
+
+import random
+import time
+from collections.abc import Sequence
+
+from tests.harness.gdb import Gdb
+from tests.harness.witness import differences, same_hardware, watched_guest
+from tests.integration.stops import attach_running, stop_at
+
+COMMANDS = (
+    "exo-msr",
+    "exo-msr --all-cpus",
+    "exo-msr --via qmp pat apic_base",
+    "exo-msr --via rdmsr",
+    "exo-msr read pat --all-cpus",
+    "exo-msr star",
+    "exo-msr lstar",
+    "exo-gs",
+    "exo-gs --all-cpus",
+    "exo-gdt",
+    "exo-idt",
+    "exo-tss",
+    'print $exo_gs(b"kernel")',
+)
+PRESSES, TOGETHER = 8, 3
+ROUNDS = 3000  # more than GDB does before Ctrl-C comes
+LONGEST_SECONDS = 0.15  # about as long as three commands take
+
+
+def state_of(gdb: Gdb) -> list[str]:
+    """What the user chose, what GDB shows of the guest's memory, and how it is set."""
+    commands = (
+        "print $_thread",
+        "frame",
+        "x/4gx $sp",
+        "show language",
+        "show remotetimeout",
+        "show max-value-size",
+    )
+    return [gdb.reply(command).out.partition("= ")[2] or gdb.reply(command).out for command in commands]
+
+
+def press_during(gdb: Gdb, commands: Sequence[str], seconds: float) -> None:
+    # GDB's own loop: one in Python would answer a Ctrl-C between two rounds with that Python.
+    loop = "\n".join(commands)
+    gdb.start(f"set $n = 0\nwhile $n < {ROUNDS}\n{loop}\nset $n = $n + 1\nend")
+    gdb.wait_output("0x")
+    time.sleep(seconds)  # nothing is waited for: the moment is what is random
+    gdb.interrupt()
+    reply = gdb.finish()
+    assert reply.err == "Quit\n", f"{commands} after {seconds:.3f} s: {reply.err}"
+
+
+def test_ctrl_c_at_random_moments() -> None:
+    chosen = random.Random(4)
+    with watched_guest(2) as (guest, witness):
+        attach_running(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_dispatch")
+        gdb.run("set language rust")
+        gdb.reply("frame 1")  # the entry stub's, which the plugin's unwinder finds
+        before, state = witness.look(device_state=False), state_of(gdb)
+        for _ in range(PRESSES):
+            commands, seconds = chosen.sample(COMMANDS, TOGETHER), chosen.uniform(0, LONGEST_SECONDS)
+            press_during(gdb, commands, seconds)
+            assert state_of(gdb) == state, f"{commands} after {seconds:.3f} s"
+            changed = differences(same_hardware(before), same_hardware(witness.look(device_state=False)))
+            assert changed == [], f"{commands} after {seconds:.3f} s"
+        stop_at(gdb, "syscall_dispatch")
