@@ -11,6 +11,7 @@ import gdb
 
 from exogdb.abi.choice import Choice, parse_choice
 from exogdb.commands.callers import Callers
+from exogdb.commands.registry import current_style
 from exogdb.errors import OutputError
 from exogdb.target.cpus import all_cpus
 from exogdb.target.programs import Program, find_caller, read_programs
@@ -24,6 +25,7 @@ from exogdb.trace.record import Header, Shown, call_to_json
 from exogdb.trace.signature import Kind, Signature
 from exogdb.trace.sink import Observer, Sink
 from exogdb.view.call import CallWords
+from exogdb.view.table import render_sentence
 
 __all__ = [
     "RecordLines",
@@ -100,7 +102,7 @@ def render_start(tracing: Tracing, options: Namespace) -> str:
     results = "; this kernel returns results through the saved frame: --engine stops shows them" if blind else ""
     clock = f"\ntimes: {tracing.clock}" if getattr(options, "time", False) else ""
     head = f"tracing by {tracing.engine_name} ({tracing.reason}), until {' or '.join(until)}{results}{clock}"
-    return "\n".join([head, *(f"not sure: {doubt}" for doubt in tracing.path.doubts)])
+    return _wrapped([*head.splitlines(), *(f"not sure: {doubt}" for doubt in tracing.path.doubts)])
 
 
 def render_end(outcome: Outcome) -> str:
@@ -110,7 +112,13 @@ def render_end(outcome: Outcome) -> str:
     counted = outcome.dispatched is not None and not outcome.lost
     checked = f"; the kernel counted {outcome.dispatched:,}" if counted else ""
     warnings = [f"warning: {finding}" for finding in outcome.findings()]
-    return "\n".join([f"ended ({outcome.ending}): {shown}{seen}{checked}", *warnings])
+    return _wrapped([f"ended ({outcome.ending}): {shown}{seen}{checked}", *warnings])
+
+
+def _wrapped(sentences: list[str]) -> str:
+    """Each so that it fits the terminal."""
+    style = current_style()
+    return "\n".join(render_sentence(each, style) for each in sentences)
 
 
 def report_end(outcome: Outcome, say: Callable[[str], object]) -> None:

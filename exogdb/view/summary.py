@@ -9,17 +9,19 @@ Times are on the clock that the trace names. `short` is a time below that clock'
 carry no time, so that a call whose entry and return were read together has no measurable length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from exogdb.trace.summary import CallSummary, Summary, histogram
 from exogdb.trace.unit import Unit
 from exogdb.view.style import Style
+from exogdb.view.table import Cell, render_sentence, render_table
 
 __all__ = ["render_histogram", "render_summary", "summary_to_json"]
 
 _BAR_WIDTH = 40
 _MOST_HISTOGRAMS = 5
+_NARROWEST_NAME = 8
 _HEADINGS = ("calls", "share", "errors", "open", "min", "median", "p99", "max", "system call")
 
 
@@ -33,29 +35,27 @@ def render_summary(
     histograms: bool = True,
 ) -> str:
     """The table, then histograms of the five busiest calls whose latency is known. `clock` counts in `unit`."""
-    from tabulate import tabulate
-
     if not summary.total:
         return "no system call was made in that time"
-    rows = [_row(entry, summary.total, name_of, style, unit) for entry in summary.by_count()]
-    aligned = ("right",) * 8 + ("left",)
-    parts = [tabulate(rows, headers=_HEADINGS, tablefmt="plain", colalign=aligned, disable_numparse=True)]
-    parts.append(f"{summary.total:,} calls; times: {clock}")
-    if summary.unseen:
-        parts.append(
-            f"{summary.unseen:,} returns of calls entered before the trace, or of forks' children, not counted"
-        )
+    rows = [_row(entry, summary.total, name_of, unit) for entry in summary.by_count()]
+    parts = [render_table(_HEADINGS, rows, style, {len(_HEADINGS) - 1: _NARROWEST_NAME}, range(8))]
+    parts += [render_sentence(text, style) for text in _describe(summary, clock)]
     if histograms:
-        if any(0 in entry.latencies_ns for entry in summary.calls.values()):
-            parts.append(
-                "short: entry and return were read together, so that this clock cannot tell how long it took"
-            )
         parts += [
             f"\n{style.paint('heading', name_of(entry.number))}\n{render_histogram(entry, unit)}"
             for entry in summary.by_count()[:_MOST_HISTOGRAMS]
             if any(entry.latencies_ns)
         ]
     return "\n".join(parts)
+
+
+def _describe(summary: Summary, clock: str) -> Iterator[str]:
+    yield f"{summary.total:,} call{'s' * (summary.total != 1)}; times: {clock}"
+    if summary.unseen:
+        returns = f"{summary.unseen:,} return{'s' * (summary.unseen != 1)}"
+        yield f"{returns} of calls entered before the trace, or of forks' children, not counted"
+    if any(0 in entry.latencies_ns for entry in summary.calls.values()):
+        yield "short: entry and return were read together, so that this clock cannot tell how long it took"
 
 
 def render_histogram(entry: CallSummary, unit: Unit = Unit.NANOSECONDS) -> str:
@@ -88,22 +88,19 @@ def summary_to_json(
     }
 
 
-def _row(
-    entry: CallSummary, total: int, name_of: Callable[[int | None], str], style: Style, unit: Unit
-) -> list[str]:
+def _row(entry: CallSummary, total: int, name_of: Callable[[int | None], str], unit: Unit) -> list[Cell]:
     latency = entry.latency()
     times = ["-"] * 4
     if latency is not None:
         spread = (latency.minimum_ns, latency.median_ns, latency.p99_ns, latency.maximum_ns)
         times = [unit.format(value) for value in spread]
-    errors = f"{entry.errors:,}"
     return [
-        f"{entry.count:,}",
-        f"{entry.count / total:.1%}",
-        style.paint("bad", errors) if entry.errors else errors,
-        f"{entry.unfinished:,}",
-        *times,
-        style.paint("name", name_of(entry.number)),
+        Cell(f"{entry.count:,}"),
+        Cell(f"{entry.count / total:.1%}"),
+        Cell(f"{entry.errors:,}", "bad" if entry.errors else ""),
+        Cell(f"{entry.unfinished:,}"),
+        *map(Cell, times),
+        Cell(name_of(entry.number), "name"),
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exogdb.launch.deadline import wait_until
+from exogdb.launch.elf import read_elf
 from tests.harness.kernel import ROOT, Kernel, build_kernel
 from tests.harness.terminal import Terminal
 
@@ -109,6 +110,31 @@ def test_a_user_gets_the_prompt_and_quitting_ends_qemu(kernel: Kernel) -> None:
         assert terminal.wait_exit() == 0
     assert not qemu_runs(directory)
     assert not directory.exists()
+
+
+def test_a_triple_fault_while_booting_leaves_a_gdb_that_can_be_used(kernel: Kernel, tmp_path: Path) -> None:
+    with Terminal([*EXOGDB, "run", break_boot(kernel.elf, tmp_path / "broken.elf")], ROOT) as terminal:
+        terminal.wait_for("QEMU ended before the guest's first system call")
+        terminal.wait_for("as after a triple fault")
+        terminal.wait_for("(gdb) ")
+        terminal.type("exo-msr")
+        assert "no guest is connected" in terminal.wait_for("(gdb) ")
+        terminal.type("info symbol syscall_entry")
+        assert "syscall_entry in section .text" in terminal.wait_for("(gdb) ")
+        terminal.type("quit")
+        assert "Traceback" not in terminal.output
+        terminal.wait_exit()
+
+
+def break_boot(elf: Path, broken: Path) -> Path:
+    """A kernel whose first instruction is UD2, when there is no table of handlers yet."""
+    start = read_elf(elf).symbols["pvh_start"]
+    (segment,) = (each for each in read_elf(elf).segments if 0 <= start - each.address < each.file_size)
+    data = bytearray(elf.read_bytes())
+    at = segment.offset + start - segment.address
+    data[at : at + 2] = b"\x0f\x0b"
+    broken.write_bytes(data)
+    return broken
 
 
 def test_ending_the_launcher_ends_both(kernel: Kernel) -> None:

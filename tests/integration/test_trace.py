@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from exogdb.trace.call import CallState
 from exogdb.trace.record import Record, read_record
 from tests.harness.kernel import Kernel, build_kernel
 from tests.harness.linux import open_linux
-from tests.harness.session import Guest, open_guest
+from tests.harness.session import DEMO_RUNS, Guest, open_guest
 from tests.harness.trace_truth import (
     count_proven_parents,
     count_results,
@@ -240,6 +241,34 @@ def test_qemu_dying_ends_a_trace_and_keeps_what_was_read(demo: Guest, engine: st
     assert demo.gdb.fails(f"exo-syscall record {path}").startswith("no guest is connected")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("command", ["record {}", "summary"])
+def test_qemu_dying_ends_a_record_and_a_summary(kernel: Kernel, command: str, engine: str, tmp_path: Path) -> None:
+    """What was seen until then is in the file and in the table."""
+    path = tmp_path / "trace"
+    with open_guest(stopped=True, qemu=filtered(kernel)) as guest:
+        stop_at(guest.gdb, "syscall_entry")
+        begin = f"exo-syscall {command.format(path)} --engine {engine}"
+        guest.gdb.start(begin)
+        wait_until(partial(has_begun, guest), 20.0, "some calls")
+        guest.qemu.kill()
+        said = guest.gdb.finish()
+        assert "ended (QEMU ended)" in said.out
+        assert "Traceback" not in said.out + said.err
+        assert guest.gdb.fails(begin).startswith("no guest is connected")
+    if "record" in command:
+        record = read_record(path.read_text().splitlines())
+        assert count_results(record) > 5
+        assert record.end is not None
+    else:
+        assert re.search(r"^ *\d+ .* open$", said.out, re.MULTILINE), said.out
+
+
+def has_begun(guest: Guest) -> bool:
+    """Whether the demonstration's first program, which has made some calls, runs."""
+    return DEMO_RUNS in guest.qemu.serial()
+
+
 def test_without_the_filter_the_stops_are_taken_and_the_log_is_refused() -> None:
     with open_guest(attach=False) as guest:
         attach_running(guest)
@@ -270,9 +299,12 @@ def test_a_summary_counts_what_the_kernel_counts(demo: Guest) -> None:
     assert counts["ipc_send"] > 100
     assert sum(counts.values()) == found["calls"] == found["end"]["entries"]
     assert abs(found["end"]["dispatched"] - found["end"]["entries"]) <= 2
-    text = demo.gdb.run("exo-syscall summary ipc_send --for 1")
-    assert "p99" in text
+    demo.gdb.run("set width 80")
+    text = demo.gdb.run("exo-syscall summary --count 200 --engine stops")
+    assert text.isascii()
     assert "ipc_send" in text
+    assert re.search(r"^ +\d+ +\d+\.\d% +0 +\d+ +(?:\S+ (?:us|ms) +){4}ipc_send$", text, re.MULTILINE), text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_bad_words_are_refused_before_the_guest_runs(demo: Guest) -> None:

@@ -23,7 +23,7 @@ from tests.harness.session import Guest, open_guest
 from tests.integration.stops import attach_running, stop_at
 
 ENGINES = ["log", "stops"]
-MOMENTS = 10
+MOMENTS = 12
 LONGEST_SECONDS = 0.6
 STUCK_POLLS = 20
 SECONDS = 30.0
@@ -64,9 +64,10 @@ def read_code(guest: Guest) -> bytes:
 def test_ctrl_c_at_any_moment(busy: Guest, engine: str, tmp_path: Path) -> None:
     code = read_code(busy)
     moments = random.Random(engine)
-    for _ in range(MOMENTS):
+    commands = (f"trace --output {tmp_path / 'out'}", "summary", f"record {tmp_path / 'record'}")
+    for number in range(MOMENTS):
         moment = time.monotonic() + moments.uniform(0, LONGEST_SECONDS)
-        busy.gdb.start(f"exo-syscall trace --output {tmp_path / 'out'} --engine {engine}")
+        busy.gdb.start(f"exo-syscall {commands[number % len(commands)]} --engine {engine}")
         wait_until(partial(has_come, moment), SECONDS, "that moment")
         busy.gdb.interrupt()
         reply = busy.gdb.finish()
