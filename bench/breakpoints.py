@@ -1,5 +1,8 @@
 """What breakpoints on system calls cost the calls that are not wanted.
 
+`one_elsewhere` and `fifteen_elsewhere` are plain breakpoints at addresses where there is no code: what QEMU takes
+for them, it takes for any.
+
 The guest's program calls getpid as fast as it goes, and number 101 once every 65,536 calls. The kernel counts its
 calls itself (`SYSCALL_COUNT`); the rate is that count over the time that the guest ran.
 """
@@ -21,6 +24,9 @@ ROUNDS = 3
 # A Ctrl-C gets lost in a GDB that decides about one stop after the other: these ways end by themselves.
 SLOW_CALLS = 200
 NEVER = "--if '$nr == 12345'"
+NOWHERE = 0xFFFF_FFFF_F000_0000  # not mapped
+LEAST_RATE, LEAST_GAIN = 0.9, 100
+BOUNDS = {"never": "one_elsewhere", "rare": "one_elsewhere", "fifteen": "fifteen_elsewhere"}
 GUESTS = (("release", "", 1), ("release", "", 2), ("debug", "debug", 1), ("debug", "debug", 2))
 
 PYTHON_STOP = f"""python
@@ -33,8 +39,10 @@ Python101("*ADDRESS")
 end"""
 
 # Key to the commands that set it up. The first is what the others are compared with.
-FAST = {
+FAST: dict[str, tuple[str, ...]] = {
     "none": (),
+    "one_elsewhere": (f"hbreak *{NOWHERE:#x}",),
+    "fifteen_elsewhere": tuple(f"hbreak *{NOWHERE + 0x1000 * page:#x}" for page in range(15)),
     "never": (f"exo-syscall break munmap {NEVER}",),
     "rare": (f"exo-syscall break 101 {NEVER}",),
     "rare_on_return": (f"exo-syscall break 101 --on-return {NEVER}",),
@@ -61,6 +69,18 @@ def measure(bench: Bench) -> None:
                 **{f"{prefix}.{name}": partial(_slow_rate, gdb, commands) for name, commands in SLOW.items()},
             }
             bench.interleave(ways, "calls/s", ROUNDS)
+            _set_aims(bench, prefix)
+
+
+def _set_aims(bench: Bench, prefix: str) -> None:
+    """Each plan against no breakpoint at all, and round by round against GDB's own condition: keys `.WAY.gain`."""
+    for way, bound in BOUNDS.items():
+        key = f"{prefix}.{way}"
+        bench.set_aim(key, LEAST_RATE, f"{prefix}.{bound}")
+        others = bench.figures[f"{prefix}.gdb_condition"].samples
+        for rate, other in zip(bench.figures[key].samples, others, strict=True):
+            bench.record(f"{key}.gain", rate / other, "times")
+        bench.set_aim(f"{key}.gain", LEAST_GAIN)
 
 
 def _set_up(gdb: Gdb, commands: tuple[str, ...]) -> None:

@@ -16,17 +16,29 @@ __all__ = ["Bench", "Figure", "figures_to_json", "render_figures"]
 
 @dataclass
 class Figure:
-    """The samples of one key. `ratios` are to `baseline`, each to the sample of the same round."""
+    """The samples of one key. `ratios` are to `baseline`, each to the sample of the same round.
+
+    `aim` is the least ratio that is asked for (for a figure without a baseline, the least value); `bound` is the
+    key of what cannot be surpassed.
+    """
 
     unit: str
     samples: list[float] = field(default_factory=list)
     baseline: str | None = None
     ratios: list[float] = field(default_factory=list)
+    aim: float | None = None
+    bound: str | None = None
 
     @property
     def ratio(self) -> float | None:
         """The median of the ratios, each taken within one round."""
         return median(self.ratios) if self.ratios else None
+
+    @property
+    def is_aim_met(self) -> bool:
+        """Whether the aim is reached, or there is none."""
+        reached = self.ratio if self.ratio is not None else median(self.samples)
+        return self.aim is None or reached >= self.aim
 
 
 class Bench:
@@ -44,6 +56,10 @@ class Bench:
         if figure.unit != unit:
             raise ValueError(f"{key} is in {figure.unit}, not in {unit}")
         figure.samples.append(value)
+
+    def set_aim(self, key: str, aim: float, bound: str | None = None) -> None:
+        """Say what the ratio of `key` should be at least, and which other key is as good as it can be."""
+        self.figures[key].aim, self.figures[key].bound = aim, bound
 
     def interleave(self, measures: Mapping[str, Callable[[], float]], unit: str, rounds: int = 5) -> None:
         """Take every measure once a round, in turns; the first key is what the others are compared with."""
@@ -68,10 +84,20 @@ def render_figures(figures: Mapping[str, Figure]) -> str:
             f"{min(figure.samples):,.4g} .. {max(figure.samples):,.4g}",
             figure.unit,
             f"{figure.ratio:.3g} x {figure.baseline}" if figure.ratio is not None else "",
+            _describe_aim(figure, figures),
         ]
         for key, figure in figures.items()
     ]
-    return tabulate(rows, ["key", "median", "range", "unit", "ratio"], disable_numparse=True)
+    return tabulate(rows, ["key", "median", "range", "unit", "ratio", "aim"], disable_numparse=True)
+
+
+def _describe_aim(figure: Figure, figures: Mapping[str, Figure]) -> str:
+    if figure.aim is None:
+        return ""
+    if figure.is_aim_met:
+        return f"{figure.aim:g}: met"
+    bound = figures[figure.bound].ratio if figure.bound is not None else None
+    return f"{figure.aim:g}: NOT met" + (f" ({figure.bound} has {bound:.3g})" if bound is not None else "")
 
 
 def figures_to_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
@@ -84,6 +110,7 @@ def figures_to_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
             "max": max(figure.samples),
             "samples": figure.samples,
             **({"ratio": figure.ratio, "baseline": figure.baseline} if figure.ratio is not None else {}),
+            **({"aim": figure.aim, "met": figure.is_aim_met} if figure.aim is not None else {}),
         }
         for key, figure in figures.items()
     }

@@ -64,8 +64,9 @@ def exo_syscall_break(options: Namespace) -> Output:
       all, unknown         every number; the numbers that the table lacks
     and `!` in front of the list or of one item takes calls out: !getpid or %ipc,!ipc_recv.
 
-    The answer says where the breakpoint is and what calls pay that are not wanted: `free`, `page shared with
-    the dispatcher`, `one stop per system call`. The guest's code is read for that, nothing in it changes.
+    The answer says where the breakpoint is and what calls pay that are not wanted: `free`, `nearly free (watched
+    table)`, `page shared with the dispatcher`, `one stop per system call`. The guest's code is read for that,
+    nothing in it changes.
 
     --if EXPR      stop only if EXPR is true: any GDB expression, also over $nr, $arg1 to $arg6 and $ret
     --on-return    stop when the call returns, with its value in $ret
@@ -79,24 +80,34 @@ def exo_syscall_break(options: Namespace) -> Output:
     It is an ordinary breakpoint of GDB: `info breakpoints`, `disable`, `delete`, `ignore`, `commands` and
     `save breakpoints` work on it. Without a guest it is pending until the kernel handles its first call.
     """
-    if options.cpu is not None and options.cpu < 0:
-        raise UsageError(f"there is no CPU {options.cpu}: CPUs count from 0")
-    if options.ignore < 0:
-        raise UsageError("--ignore takes how many hits to pass over, 0 or more")
-    request = Request(",".join(options.calls), options.condition, options.cpu, options.process, options.on_return)
-    _check_cpu(options.cpu)
-    catch = PLACEMENT.add(request, temporary=options.temporary)
-    row = catch.row
-    assert row is not None
+    catch = PLACEMENT.add(_to_request(options), temporary=options.temporary)
+    assert catch.row is not None
     if options.ignore:
-        row.ignore_count = options.ignore
-    doubts = PLACEMENT.plan.doubts if PLACEMENT.plan is not None else ()
-    report = BreakpointReport(row.number, row.temporary, catch.request.choice, find_place_lines(catch), doubts)
+        catch.row.ignore_count = options.ignore
+    report = _to_report(catch, catch.row)
     return Output(
         lambda style: render_breakpoint(report, style, explain=options.explain),
         lambda: breakpoint_to_json(report),
         then=(lambda: _ask_for_commands(report.number)) if options.commands else None,
     )
+
+
+def _to_request(options: Namespace) -> Request:
+    """What the user asks for.
+
+    :raise UsageError: a CPU that the guest does not have, or a negative number of hits.
+    """
+    if options.cpu is not None and options.cpu < 0:
+        raise UsageError(f"there is no CPU {options.cpu}: CPUs count from 0")
+    if options.ignore < 0:
+        raise UsageError("--ignore takes how many hits to pass over, 0 or more")
+    _check_cpu(options.cpu)
+    return Request(",".join(options.calls), options.condition, options.cpu, options.process, options.on_return)
+
+
+def _to_report(catch: Catch, row: gdb.Breakpoint) -> BreakpointReport:
+    doubts = PLACEMENT.plan.doubts if PLACEMENT.plan is not None else ()
+    return BreakpointReport(row.number, row.temporary, catch.request.choice, find_place_lines(catch), doubts)
 
 
 def _ask_for_commands(number: int) -> None:

@@ -111,7 +111,7 @@ def describe_place(line: PlaceLine, style: Style) -> str:
 
 def cost_role(cost: Cost) -> str:
     """The colour that says how much it is."""
-    return {Cost.FREE: "good", Cost.STOP_PER_CALL: "bad"}.get(cost, "warning")
+    return {Cost.FREE: "good", Cost.WATCHED_TABLE: "good", Cost.STOP_PER_CALL: "bad"}.get(cost, "warning")
 
 
 def _describe(line: PlaceLine, style: Style) -> str:

@@ -42,6 +42,7 @@ class Cost(Enum):
     """What calls pay that are not wanted, cheapest first."""
 
     FREE = "free"
+    WATCHED_TABLE = "nearly free (watched table)"
     SHARED_WITH_CALLS = "page shared with other calls"
     SHARED_PAGE = "page shared with the dispatcher"
     STOP_PER_MERGED_CALL = "one stop per call of the numbers that share the arm"

@@ -5,9 +5,10 @@ is in the location::
 
     -probe syscall:ipc_send
     -probe syscall:%ipc,!ipc_recv?cpu=1
-    -probe syscall:read?on-return&if=$ret~20<~200
+    -probe syscall:read?on-return&if=$ret<0
 
-`~` and two hexadecimal digits stand for a character that a probe's name cannot hold.
+`~` and two hexadecimal digits stand for a character that a probe's name cannot hold. The condition comes last, so
+that nothing in it has another meaning here.
 """
 
 import re
@@ -15,13 +16,18 @@ from dataclasses import dataclass
 
 from exogdb.errors import FormatError
 
-__all__ = ["PROVIDER", "Request", "decode_location", "encode_location"]
+__all__ = ["PROVIDER", "Request", "decode_location", "encode_location", "squeeze_expression"]
 
 PROVIDER = "syscall"
 
 _LOCATION = re.compile(rf"^-probe(?:-stap)?\s+{PROVIDER}:(?P<choice>[^?\s]+)(?:\?(?P<options>\S*))?$")
 # Blanks end a location for GDB, a colon separates provider and name, the rest is this grammar's own.
-_RESERVED = re.compile(r"[\s:?&=~\x00-\x1f]")
+_UNREADABLE = r"\s:~\x00-\x1f"
+_RESERVED = re.compile(rf"[{_UNREADABLE}?&=]")
+_RESERVED_IN_CONDITION = re.compile(rf"[{_UNREADABLE}]")
+_OPTIONS = re.compile(r"(?P<plain>(?:(?!if=)[^&]*(?:&|$))*)(?:if=(?P<condition>.*))?")
+# Beside a blank: what ends or begins an operand on one side, an operator on the other.
+_NEEDLESS_BLANK = re.compile(r"(?<=[\w$)\]])\s+(?=[^\w\s$({])|(?<=[^\w\s$)\]}])\s+(?=[\w$(])")
 # Variables, numbers, and operators that change nothing: `=` and what ends in it are not among them.
 _ABOUT_THE_CALL = re.compile(
     r"(?:\$(?:nr|arg[1-6])\b|0[xX][0-9a-fA-F]+\b|\d+\b|==|!=|<=|>=|<<(?!=)|>>(?!=)|&&|\|\||[-+*/%&|^~!<>](?!=)|[()\s])+"
@@ -59,7 +65,7 @@ class Request:
             *(["on-return"] if self.on_return else []),
             *([f"cpu={self.cpu}"] if self.cpu is not None else []),
             *([f"process={self.process}"] if self.process is not None else []),
-            *([f"if={_escape(self.condition)}"] if self.condition else []),
+            *([f"if={_escape(self.condition, _RESERVED_IN_CONDITION)}"] if self.condition else []),
         ]
         return _escape(self.choice) + (f"?{'&'.join(options)}" if options else "")
 
@@ -68,7 +74,7 @@ def encode_location(request: Request) -> str:
     """The location that `break` takes.
 
     >>> encode_location(Request("ipc_send", condition="$arg1 == 3", cpu=1))
-    '-probe syscall:ipc_send?cpu=1&if=$arg1~20~3d~3d~203'
+    '-probe syscall:ipc_send?cpu=1&if=$arg1~20==~203'
     """
     return f"-probe {PROVIDER}:{request.probe_name}"
 
@@ -86,14 +92,16 @@ def decode_location(location: str) -> Request | None:
     found = _LOCATION.match(location.strip())
     if found is None:
         return None
-    words = (found["options"] or "").split("&") if found["options"] else []
+    parts = _OPTIONS.fullmatch(found["options"] or "")
+    assert parts is not None  # the expression matches everything
+    words = filter(None, parts["plain"].split("&"))
     options = {name: value for name, _, value in (word.partition("=") for word in words)}
-    unknown = set(options) - {"on-return", "cpu", "process", "if"}
+    unknown = set(options) - {"on-return", "cpu", "process"}
     if unknown:
         raise FormatError(f"'{location}' has the unknown option {min(unknown)}")
     return Request(
         _unescape(found["choice"]),
-        _unescape(options.get("if", "")),
+        _unescape(parts["condition"] or ""),
         _to_int(location, options.get("cpu")),
         _to_int(location, options.get("process")),
         "on-return" in options,
@@ -108,8 +116,17 @@ def _to_int(location: str, text: str | None) -> int | None:
     return int(text)
 
 
-def _escape(text: str) -> str:
-    return _RESERVED.sub(lambda found: f"~{ord(found[0]):02x}", text)
+def squeeze_expression(expression: str) -> str:
+    """A C or Rust expression without blanks that only please the eye; as it is, if it holds quotes.
+
+    >>> squeeze_expression("$arg3 > 8 && ($nr & 1) == 1"), squeeze_expression("a - -b")
+    ('$arg3>8&&($nr&1)==1', 'a- -b')
+    """
+    return expression if re.search("[\"']", expression) else _NEEDLESS_BLANK.sub("", expression.strip())
+
+
+def _escape(text: str, reserved: re.Pattern[str] = _RESERVED) -> str:
+    return reserved.sub(lambda found: f"~{ord(found[0]):02x}", text)
 
 
 def _unescape(text: str) -> str:

@@ -12,7 +12,7 @@ import gdb
 
 from exogdb.abi.choice import Choice, parse_choice
 from exogdb.abi.dispatch.place import Place, PlaceKind
-from exogdb.abi.dispatch.request import PROVIDER, Request, decode_location
+from exogdb.abi.dispatch.request import PROVIDER, Request, decode_location, squeeze_expression
 from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.abi.numbers import NumberTable
 from exogdb.errors import ExoError, UnavailableError, UsageError
@@ -73,6 +73,7 @@ class Placement:
         request = self._spell(request)
         if request.condition and self.plan is not None:
             check_condition(request.condition, self._stops_of(request))
+        request = replace(request, condition=squeeze_expression(request.condition))
         self._load_probes([*self._requests(), request])
         catch = Catch(request)
         quietly(lambda: self._take_in(SyscallBreakpoint(catch, temporary=temporary), catch))

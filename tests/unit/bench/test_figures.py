@@ -33,6 +33,20 @@ def test_a_key_keeps_its_unit() -> None:
         bench.record("x", 1.0, "ms")
 
 
+def test_an_aim_is_met_or_not_and_what_is_possible_is_named() -> None:
+    bench = Bench()
+    bench.interleave({"none": lambda: 10.0, "good": lambda: 9.0, "bad": lambda: 8.0, "most": lambda: 8.7}, "x", 1)
+    bench.record("times", 99.0, "times")
+    bench.set_aim("good", 0.9)
+    bench.set_aim("bad", 0.9, bound="most")
+    bench.set_aim("times", 100)
+    text = render_figures(bench.figures)
+    assert "0.9: met" in text
+    assert "0.9: NOT met (most has 0.87)" in text
+    assert "100: NOT met" in text
+    assert [figures_to_json(bench.figures)[key]["met"] for key in ("good", "bad", "times")] == [True, False, False]
+
+
 def test_both_forms_have_every_key() -> None:
     bench = Bench()
     bench.interleave({"break.none": lambda: 5e6, "break.plan": lambda: 4e6}, "calls/s", rounds=1)

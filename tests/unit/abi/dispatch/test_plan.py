@@ -46,7 +46,7 @@ def test_merged_arms_get_the_table_entry_or_a_check_where_the_number_still_is() 
     plan = plan_of(image, NUMBERS)
     first, second = plan[1], plan[2]
     assert first.kind is second.kind is PlaceKind.TABLE_ENTRY
-    assert first.cost is Cost.FREE
+    assert first.cost is Cost.WATCHED_TABLE
     assert first.address == second.address
     assert first.numbers == second.numbers == {1, 2}
     assert first.entry is not None
