@@ -2,7 +2,7 @@
 
 import gdb
 
-from exogdb.abi.variable import is_kept_by_calls
+from exogdb.abi.variable import KEPT_BY_CALLS, find_registers, is_kept_by_calls
 from exogdb.target.gdb_command import ask_gdb
 
 __all__ = ["function_parameters", "is_in_prologue", "read_parameter"]
@@ -50,14 +50,33 @@ def is_in_prologue(frame: gdb.Frame) -> bool:
 
 
 def _is_kept(frame: gdb.Frame, parameter: gdb.Symbol) -> bool:
-    """Whether what GDB reads for `parameter` is still its value, though the function has called another one."""
+    """Whether what GDB reads for `parameter` is still its value: not once the function has called another one and
+    that may have changed it, nor where the function has given back the register that leads to it.
+    """
     called = frame.newer()
     while called is not None and called.type() == gdb.INLINE_FRAME:
         called = called.newer()
+    if called is None:
+        return not find_registers(_describe(frame, parameter), frame.pc()) & _find_given_back(frame)
     # An interrupt has saved every register, and a function that has not begun has changed none.
-    if called is None or called.type() == gdb.SIGTRAMP_FRAME or _has_not_begun(called):
+    if called.type() == gdb.SIGTRAMP_FRAME or _has_not_begun(called):
         return True
     return is_kept_by_calls(_describe(frame, parameter), frame.pc() - 1)
+
+
+def _find_given_back(frame: gdb.Frame) -> set[str]:
+    """The registers that calls keep and that are the caller's, for all that can be seen, in the innermost `frame`.
+
+    Behind the `pop rbp` of its epilogue a function's variables are still where rbp leads, by its debug info; by
+    then that is into the caller's frame. GDB shows what is there.
+    """
+    function: gdb.Frame | None = frame
+    while function is not None and function.type() == gdb.INLINE_FRAME:
+        function = function.older()
+    caller = function.older() if function is not None else None
+    if caller is None:
+        return set()
+    return {name for name in KEPT_BY_CALLS - {"rsp"} if frame.read_register(name) == caller.read_register(name)}
 
 
 def _has_not_begun(frame: gdb.Frame) -> bool:
