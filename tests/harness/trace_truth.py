@@ -60,10 +60,22 @@ def find_wrong_processes(record: Record, truths: Sequence[CallTruth]) -> list[st
 
 
 def find_orphans(record: Record, truths: Sequence[CallTruth]) -> set[int]:
-    """The pids that a fork of this time returned and whose calls all lack a parent in the trace."""
-    traced = [(truth.process, call.parent) for call, truth in _pairs(record, truths)]
-    with_parent = {pid for pid, parent in traced if parent is not None}
-    return ({pid for pid, _ in traced} & _parents(truths).keys()) - with_parent
+    """The pids whose calls all lack a parent, though one was made after the fork that returned the pid.
+
+    Before that return nothing tells a child from another one's that is made at the same time.
+    """
+    last_entry: dict[int, int] = {}
+    fork_return: dict[int, int] = {}
+    with_parent = set()
+    for call, truth in _pairs(record, truths):
+        if call.entry_ns is not None:
+            last_entry[truth.process] = max(call.entry_ns, last_entry.get(truth.process, 0))
+        if call.parent is not None:
+            with_parent.add(truth.process)
+        if call.number == _FORK and call.state is CallState.RETURNED and call.exit_ns is not None:
+            fork_return[truth.result] = call.exit_ns
+    grown = {pid for pid, returned in fork_return.items() if last_entry.get(pid, 0) > returned}
+    return grown - with_parent
 
 
 def count_proven_parents(record: Record) -> int:
