@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from exogdb.launch.deadline import wait_until
 from tests.harness.session import Guest, open_guest, private_directory
 from tests.harness.truth import read_cpu_truths
 from tests.integration.stops import attach_running, stop_at
@@ -18,6 +19,7 @@ from tests.integration.stops import attach_running, stop_at
 COMMANDS = ("exo-msr", "exo-msr --via qmp", "exo-msr --via rdmsr", "exo-gs", "exo-gdt", "exo-idt", "exo-tss")
 
 
+FREEZE_SECONDS = 10.0
 SHORT_DEADLINE = "python from exogdb.target.qemu import qmp; qmp._DEADLINE_SECONDS = 1.0"
 
 
@@ -50,6 +52,10 @@ def test_qemu_killed_under_a_function(stopped: Guest) -> None:
         assert is_one_sentence(stopped.gdb.fails(f"print {function}"))
 
 
+def is_frozen(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def test_a_frozen_qemu_is_not_asked(stopped: Guest) -> None:
     """GDB would wait for its timeouts, then take every CPU for gone, and never find them again."""
     pid = stopped.qemu.process.pid
@@ -62,6 +68,7 @@ def test_a_frozen_qemu_is_not_asked(stopped: Guest) -> None:
     )
     os.kill(pid, signal.SIGSTOP)
     try:
+        wait_until(lambda: is_frozen(pid), FREEZE_SECONDS, "QEMU to be frozen")
         for command in commands:
             error = stopped.gdb.fails(command)
             assert is_one_sentence(error)
