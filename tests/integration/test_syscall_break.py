@@ -27,6 +27,7 @@ NUMBERS = (0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 300, 301, 302, 303)
 NEVER = 1_000_000
 CALLS = 120
 MOST_STEPS = 1000  # what writing a call down takes without optimisation, and more
+STEPS = 8  # at once; far fewer than what a call takes after that
 ENTRY = {"": "syscall_dispatch", "debug": "syscall_dispatch", "today": "syscall_rust_handler"}
 
 
@@ -67,20 +68,25 @@ def calls_on_their_way(gdb: Gdb) -> list[int]:
     return [cpu.last_sequence for cpu in for_each_busy_cpu(gdb)]
 
 
-def count_unread(gdb: Gdb) -> int:
-    """How many calls are being written down: they cannot be read until their CPU has gone on."""
-    return read_last_sequence(gdb) - len(read_call_truths(gdb))
+def find_unread(gdb: Gdb) -> set[int]:
+    """The calls that are being written down: they cannot be read until their CPU has gone on."""
+    return {*range(1, read_last_sequence(gdb) + 1)} - {call.sequence for call in read_call_truths(gdb)}
 
 
 def finish_writing(gdb: Gdb) -> None:
-    """Step the CPUs that were stopped in the middle of writing a call down, each alone, until it can be read."""
+    """Step the CPUs that were stopped in the middle of writing a call down, each alone, until it can be read.
+
+    No CPU gets out of the kernel: there it would go on to calls that no breakpoint sees any more. First those that
+    write their last call down; then one that writes what an earlier call returned, if there is any.
+    """
     gdb.run("set scheduler-locking on")
-    for _ in for_each_busy_cpu(gdb):
-        unread = count_unread(gdb)
-        for _ in range(MOST_STEPS if unread else 0):
-            gdb.run("stepi")
-            if count_unread(gdb) < unread:
-                break
+    for is_last in (True, False):
+        for cpu in for_each_busy_cpu(gdb):
+            for _ in range(0, MOST_STEPS, STEPS):
+                unread = find_unread(gdb)
+                if not unread or (is_last and cpu.last_sequence not in unread) or gdb.integer("$cs") & 3:
+                    break
+                gdb.run(f"stepi {STEPS}")
     gdb.run("set scheduler-locking off")
 
 
