@@ -64,8 +64,18 @@ def for_each_busy_cpu(gdb: Gdb) -> Iterator[CpuTruth]:
 
 
 def calls_on_their_way(gdb: Gdb) -> list[int]:
-    """Sequence numbers of the calls that other CPUs are in: whether they were at their place yet, nobody knows."""
-    return [cpu.last_sequence for cpu in for_each_busy_cpu(gdb)]
+    """Sequence numbers of the calls that other CPUs are in: whether they were at their place yet, nobody knows.
+
+    The last that a CPU began, and the last of the process that it runs, which may have begun it elsewhere.
+    """
+    last_of = {
+        call.process: call.sequence for call in sorted(read_call_truths(gdb), key=lambda call: call.sequence)
+    }
+    return [
+        sequence
+        for cpu in for_each_busy_cpu(gdb)
+        for sequence in (cpu.last_sequence, last_of.get(cpu.current_process, 0))
+    ]
 
 
 def find_unread(gdb: Gdb) -> set[int]:
