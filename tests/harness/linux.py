@@ -101,7 +101,9 @@ def _booted(smp: int, cpu: str) -> tuple[Path, Path]:
     """(migration stream, console output) of this machine at `ready`; booted once. Test workers take turns."""
     vmlinuz, initramfs, _ = build_linux()
     version = _run("qemu-system-x86_64", "--version")
-    made_of = f"{version} {_machine(smp, cpu)} {vmlinuz.stat()} {initramfs.stat()}"
+    # Not the time of the last access: reading a file would make another machine of it.
+    files = [(each.stat().st_size, each.stat().st_mtime_ns) for each in (vmlinuz, initramfs)]
+    made_of = f"{version} {_machine(smp, cpu)} {files}"
     folder = ROOT / "build" / "linux" / "booted"
     folder.mkdir(exist_ok=True)
     place = folder / f"{cpu}-{smp}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
