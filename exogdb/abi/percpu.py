@@ -9,7 +9,14 @@ from exogdb.errors import MemoryFault
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["PerCpuBlock", "PerCpuField", "read_by_offsets"]
+__all__ = ["Aggregate", "PerCpuBlock", "PerCpuField", "read_by_offsets"]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A structure or an array, which is not read: only where it is."""
+
+    address: int
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class PerCpuField:
     offset: int
     size: int
     type: str
-    value: Value
+    value: Value | Aggregate
 
 
 @dataclass(frozen=True)

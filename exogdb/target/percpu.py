@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import gdb
 
-from exogdb.abi.percpu import PerCpuBlock, PerCpuField, read_by_offsets
+from exogdb.abi.percpu import Aggregate, PerCpuBlock, PerCpuField, read_by_offsets
 from exogdb.abi.stub.entry import find_entry_path
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
@@ -112,8 +112,7 @@ def _fields(memory: ReadableMemory, base: int, kind: gdb.Type) -> Iterator[PerCp
             continue
         offset, size = (field.bitpos or 0) // 8, field.type.sizeof
         scalar = field.type.strip_typedefs().code in _SCALARS and size in (1, 2, 4, 8)
-        whole = Unavailable(f"{field.type}, {size} bytes at {base + offset:#x}")
-        value = _read(memory, base + offset, size) if scalar else whole
+        value = _read(memory, base + offset, size) if scalar else Aggregate(base + offset)
         yield PerCpuField(field.name, offset, size, str(field.type), value)
 
 

@@ -6,8 +6,8 @@ from textwrap import wrap
 from typing import Any
 
 from exogdb.abi.gs import GsReport, GsState
-from exogdb.abi.percpu import PerCpuBlock, PerCpuField
-from exogdb.reading import Unavailable, Value
+from exogdb.abi.percpu import Aggregate, PerCpuBlock, PerCpuField
+from exogdb.reading import Unavailable
 from exogdb.view.style import Style
 from exogdb.view.table import render_sentence
 from exogdb.view.value import hex64
@@ -52,9 +52,11 @@ def _state_line(row: CpuGs, style: Style) -> str:
 def _field_line(field: PerCpuField, names: dict[int, str], widths: tuple[int, int], style: Style) -> str:
     """`widths` are those of the offset, its `0x` included, and of the name."""
     if isinstance(field.value, Unavailable):
-        shown = style.paint("faint", field.value.reason)
+        shown = style.paint("faint", f"unavailable ({field.value.reason})")
+    elif isinstance(field.value, Aggregate):
+        shown = style.paint("faint", f"{field.type}, {field.size} bytes at {field.value.address:#x}")
     else:
-        shown = f"{field.value.value:#018x}"
+        shown = f"{field.value.value:#0{2 + 2 * field.size}x}"
         symbol = names.get(field.value.value)
         shown += f"  {style.paint('symbol', symbol)}" if symbol else ""
     return f"    +{field.offset:#0{widths[0]}x}  {field.name:<{widths[1]}}  {shown}"
@@ -94,11 +96,15 @@ def _base_to_json(base: int | None, why: str) -> Any:
 def _percpu_to_json(block: PerCpuBlock | Unavailable) -> dict[str, Any]:
     if isinstance(block, Unavailable):
         return {"unavailable": block.reason}
-    return {field.name: _field_to_json(field.value) for field in block.fields}
+    return {field.name: _field_to_json(field) for field in block.fields}
 
 
-def _field_to_json(value: Value) -> Any:
-    return {"unavailable": value.reason} if isinstance(value, Unavailable) else hex64(value.value)
+def _field_to_json(field: PerCpuField) -> Any:
+    if isinstance(field.value, Unavailable):
+        return {"unavailable": field.value.reason}
+    if isinstance(field.value, Aggregate):
+        return {"type": field.type, "size": field.size, "address": hex64(field.value.address)}
+    return hex64(field.value.value)
 
 
 def _to_json(row: CpuGs) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from exogdb.abi.gs import GsReport, GsState
-from exogdb.abi.percpu import PerCpuBlock, PerCpuField
+from exogdb.abi.percpu import Aggregate, PerCpuBlock, PerCpuField
 from exogdb.reading import Reading, Unavailable
 from exogdb.view.gs import CpuGs, gs_to_json, render_gs
 from exogdb.view.style import PLAIN
@@ -14,7 +14,8 @@ BLOCK = PerCpuBlock(
     "type PerCpu",
     (
         PerCpuField("kernel_rsp", 0, 8, "u64", Reading(0xFFFFFFFFD0020000, "memory")),
-        PerCpuField("tss", 8, 104, "Tss", Unavailable("Tss, 104 bytes at 0xffffffff80152448")),
+        PerCpuField("tss", 8, 104, "Tss", Aggregate(0xFFFFFFFF80152448)),
+        PerCpuField("current", 112, 8, "u64", Unavailable("0xffffffff801524b0 is not mapped")),
     ),
 )
 IN_KERNEL = GsReport(GsState.KERNEL, "kernel", "kernel", KERNEL, USER, "CPL is 0")
@@ -28,6 +29,8 @@ def test_both_bases_with_their_owner() -> None:
     assert "the kernel's  PERCPU" in active
     assert "the user's" in waiting
     assert "kernel_rsp  0xffffffffd0020000" in text
+    assert "Tss, 104 bytes at 0xffffffff80152448" in text
+    assert "unavailable (0xffffffff801524b0 is not mapped)" in text
 
 
 def test_json() -> None:
@@ -35,7 +38,8 @@ def test_json() -> None:
     assert (cpu["kernel"], cpu["user"], cpu["active"]) == (hex(KERNEL), hex(USER), "kernel")
     assert cpu["percpu"] == {
         "kernel_rsp": "0xffffffffd0020000",
-        "tss": {"unavailable": "Tss, 104 bytes at 0xffffffff80152448"},
+        "tss": {"type": "Tss", "size": 104, "address": "0xffffffff80152448"},
+        "current": {"unavailable": "0xffffffff801524b0 is not mapped"},
     }
 
 
