@@ -50,10 +50,16 @@ def run(plan: Run) -> int:
     sockets and logs are in a new directory that only this user can enter, removed at the end. Whatever becomes of
     GDB, QEMU ends, and the terminal is as it was.
 
-    :raise LaunchError: QEMU or GDB did not start, or GDB did not end in time when nobody is there to wait for.
+    :raise LaunchError: QEMU or GDB did not start, the socket to attach to is not there, or GDB did not end in time
+        when nobody is there to wait for.
     """
     if which(plan.gdb) is None:
         raise LaunchError(f"{plan.gdb} is not installed: install gdb or name another with --gdb")
+    # GDB 16 does not name what it could not open.
+    if plan.attach is not None and "/" in plan.attach and not Path(plan.attach).exists():
+        raise LaunchError(
+            f"there is no {plan.attach}: --attach takes the socket or HOST:PORT of a running QEMU's -gdb"
+        )
     with ExitStack() as stack:
         stack.enter_context(_ending_on_signals())
         stack.enter_context(kept_terminal())
