@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from exogdb.errors import FormatError, TargetLostError, UnavailableError
-from exogdb.reading import Reading, Unavailable, Value
+from exogdb.reading import Reading, Unavailable, Value, note
 from exogdb.target.cpus import Cpu, cpus_in_turn, selected_cpu
 from exogdb.target.msr.rdmsr import read_msrs_in_guest
 from exogdb.target.qemu.device_state import read_device_state
@@ -98,10 +98,8 @@ def read_cpu_states() -> Mapping[int, CpuState]:
 def _states_or_reason() -> _States:
     try:
         return read_cpu_states()
-    except TargetLostError:
-        raise
     except UnavailableError as error:
-        return Unavailable(error.reason)
+        return note(error)
 
 
 def _read_without_touching(
