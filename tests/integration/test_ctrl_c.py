@@ -1,9 +1,10 @@
 """Ctrl-C at any moment of a command that looks: one word, a usable GDB, and a guest that was not touched."""
 
 import random
-import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from exogdb.launch.deadline import wait_until
 from tests.harness.gdb import Gdb
 from tests.harness.witness import differences, same_hardware, watched_guest
 from tests.integration.stops import attach_running, stop_at
@@ -25,7 +26,8 @@ COMMANDS = (
 )
 PRESSES, TOGETHER = 8, 3
 ROUNDS = 3000  # more than GDB does before Ctrl-C comes
-LONGEST_SECONDS = 0.15  # about as long as three commands take
+LONGEST_SECONDS = 0.1  # of GDB's own work: about as long as three commands take
+WORK_SECONDS = 30.0
 
 
 def state_of(gdb: Gdb) -> list[str]:
@@ -41,12 +43,18 @@ def state_of(gdb: Gdb) -> list[str]:
     return [gdb.reply(command).out.partition("= ")[2] or gdb.reply(command).out for command in commands]
 
 
+def seconds_worked(gdb: Gdb) -> float:
+    """The CPU time of GDB's main thread."""
+    return int(Path(f"/proc/{gdb.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def press_during(gdb: Gdb, commands: Sequence[str], seconds: float) -> None:
     # GDB's own loop: one in Python would answer a Ctrl-C between two rounds with that Python.
     loop = "\n".join(commands)
     gdb.start(f"set $n = 0\nwhile $n < {ROUNDS}\n{loop}\nset $n = $n + 1\nend")
     gdb.wait_output("0x")
-    time.sleep(seconds)  # nothing is waited for: the moment is what is random
+    end = seconds_worked(gdb) + seconds
+    wait_until(lambda: seconds_worked(gdb) >= end, WORK_SECONDS, f"GDB at work for {seconds:.3f} s")
     gdb.interrupt()
     reply = gdb.finish()
     assert reply.err == "Quit\n", f"{commands} after {seconds:.3f} s: {reply.err}"
