@@ -8,7 +8,8 @@ use crate::memory::stacks;
 use crate::process::Process;
 use core::arch::asm;
 use core::mem::offset_of;
-use core::ptr::{addr_of_mut, null_mut};
+use core::ptr::{addr_of, addr_of_mut, null_mut};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 pub const MAX_CPUS: usize = 8;
 
@@ -138,7 +139,7 @@ macro_rules! writable {
         impl ThisCpu {$(
             #[inline(always)]
             pub fn $set(self, value: $kind) {
-                // SAFETY: as for reading; what another CPU reads (`idle`) is only used under the kernel's lock.
+                // SAFETY: as for reading.
                 unsafe { (*self.0).$field = value };
             }
         )*}
@@ -162,7 +163,6 @@ writable! {
     set_current_process, current_process: *mut Process,
     set_kernel_cr3, kernel_cr3: u64,
     set_user_cr3, user_cr3: u64,
-    set_idle, idle: bool,
     set_in_fault, in_fault: bool,
 }
 
@@ -172,6 +172,17 @@ impl ThisCpu {
     pub fn set_syscall_sequence(self, sequence: u64) {
         // SAFETY: as for reading.
         unsafe { (*self.0).syscall_sequence = sequence };
+    }
+
+    /// Whether the CPU is marked as idle: other CPUs take the mark away, see [`take_idle_cpu`].
+    pub fn idle(self) -> bool {
+        // SAFETY: the pointer names a block for as long as the kernel runs; `idle` is only ever used as an atomic.
+        unsafe { AtomicBool::from_ptr(&raw mut (*self.0).idle) }.load(Ordering::Acquire)
+    }
+
+    pub fn set_idle(self, idle: bool) {
+        // SAFETY: as for reading.
+        unsafe { AtomicBool::from_ptr(&raw mut (*self.0).idle) }.store(idle, Ordering::Release);
     }
 
     /// Where `switch_stacks` parks the idle loop's stack.
@@ -197,20 +208,17 @@ pub fn current_process() -> *mut Process {
 }
 const _: () = assert!(offset_of!(PerCpu, current_process) == 0x20);
 
-/// A CPU that waited for something to run, now no longer marked as idle: the identifier of its local APIC.
-///
-/// # Safety
-/// The caller must hold the kernel's lock.
-pub unsafe fn take_idle_cpu() -> Option<u64> {
-    (0..MAX_CPUS).find_map(|cpu| {
-        // SAFETY: `idle` changes under the lock only, and `lapic_id` does not change once the CPU is set up.
-        unsafe {
-            let block = addr_of_mut!(PERCPU[cpu]);
-            let idle = (*block).idle;
-            (*block).idle = false;
-            idle.then(|| (*block).lapic_id)
-        }
-    })
+/// The number of a CPU that waited for something to run; it is no longer marked as idle.
+pub fn take_idle_cpu() -> Option<usize> {
+    // SAFETY: `idle` is only ever used as an atomic.
+    (0..MAX_CPUS)
+        .find(|&cpu| unsafe { AtomicBool::from_ptr(addr_of_mut!(PERCPU[cpu].idle)) }.swap(false, Ordering::AcqRel))
+}
+
+/// The identifier of a CPU's local APIC, which does not change once the CPU is set up.
+pub fn lapic_id(cpu: usize) -> u64 {
+    // SAFETY: the CPU is set up: it was idle.
+    unsafe { addr_of!(PERCPU[cpu].lapic_id).read() }
 }
 
 /// The calling CPU's number, also where it has no block yet: the boot CPU then.

@@ -112,8 +112,8 @@ impl Process {
 /// Everything that more than one CPU changes.
 pub struct Kernel {
     pub processes: [Process; MAX_PROCESSES],
-    /// Slots of the processes that are [`State::Ready`].
-    pub ready: u64,
+    /// CPUs to wake when the lock is released: earlier, they would only wait for it.
+    pub to_wake: u64,
     /// Slot after which the scheduler looks first.
     pub cursor: usize,
     pub next_pid: u64,
@@ -130,7 +130,7 @@ impl Kernel {
     const fn new() -> Self {
         Kernel {
             processes: [const { Process::new() }; MAX_PROCESSES],
-            ready: 0,
+            to_wake: 0,
             cursor: 0,
             next_pid: 1,
             ticks: 0,
@@ -221,6 +221,11 @@ pub fn lock() -> KernelGuard {
     KernelGuard { restore_fx_state: false }
 }
 
+/// Takes the lock if nobody holds it.
+pub fn try_lock() -> Option<KernelGuard> {
+    (!KERNEL.held.swap(true, Ordering::Acquire)).then(|| KernelGuard { restore_fx_state: false })
+}
+
 /// Takes the lock in a system call: from here on compiled code may use SSE registers, so the user's are kept.
 #[inline(never)] // one copy of it, which a stack trace shows
 pub fn enter() -> KernelGuard {
@@ -259,7 +264,9 @@ impl DerefMut for KernelGuard {
 
 impl Drop for KernelGuard {
     fn drop(&mut self) {
+        let to_wake = core::mem::take(&mut self.to_wake);
         KERNEL.held.store(false, Ordering::Release);
+        scheduler::wake_cpus(to_wake);
         if self.restore_fx_state {
             let process = current_process();
             // SAFETY: the area holds what FXSAVE or `FxState::initial` put there.

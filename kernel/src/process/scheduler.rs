@@ -1,30 +1,41 @@
 //! Who runs: round robin over all CPUs, a switch at each timer tick, sleep and wake-up.
 
 use crate::arch::cpu::{read_cr3, wait_for_interrupt, write_cr3, wrmsr, IA32_FS_BASE, IA32_KERNEL_GS_BASE};
-use crate::arch::percpu::{current_process, take_idle_cpu, this_cpu, ThisCpu};
+use crate::arch::percpu::{current_process, lapic_id, take_idle_cpu, this_cpu, ThisCpu, MAX_CPUS};
 use crate::arch::traps::TrapFrame;
 use crate::arch::{apic, power};
 use crate::memory::{paging, stacks};
-use crate::process::{lock, process_place, FxState, Kernel, KernelGuard, Process, State};
+use crate::process::{lock, process_place, try_lock, FxState, Kernel, KernelGuard, Process, State};
 use crate::{println, truth};
 use core::mem::ManuallyDrop;
 use core::ptr::{addr_of, null_mut};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The first process: when it ends, the machine does.
 const FIRST_PID: u64 = 1;
+
+/// Slots of the processes that are [`State::Ready`]. It changes under the kernel's lock only; without the lock it tells
+/// whether taking it is worth while: a CPU that looks for work at each tick would hold up those that have some.
+static READY: AtomicU64 = AtomicU64::new(0);
 
 extern "C" {
     fn switch_stacks(save: *mut u64, load: u64);
     fn process_start();
 }
 
-/// Lets a process run, and wakes a CPU that has nothing to do.
+/// Lets a process run, on a CPU that has nothing to do if there is one: it is woken when the lock is released.
 pub fn make_ready(kernel: &mut Kernel, slot: usize) {
     kernel.processes[slot].state = State::Ready;
-    kernel.ready |= 1 << slot;
-    // SAFETY: the borrow of the kernel proves that the lock is held.
-    if let Some(lapic_id) = unsafe { take_idle_cpu() } {
-        apic::send_wake(lapic_id);
+    READY.fetch_or(1 << slot, Ordering::Release);
+    if let Some(cpu) = take_idle_cpu() {
+        kernel.to_wake |= 1 << cpu;
+    }
+}
+
+/// Wakes CPUs, each of which had nothing to do.
+pub fn wake_cpus(cpus: u64) {
+    for cpu in (0..MAX_CPUS).filter(|cpu| cpus & 1 << cpu != 0) {
+        apic::send_wake(lapic_id(cpu));
     }
 }
 
@@ -51,29 +62,42 @@ pub fn on_timer(from_ring_3: bool) {
     if !from_ring_3 && !current_process().is_null() {
         return; // in a system call, where a correct FMASK lets no interrupt in
     }
-    let mut kernel = lock();
-    if this_cpu().cpu_id() == 0 {
+    let keeps_time = this_cpu().cpu_id() == 0;
+    let guard = if keeps_time {
+        Some(lock())
+    } else if from_ring_3 && is_anyone_ready() {
+        try_lock() // a turn that ends a tick later is better than waiting for the lock
+    } else {
+        None
+    };
+    let Some(mut kernel) = guard else { return };
+    if keeps_time {
         kernel.ticks += 1;
         let waiters = core::mem::take(&mut kernel.tick_waiters);
         wake_all(&mut kernel, waiters);
     }
-    if from_ring_3 && kernel.ready != 0 {
+    if from_ring_3 && is_anyone_ready() {
         let slot = kernel.current_slot();
         kernel.current().state = State::Ready;
-        kernel.ready |= 1 << slot;
+        READY.fetch_or(1 << slot, Ordering::Release);
         switch_to_next(&mut kernel);
     }
 }
 
+fn is_anyone_ready() -> bool {
+    READY.load(Ordering::Acquire) != 0
+}
+
 /// Takes the next ready process out of the set, round robin.
 fn take_next(kernel: &mut Kernel) -> Option<*mut Process> {
-    if kernel.ready == 0 {
+    let ready = READY.load(Ordering::Acquire);
+    if ready == 0 {
         return None;
     }
     let turn = kernel.cursor as u32 + 1;
-    let slot = (kernel.ready.rotate_right(turn).trailing_zeros() + turn) as usize % 64;
+    let slot = (ready.rotate_right(turn).trailing_zeros() + turn) as usize % 64;
     kernel.cursor = slot;
-    kernel.ready &= !(1 << slot);
+    READY.fetch_and(!(1 << slot), Ordering::Release);
     kernel.processes[slot].state = State::Running;
     Some(process_place(slot))
 }
@@ -160,7 +184,20 @@ pub extern "C" fn idle() -> ! {
         }
         cpu.set_idle(true);
         drop(kernel);
+        wait_for_work(cpu);
+    }
+}
+
+/// Sleeps, without the lock, until another CPU says that there is work, or a tick finds some.
+///
+/// Interrupts are off from the moment the lock was let go to the HLT, so that the wake-up call is not missed. Where somebody
+/// else took the work meanwhile, the mark is gone: only the idle loop sets it again, under the lock.
+fn wait_for_work(cpu: ThisCpu) {
+    loop {
         wait_for_interrupt();
+        if !cpu.idle() || is_anyone_ready() {
+            return;
+        }
     }
 }
 
