@@ -66,8 +66,8 @@ def plan_edit(
         raise UsageError(f"{name} was not set: no system call is in progress")
     if register == "rip" and not is_canonical(value, linear_bits):
         raise UsageError(
-            f"rip was not set: {value:#x} is not canonical, and SYSRET with such an address faults in the kernel,"
-            " on the user's stack (CVE-2012-0217)"
+            f"rip was not set: {value:#x} is not canonical, and Intel's SYSRET with such an address faults in the"
+            " kernel, on the user's stack (CVE-2012-0217)"
         )
     if register == "rflags":
         _require_flags(value)
@@ -101,7 +101,7 @@ def warn_of_edit(name: str, value: int) -> str:
     warnings = []
     if name == "rflags":
         warnings += ["with IF clear no interrupt will reach the program"] if "IF" not in flags else []
-        warnings += ["with TF set its first instruction raises #DB"] if "TF" in flags else []
+        warnings += ["with TF set it gets #DB, before its next instruction by SYSRET"] if "TF" in flags else []
         warnings += ["with IOPL=3 it may use I/O ports and CLI"] if "IOPL=3" in flags else []
     if name == "rip" and is_upper_half(value):
         warnings.append("the address is in the kernel's half, where user code faults")

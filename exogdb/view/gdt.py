@@ -7,7 +7,14 @@ from typing import Any
 from exogdb.view.style import Style
 from exogdb.view.table import Cell, render_table
 from exogdb.view.value import hex64
-from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor, Descriptor, NullDescriptor, SystemDescriptor
+from exogdb.x86.descriptor import (
+    CallGate,
+    CodeDescriptor,
+    DataDescriptor,
+    Descriptor,
+    NullDescriptor,
+    SystemDescriptor,
+)
 from exogdb.x86.gdt import Gdt, GdtEntry
 
 __all__ = ["GdtReport", "describe_descriptor", "gdt_to_json", "render_gdt"]
@@ -31,7 +38,7 @@ def describe_descriptor(descriptor: Descriptor) -> str:
     '64-bit code, DPL 0, readable, accessed'
     """
     if isinstance(descriptor, NullDescriptor):
-        return "null"
+        return f"null (holds {descriptor.raw:#x}, never read)" if descriptor.raw else "null"
     words = [descriptor.kind, f"DPL {descriptor.dpl}"]
     if not descriptor.present:
         words.append("not present")
@@ -42,12 +49,16 @@ def describe_descriptor(descriptor: Descriptor) -> str:
         words.append("writable" if descriptor.writable else "read-only")
         words += ["expand-down"] if descriptor.expand_down else []
         words += ["accessed"] if descriptor.accessed else []
+    elif isinstance(descriptor, CallGate):
+        words.append(f"to {descriptor.selector.value:#04x}:{descriptor.offset:#x}")
     return ", ".join(words)
 
 
 def _extent(descriptor: Descriptor) -> tuple[str, str]:
-    """Base and limit; empty where the CPU ignores both (64-bit code, null)."""
-    if isinstance(descriptor, NullDescriptor) or (isinstance(descriptor, CodeDescriptor) and descriptor.long):
+    """Base and limit; empty where there are none (null, call gate) or the CPU ignores both (64-bit code)."""
+    if isinstance(descriptor, NullDescriptor | CallGate):
+        return "", ""
+    if isinstance(descriptor, CodeDescriptor) and descriptor.long:
         return "", ""
     return f"{descriptor.base:#x}", f"{descriptor.limit:#x}"
 
@@ -99,6 +110,8 @@ def _entry_to_json(report: GdtReport, entry: GdtEntry) -> dict[str, Any]:
     }
     if isinstance(descriptor, CodeDescriptor | DataDescriptor | SystemDescriptor):
         fields |= {"base": hex64(descriptor.base), "limit": hex64(descriptor.limit)}
+    elif isinstance(descriptor, CallGate):
+        fields |= {"target_selector": hex64(descriptor.selector.value), "target": hex64(descriptor.offset)}
     return fields
 
 

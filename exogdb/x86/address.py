@@ -1,7 +1,14 @@
 """Canonical linear addresses: the bits above the implemented width repeat the top implemented bit.
 
-A non-canonical LSTAR makes WRMSR raise #GP; a non-canonical RCX at SYSRET raises #GP, on Intel still at CPL
-0. Source: Intel SDM Vol. 1, Canonical Addressing; Vol. 3A, Paging (57 bits with CR4.LA57).
+A non-canonical RCX at SYSRET raises #GP, on Intel still at CPL 0, on AMD in the program after the return.
+
+WRMSR raises #GP for an LSTAR or a base that is not canonical, but it does not ask CR4.LA57: a CPU that has
+57-bit addresses accepts all of them, also while 4-level paging translates 48 bits. So LSTAR can hold an address
+that no fetch can use, and the #GP comes at the first SYSCALL, at CPL 0 on the user's stack. LGDT, LIDT, LLDT and
+LTR check bases in the same way.
+
+Source: Intel SDM Vol. 1, Canonical Addressing; Vol. 3A, Paging (57 bits with CR4.LA57); Linux, arch/x86/kvm/x86.h,
+is_noncanonical_address() (what checks by the CPU and what by CR4).
 """
 
 __all__ = ["CR4_LA57", "canonical_form", "is_canonical", "is_upper_half", "linear_bits"]

@@ -10,7 +10,7 @@ __all__ = ["APIC_BASE", "ApicBase", "decode_apic_base"]
 
 APIC_BASE: tuple[Flag, ...] = (
     Flag("BSP", 8, "this CPU is the bootstrap processor", "SDM Vol. 3A, Local APIC Status and Location"),
-    Flag("EXTD", 10, "x2APIC mode", "SDM Vol. 3A, Enabling x2APIC Mode"),
+    Flag("EXTD", 10, "x2APIC mode", "SDM Vol. 3A, Detecting and Enabling x2APIC Mode"),
     Flag("EN", 11, "the local APIC is enabled", "SDM Vol. 3A, Local APIC Status and Location"),
 )
 ADDRESS_MASK = 0x000FFFFFFFFFF000

@@ -7,18 +7,27 @@ A code or data descriptor is 8 bytes, a TSS or LDT descriptor 16::
     | base  |G |DB|L |AV|limit|P | DPL |S | type |  base  | limit  |
     | 31:24 |  |  |  |L |19:16|  |     |  |      |  23:0  | 15:0   |
     +-------+--+--+--+--+-----+--+-----+--+------+--------+--------+
-    system descriptors: bits 95:64 are base 63:32, bits 127:96 reserved
+    TSS and LDT: bits 95:64 are base 63:32, bits 127:96 reserved
 
-Source: Intel SDM Vol. 3A, Segment Descriptors, and System Descriptor Types; AMD APM Vol. 2, Long-Mode Segment
-Descriptors.
+A call gate has the layout of a gate in the IDT, with no base and no limit: offset 15:0 and 31:16 at either end,
+selector in 31:16, offset 63:32 in 95:64. With DPL 3 it is a way into the kernel beside SYSCALL and INT, which
+no MSR and no IDT shows.
+
+Bits 108:104 of the second half are where a descriptor of its own would have S and type. They have to be 0, so
+that a selector of the second half names no descriptor.
+
+Source: Intel SDM Vol. 3A, Segment Descriptors, System Descriptor Types, and Call Gates; AMD APM Vol. 2, Long-Mode
+Segment Descriptors.
 """
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from exogdb.errors import FormatError
+from exogdb.x86.selector import Selector
 
 __all__ = [
+    "CallGate",
     "CodeDescriptor",
     "DataDescriptor",
     "Descriptor",
@@ -27,19 +36,14 @@ __all__ = [
     "decode_descriptor",
 ]
 
-SYSTEM_TYPES = {
-    0x2: "LDT",
-    0x9: "64-bit TSS (available)",
-    0xB: "64-bit TSS (busy)",
-    0xC: "64-bit call gate",
-    0xE: "64-bit interrupt gate",
-    0xF: "64-bit trap gate",
-}
+CALL_GATE = 0xC
+# Interrupt and trap gates, 0xe and 0xf, are for the IDT alone.
+SYSTEM_TYPES = {0x2: "LDT", 0x9: "64-bit TSS (available)", 0xB: "64-bit TSS (busy)", CALL_GATE: "64-bit call gate"}
 
 
 @dataclass(frozen=True)
 class NullDescriptor:
-    """Eight zero bytes: nothing may be loaded from here."""
+    """Nothing may be loaded from here: eight zero bytes, or entry 0 of a GDT, whatever is there (`raw`)."""
 
     raw: int = 0
     present: bool = False
@@ -93,9 +97,7 @@ class DataDescriptor:
 
 @dataclass(frozen=True)
 class SystemDescriptor:
-    """A TSS, an LDT or a gate. `limit` in bytes; `base` 64 bits; `size` 16 bytes where long mode defines the
-    type.
-    """
+    """A TSS or an LDT. `limit` in bytes; `base` 64 bits; `size` 16 bytes where long mode defines the type."""
 
     raw: int
     base: int
@@ -116,7 +118,20 @@ class SystemDescriptor:
         return self.type in (0x9, 0xB)
 
 
-Descriptor: TypeAlias = NullDescriptor | CodeDescriptor | DataDescriptor | SystemDescriptor
+@dataclass(frozen=True)
+class CallGate:
+    """Where a far CALL through its selector goes: `offset` (64 bits) in the code segment `selector`."""
+
+    raw: int
+    selector: Selector
+    offset: int
+    dpl: int
+    present: bool
+    size: int = 16
+    kind: str = SYSTEM_TYPES[CALL_GATE]
+
+
+Descriptor: TypeAlias = NullDescriptor | CodeDescriptor | DataDescriptor | SystemDescriptor | CallGate
 
 
 def _base_and_limit(raw: int) -> tuple[int, int]:
@@ -126,7 +141,7 @@ def _base_and_limit(raw: int) -> tuple[int, int]:
     return base, (limit << 12 | 0xFFF) if granular else limit
 
 
-def _decode_system(raw: int, data: bytes) -> SystemDescriptor:
+def _decode_system(raw: int, data: bytes) -> SystemDescriptor | CallGate:
     type_ = raw >> 40 & 0xF
     base, limit = _base_and_limit(raw)
     dpl, present = raw >> 45 & 3, bool(raw >> 47 & 1)
@@ -135,7 +150,11 @@ def _decode_system(raw: int, data: bytes) -> SystemDescriptor:
     if len(data) < 16:
         raise FormatError(f"the table ends inside a 16-byte descriptor ({SYSTEM_TYPES[type_]})")
     raw |= int.from_bytes(data[8:16], "little") << 64
-    return SystemDescriptor(raw, base | (raw >> 64 & 0xFFFFFFFF) << 32, limit, dpl, present, type_)
+    upper = (raw >> 64 & 0xFFFFFFFF) << 32
+    if type_ == CALL_GATE:
+        offset = raw & 0xFFFF | (raw >> 48 & 0xFFFF) << 16 | upper
+        return CallGate(raw, Selector(raw >> 16 & 0xFFFF), offset, dpl, present)
+    return SystemDescriptor(raw, base | upper, limit, dpl, present, type_)
 
 
 def decode_descriptor(data: bytes) -> Descriptor:

@@ -7,8 +7,11 @@
     | resvd  | offset 63:32 | offset 31:16 |P | DPL |0 | type | resvd | IST | selector |offset 15:0|
     +--------+--------------+--------------+--+-----+--+------+-------+-----+----------+-----------+
 
-Source: Intel SDM Vol. 3A, 64-Bit Mode IDT, and Exception and Interrupt Vectors; AMD APM Vol. 2, Gate
-Descriptors.
+DPL is compared with CPL for INT n, INT3 and INTO alone. Exceptions and interrupts pass any gate, and so does
+INT1 (one byte, f1), by which a program raises #DB through a gate with DPL 0.
+
+Source: Intel SDM Vol. 3A, 64-Bit Mode IDT, and Exception and Interrupt Vectors; Vol. 2A, INT n/INTO/INT3/INT1;
+AMD APM Vol. 2, Gate Descriptors.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,15 @@
 """RFLAGS by name, and what IA32_FMASK does to it at SYSCALL.
 
-Source: Intel SDM Vol. 1 (EFLAGS Register) and Vol. 2B (SYSCALL); AMD APM Vol. 2 (SYSCALL and SYSRET).
+An interrupt or exception clears TF, NT, RF and VM by itself, and IF through an interrupt gate; SYSCALL clears RF
+and what FMASK says. Neither clears AC or DF unasked: handlers need CLAC and CLD as much as the entry stub.
+
+SYSCALL and SYSRET look at TF when they are done, other instructions before they begin. So FMASK with TF set
+keeps #DB out of the kernel, and a SYSRET that restores TF raises #DB before the program's next instruction,
+IRETQ only after it.
+
+Source: Intel SDM Vol. 1 (EFLAGS Register), Vol. 2B (SYSCALL, SYSRET), Vol. 3A (Flag Usage By Exception- or
+Interrupt-Handler Procedure); AMD APM Vol. 2 (SYSCALL and SYSRET); Linux, arch/x86/entry/entry_64.S (SYSRET and
+TF).
 """
 
 from dataclasses import dataclass
@@ -48,7 +57,7 @@ DANGEROUS_AT_ENTRY: dict[str, str] = {
     "IF": "an interrupt can arrive before the entry stub has switched GS base and stack",
     "DF": "string instructions in the kernel run backwards (the ABI promises DF = 0)",
     "NT": "an IRETQ in the kernel raises #GP while NT is set",
-    "AC": "SMAP does not protect: the kernel starts with access to user pages allowed",
+    "AC": "SMAP, if it is on, starts suspended: the kernel may access user pages",
 }
 
 
@@ -71,7 +80,7 @@ def decode_rflags(value: int) -> tuple[str, ...]:
 
 
 def rflags_after_syscall(rflags: int, fmask: int) -> int:
-    """RFLAGS right after SYSCALL; the old value is in R11. RF is cleared too (AMD APM Vol. 3, SYSCALL).
+    """RFLAGS right after SYSCALL, without RF; the old value, without RF too, is in R11 (AMD APM Vol. 3, SYSCALL).
 
     >>> hex(rflags_after_syscall(0x346, 0x200))
     '0x146'
@@ -83,6 +92,9 @@ def rflags_after_syscall(rflags: int, fmask: int) -> int:
 def rflags_after_sysret(r11: int) -> int:
     """RFLAGS that SYSRET loads from R11: RF, VM and the reserved bits are cleared, bit 1 set (SDM Vol. 2B).
 
+    IF and IOPL are loaded like the others, whatever IOPL was: SYSRET runs at CPL 0. A kernel that lets anybody
+    change the saved R11, a debugger or a signal handler, has to look at them itself.
+
     >>> hex(rflags_after_sysret(0xFFFFFFFFFFFFFFFF))
     '0x3c7fd7'
     """
@@ -91,7 +103,7 @@ def rflags_after_sysret(r11: int) -> int:
 
 @dataclass(frozen=True)
 class Fmask:
-    """IA32_FMASK: `clears` and `leaves` are names of RFLAGS bits; `dangerous` maps those left to the harm."""
+    """IA32_FMASK: `clears` are names of RFLAGS bits; `dangerous` maps those that must not be left to the harm."""
 
     value: int
     clears: tuple[str, ...]

@@ -7,13 +7,21 @@
     | SYSRET CS, SS | SYSCALL CS, SS|   legacy-mode target (AMD)     |
     +---------------+---------------+--------------------------------+
 
-SYSCALL loads fixed, flat descriptors and never looks at the GDT; so does SYSRET, whose SS on AMD gets the selector
-only and keeps base, limit and attributes. The GDT entries that the selectors name are used later: by IRETQ, by
-interrupts from ring 3 and by anything that reloads a segment register. When they differ from the fixed values, the
-kernel breaks long after the mistake.
+SYSCALL loads fixed, flat descriptors and never looks at the GDT; neither does SYSRET. The GDT entries that the
+selectors name are used later: by IRETQ, and by anything that reloads a segment register. When they differ from the
+fixed values, the kernel breaks long after the mistake.
+
+Intel's and AMD's SYSRET differ in SS. Intel's forces RPL 3 into the selector and loads a fixed descriptor. AMD's
+takes the selector as it is in STAR, and leaves base, limit and attributes as they were. They need not be those
+of SYSCALL: an interrupt in ring 3 loads SS with the null selector, and if that ends in another process's SYSRET,
+the program gets a selector that looks right over a segment that cannot be used. 64-bit code does not notice;
+32-bit code faults at its next push (Linux: X86_BUG_SYSRET_SS_ATTRS).
+
+Where CR4.FRED is set only the selectors still come from here: SYSCALL enters by IA32_FRED_CONFIG instead of
+LSTAR, and SYSRET raises #UD.
 
 Source: Intel SDM Vol. 2B (SYSCALL, SYSRET), Vol. 3A (Fast System Calls in 64-Bit Mode); AMD APM Vol. 3
-(SYSCALL, SYSRET).
+(SYSCALL, SYSRET); Linux, arch/x86/kernel/process_64.c, __switch_to().
 """
 
 from collections.abc import Callable
@@ -97,7 +105,9 @@ def _check_code(load: StarLoad, descriptor: Descriptor) -> list[str]:
     if load.bits == 64 and descriptor.long and descriptor.default_32:
         problems.append("has L = 1 and D = 1, which is reserved")
     if load.bits == 32 and descriptor.long:
-        problems.append("has L = 1: a 32-bit return would enter 64-bit code")
+        problems.append("has L = 1: the IRETQ of an interrupt would go on with the 32-bit program in 64-bit mode")
+    if load.bits == 32 and not descriptor.long and not descriptor.default_32:
+        problems.append("has D = 0: the IRETQ of an interrupt would go on with the 32-bit program in 16-bit mode")
     if descriptor.conforming:
         problems.append("is conforming, SYSCALL and SYSRET load a non-conforming one")
     return problems

@@ -1,6 +1,9 @@
 """IA32_SYSENTER_CS, _ESP and _EIP: the other fast entry. Source: Intel SDM Vol. 2B (SYSENTER, SYSEXIT).
 
-AMD CPUs raise #UD for SYSENTER in long mode; Intel CPUs allow it there.
+AMD CPUs raise #UD for SYSENTER in long mode; Intel CPUs allow it there, 64-bit code included.
+
+SYSENTER saves nothing, neither rip nor rsp, and has no mask of flags: it clears VM, IF and RF, so TF, DF, NT and
+AC are the program's in the first kernel instruction. It does switch stacks, to IA32_SYSENTER_ESP.
 """
 
 from dataclasses import dataclass

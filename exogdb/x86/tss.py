@@ -5,8 +5,15 @@
     0x00 reserved    0x04 RSP0   0x0c RSP1   0x14 RSP2   0x1c reserved
     0x24 IST1  0x2c IST2 ... 0x54 IST7   0x5c reserved   0x66 u16 I/O map base   (104 bytes)
 
-RSP0 is loaded when an interrupt or exception arrives at CPL 3. SYSCALL does not use it.
-Source: Intel SDM Vol. 3A, Task Management in 64-bit Mode; AMD APM Vol. 2, 64-Bit Task State Segment.
+RSP0 is loaded when an interrupt or exception arrives at CPL 3 through a gate without an IST; with one, that
+stack is loaded at any CPL. SYSCALL uses neither. RSP1 and RSP2 are for rings that nothing enters in practice.
+
+None of these need be a multiple of 16: in long mode the CPU aligns rsp down before it pushes a frame. There is
+no SS here: a change of privilege loads SS with the null selector, whose RPL is the new CPL; an IST without one
+keeps SS.
+
+Source: Intel SDM Vol. 3A, Task Management in 64-bit Mode, 64-Bit Mode Stack Frame, and Stack Switching in IA-32e
+Mode; AMD APM Vol. 2, 64-Bit Task State Segment.
 """
 
 import struct

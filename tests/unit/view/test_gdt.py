@@ -40,3 +40,15 @@ def test_damage_is_shown() -> None:
     cut = decode_gdt(bytes(8) + bytes(5), 0)
     assert cut.damage in render_gdt(GdtReport(0, cut, {}, {}), PLAIN)
     assert gdt_to_json(GdtReport(0, cut, {}, {}))["damage"]
+
+
+def test_a_call_gate_says_where_it_leads_and_entry_0_what_it_holds() -> None:
+    words = (0x1234, 0x8010_EC00_0008_5678, 0xFFFFFFFF)
+    gdt = decode_gdt(b"".join(word.to_bytes(8, "little") for word in words), 0)
+    report = GdtReport(0, gdt, {}, {})
+    text = render_gdt(report, Style(width=0))
+    assert "null (holds 0x1234, never read)" in text
+    assert text.endswith("64-bit call gate, DPL 3, to 0x08:0xffffffff80105678")
+    _, gate = gdt_to_json(report)["entries"]
+    assert (gate["target_selector"], gate["target"]) == ("0x8", "0xffffffff80105678")
+    assert "base" not in gate

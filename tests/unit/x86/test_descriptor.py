@@ -3,7 +3,7 @@
 import pytest
 
 from exogdb.errors import FormatError
-from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor, SystemDescriptor, decode_descriptor
+from exogdb.x86.descriptor import CallGate, CodeDescriptor, DataDescriptor, SystemDescriptor, decode_descriptor
 
 
 def descriptor_bytes(raw: int, size: int = 8) -> bytes:
@@ -46,3 +46,18 @@ def test_a_system_type_that_long_mode_reserves() -> None:
     odd = decode_descriptor(descriptor_bytes(0x0000_8100_0000_0067))
     assert odd.kind == "reserved system type 0x1"
     assert odd.size == 8
+
+
+def test_a_call_gate_has_a_target_and_no_base() -> None:
+    """Its offset's upper half lies where other descriptors have G, D/B, L and the end of base and limit."""
+    low = 0x5678 | 0x08 << 16 | 0xEC00 << 32 | 0x8010 << 48
+    gate = decode_descriptor(descriptor_bytes(low | 0xFFFFFFFF << 64, 16))
+    assert isinstance(gate, CallGate)
+    assert (gate.selector.value, gate.offset, gate.dpl, gate.present) == (8, 0xFFFFFFFF80105678, 3, True)
+    assert (gate.kind, gate.size) == ("64-bit call gate", 16)
+
+
+def test_the_gates_of_an_idt_are_no_descriptors() -> None:
+    for type_ in (0xE, 0xF):
+        gate = decode_descriptor(descriptor_bytes(0x0000_8000_0000_0000 | type_ << 40, 16))
+        assert (gate.kind, gate.size) == (f"reserved system type {type_:#x}", 8)

@@ -32,3 +32,11 @@ def test_a_cut_tail_is_named() -> None:
     gdt = decode_gdt(table(0, CODE) + bytes(3) + b"\x01", base=0)
     assert len(gdt.entries) == 2
     assert "offset 0x10" in gdt.damage
+
+
+def test_entry_0_is_no_descriptor_whatever_it_holds() -> None:
+    """As a TSS it would take the slot of the kernel's code with it."""
+    gdt = decode_gdt(table(TSS, CODE), base=0)
+    kinds = {entry.selector.value: entry.descriptor.kind for entry in gdt.entries}
+    assert kinds == {0: "null", 8: "64-bit code"}
+    assert gdt.entries[0].descriptor.raw == TSS

@@ -5,7 +5,7 @@ from exogdb.x86.star import check_star, decode_star
 
 KERNEL_CODE, KERNEL_DATA = 0x00AF9B000000FFFF, 0x00CF93000000FFFF
 USER_CODE32, USER_DATA, USER_CODE64 = 0x00CFFB000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF
-NO_DESCRIPTOR = 0
+USER_CODE16 = USER_CODE32 & ~(1 << 54)
 
 
 def findings(star: int, *descriptors: int) -> tuple[str, ...]:
@@ -43,6 +43,12 @@ def test_each_wrong_descriptor_is_named() -> None:
     swapped = findings(0x001B000800000000, 0, KERNEL_CODE, KERNEL_DATA, USER_CODE32, USER_CODE64, USER_DATA)
     assert "SYSRETQ CS 0x002b (GDT 5, RPL 3) is data, not a code segment" in swapped
     assert "SYSRETQ/L SS 0x0023 (GDT 4, RPL 3) is 64-bit code, not a data segment" in swapped
+    swapped_code = findings(0x001B000800000000, 0, KERNEL_CODE, KERNEL_DATA, USER_CODE64, USER_DATA, USER_CODE64)
+    assert len(swapped_code) == 1
+    assert swapped_code[0].startswith("SYSRETL CS 0x001b (GDT 3, RPL 3) has L = 1: ")
+    narrow = findings(0x001B000800000000, 0, KERNEL_CODE, KERNEL_DATA, USER_CODE16, USER_DATA, USER_CODE64)
+    assert len(narrow) == 1
+    assert narrow[0].startswith("SYSRETL CS 0x001b (GDT 3, RPL 3) has D = 0: ")
     outside = findings(0x001B000800000000, 0, KERNEL_CODE, KERNEL_DATA, 0, USER_DATA)
     assert outside == ("SYSRETQ CS 0x002b (GDT 5, RPL 3) lies outside the table",)
     absent = findings(0x001B000800000000, 0, KERNEL_CODE & ~(1 << 47), KERNEL_DATA, 0, USER_DATA, USER_CODE64)
