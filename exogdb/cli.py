@@ -26,12 +26,13 @@ DEMO_COMMANDS = (
 DEMO_FAREWELL = """
 The guest is stopped inside the system call. Try next:
   exo-syscall list          every system call of this kernel
-  exo-syscall break %file   stop at a group of calls; `help exo-syscall break` has the grammar
+  exo-syscall break %file   stop at a group of calls (`help exo-syscall break`)
   exo-syscall finish        go to where the call returns
-  exo-syscall trace         one line for each call, until Ctrl-C; nothing stops
+  exo-syscall trace         one line a call, until Ctrl-C or a breakpoint
   exo-syscall check         what is wrong with this kernel's system-call path
-  continue                  to the next stop; Ctrl-C stops the guest wherever it is
-  quit                      ends GDB and QEMU"""
+  continue                  to the next ipc_send
+  delete, then continue     run freely; Ctrl-C stops the guest wherever it is
+  quit                      ends GDB and QEMU, once you answer y"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

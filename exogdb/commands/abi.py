@@ -27,17 +27,20 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 @command("exo-syscall abi", add_arguments=_add_arguments, complete={"--save": complete_path})
 def exo_syscall_abi(session: Session, options: Namespace) -> Output:
-    """Show what the code behind LSTAR does from SYSCALL to the return, derived from that code alone.
+    """Show what the stub behind LSTAR does, derived from its code.
 
     Usage: exo-syscall abi [--save FILE] [--json]
 
-    The listing has, for each instruction, whose GS base is active (U, K), the stack's depth below the kernel
-    stack's top, and what the instruction does. Below it: per-CPU slots, the saved frame, the dispatcher and how it
-    gets number and arguments, and how each exit gives the registers back. --save writes a profile that can be
-    edited and loaded with `set exo profile FILE`. Nothing in the guest changes.
+    The listing has, for each instruction, whose GS base is active (U, K), the
+    stack's depth below the kernel stack's top, and what the instruction does.
+    Below it: per-CPU slots, the saved frame, the dispatcher and how it gets number
+    and arguments, and how each exit gives the registers back. --save writes a
+    profile that can be edited and loaded with `set exo profile FILE`. Nothing in
+    the guest changes.
 
     Example: exo-syscall abi
-    Example: exo-syscall abi --save kernel.toml"""
+    Example: exo-syscall abi --save kernel.toml
+    """
     path = read_entry_path(session.cpu)
     if options.save is not None:
         return _save(path, Path(options.save).expanduser())

@@ -39,21 +39,24 @@ def _complete(token: str) -> Iterable[str]:
     needs_guest=False,
 )
 def exo_syscall_check(options: Namespace) -> Output:
-    """Examine the system-call path of the running kernel and say what is wrong with it.
+    """Examine the system-call path; say what is wrong with it.
 
-    Usage: exo-syscall check [--rule ID[,ID]]... [--ignore ID[,ID]]... [--fail-on SEVERITY] [--strict]
-                             [--all] [--json]
+    Usage: exo-syscall check [--rule ID[,ID]]... [--ignore ID[,ID]]...
+                             [--fail-on SEV] [--strict] [--all] [--json]
            exo-syscall check --list [--json]
     Example: exo-syscall check --ignore EXO061
 
-    Every rule has an ID that never changes. A finding says what was found, what was expected, why it matters
-    and how to fix it; a rule whose input cannot be read is `not checked`, never sound. Looking changes nothing
-    in the guest, except that without QMP the MSRs are read by RDMSR executed there; the report then says so.
+    Every rule has an ID that never changes. A finding says what was found, what
+    was expected, why it matters and how to fix it; a rule whose input cannot be
+    read is `not checked`, never sound. Looking changes nothing in the guest,
+    except that without QMP the MSRs are read by RDMSR executed there; the report
+    then says so.
 
     --rule ID      ask only these rules
     --ignore ID    ask all but these
-    --fail-on SEV  end as a failed command if a finding is at least this bad: error (the default), warning,
-                   note or never. `gdb -batch` then exits with status 1 if this was its last command
+    --fail-on SEV  end as a failed command if a finding is at least this bad: error
+                   (the default), warning, note or never. `gdb -batch` then exits
+                   with status 1 if this was its last command
     --strict       fail also if a rule could not be checked, in whole or in part
     --all          name the sound rules too
     --list         print the catalogue; no guest is needed

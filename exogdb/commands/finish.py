@@ -14,16 +14,18 @@ __all__: list[str] = []
 
 @command("exo-syscall finish")
 def exo_syscall_finish(session: Session, _options: Namespace) -> Output:
-    """Run to the return of the system call in progress, and show what it returned.
+    """Run to the return of the system call; show its result.
 
     Usage: exo-syscall finish [--json]
     Example: exo-syscall finish
 
-    Stops behind the program's SYSCALL instruction. The call is followed by its kernel stack: other processes,
-    other CPUs and a move to another CPU do not disturb. The CPU that it returns on is selected then.
+    Stops behind the program's SYSCALL instruction. The call is followed by its
+    kernel stack: other processes, other CPUs and a move to another CPU do not
+    disturb. The CPU that it returns on is selected then.
 
-    The guest runs until then; Ctrl-C and breakpoints of your own end it as always. When the call's stack leads
-    back to another place (exec, a signal handler), it stops there and says so; a call that never returns runs on.
+    The guest runs until then; Ctrl-C and breakpoints of your own end it as always.
+    When the call's stack leads back to another place (exec, a signal handler), it
+    stops there and says so; a call that never returns runs on.
     """
     call = find_call(session.cpu)
     if call is None:

@@ -47,20 +47,23 @@ def make_frame_output(call: Call, where: str) -> Output:
     is_prefix=True,
 )
 def exo_syscall_frame(session: Session, options: Namespace) -> Output:
-    """Show the frame that the entry stub saved: user registers with their addresses, number and arguments.
+    """Show what the entry stub saved: registers and arguments.
 
     Usage: exo-syscall frame [--cpu N | --process PID | --stack ADDRESS] [--json]
 
-    Works in the stub at any instruction, in the dispatcher, deep in a handler and in an interrupt on top of it. In
-    user mode the last frame is shown and called stale. Arguments have the names of the handler's parameters. The
-    layout is derived from the stub's code (`exo-syscall abi`). Nothing in the guest changes.
+    Works in the stub at any instruction, in the dispatcher, deep in a handler and
+    in an interrupt on top of it. In user mode the last frame is shown and called
+    stale. Arguments have the names of the handler's parameters. The layout is
+    derived from the stub's code (`exo-syscall abi`). Nothing in the guest changes.
 
-    --process PID shows a process that is blocked in a call, if the kernel's debug info has a process table with
-    parked stack pointers (or what its CPU does, if one runs it); --stack ADDRESS does the same for any address in
-    its kernel stack, without debug info.
+    --process PID shows a process that is blocked in a call, if the kernel's debug
+    info has a process table with parked stack pointers (or what its CPU does, if
+    one runs it); --stack ADDRESS does the same for any address in its kernel
+    stack, without debug info.
 
     Example: exo-syscall frame
-    Example: exo-syscall frame --process 2"""
+    Example: exo-syscall frame --process 2
+    """
     if options.stack is not None:
         address = evaluate_address(options.stack)
         return make_frame_output(read_blocked_call(session.cpu, address, None), f"stack at {address:#x}")

@@ -26,18 +26,21 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 @command("exo-syscall frame set", add_arguments=_add_arguments, complete={"NAME": lambda _token: EDITABLE})
 def exo_syscall_frame_set(session: Session, options: Namespace) -> Output:
-    """Set rip, rsp, rflags, an argument or the result of the system call in progress on the selected CPU.
+    """Set a saved register, an argument or the result.
 
     Usage: exo-syscall frame set rip|rsp|rflags|arg1..arg6|ret VALUE [--json]
 
-    This changes the guest, so it asks first (`set confirm off` stops that). Every place that the way back reads is
-    written: the frame, the per-CPU block, and in the stub the CPU's registers. Refused are a rip that is not
-    canonical, on which SYSRET would fault in the kernel, and whatever would have no effect: flags that SYSRET does
-    not load, `ret` before the dispatcher has returned, an argument that only compiled code has. Shows the frame as
-    it is then, and the command that takes it back.
+    This changes the guest, so it asks first (`set confirm off` stops that). Every
+    place that the way back reads is written: the frame, the per-CPU block, and in
+    the stub the CPU's registers. Refused are a rip that is not canonical, on which
+    SYSRET would fault in the kernel, and whatever would have no effect: flags that
+    SYSRET does not load, `ret` before the dispatcher has returned, an argument
+    that only compiled code has. Shows the frame as it is then, and the command
+    that takes it back.
 
     Example: exo-syscall frame set rip 0x11000000
-    Example: exo-syscall frame set ret -1"""
+    Example: exo-syscall frame set ret -1
+    """
     cpu, value = session.cpu, evaluate_address(options.value)
     call, path, state = read_call(cpu), read_entry_path(cpu), find_state(cpu)
     gs_base = find_kernel_gs_base(cpu, state, read_cpl(cpu))

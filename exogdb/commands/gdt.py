@@ -41,14 +41,15 @@ def _star_uses(session: Session) -> Mapping[int, tuple[str, ...]]:
 
 @command("exo-gdt")
 def exo_gdt(session: Session, _options: Namespace) -> Output:
-    """Show the GDT of the selected CPU: what each selector hits, and what uses it.
+    """Show the GDT of this CPU: what each selector hits, and what uses it.
 
     Usage: exo-gdt [--json]
 
-    `used by` names the segment registers that hold the selector now, and SYSCALL and SYSRET where STAR names it.
-    Nothing in the guest changes.
+    `used by` names the segment registers that hold the selector now, and SYSCALL
+    and SYSRET where STAR names it. Nothing in the guest changes.
 
-    Example: exo-gdt"""
+    Example: exo-gdt
+    """
     dump = read_cpu_dump(session.cpu)
     gdt = read_gdt(session.memory, dump)
     report = GdtReport(session.cpu.index, gdt, _loaded(dump), _star_uses(session))

@@ -34,17 +34,19 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 @command("exo-gs", add_arguments=_add_arguments)
 def exo_gs(session: Session, options: Namespace) -> Output:
-    """Say which GS base is the kernel's and which the user's, and whether the right one is active.
+    """Say which GS base is the kernel's, and if the right one is active.
 
     Usage: exo-gs [--all-cpus] [--json]
 
-    The answer is one of: user, kernel, entry window (swapgs not yet executed), exit window, double-swapped,
-    missing. It comes from CPL, from where RIP stands relative to every swapgs behind LSTAR, and from the two
-    bases; `why` says how. Behind the kernel's base the per-CPU block is shown, by its debug-info type or by the
-    offsets that the entry stub uses. Nothing in the guest changes.
+    The answer is one of: user, kernel, entry window (swapgs not yet executed),
+    exit window, double-swapped, missing. It comes from CPL, from where RIP stands
+    relative to every swapgs behind LSTAR, and from the two bases; `why` says how.
+    Behind the kernel's base the per-CPU block is shown, by its debug-info type or
+    by the offsets that the entry stub uses. Nothing in the guest changes.
 
     Example: exo-gs
-    Example: exo-gs --all-cpus"""
+    Example: exo-gs --all-cpus
+    """
     cpus = session.cpus(options.all_cpus)
     entries = find_entries(cpus)
     rows = []

@@ -43,15 +43,17 @@ def _complete(_token: str) -> list[str]:
 
 @command("exo-idt", add_arguments=_add_arguments, complete={"VECTOR": _complete})
 def exo_idt(session: Session, options: Namespace) -> Output:
-    """Show the IDT of the selected CPU: gate, privilege, stack and handler of every vector.
+    """Show the IDT of this CPU: gate, DPL, stack, handler of each vector.
 
     Usage: exo-idt [VECTOR ...] [--json]
 
-    Without VECTOR every present gate. A warning follows a gate that cannot work: a handler that is not canonical,
-    a selector that is no 64-bit code segment for CPL 0, an IST entry that is 0. Nothing in the guest changes.
+    Without VECTOR every present gate. A warning follows a gate that cannot work: a
+    handler that is not canonical, a selector that is no 64-bit code segment for
+    CPL 0, an IST entry that is 0. Nothing in the guest changes.
 
     Example: exo-idt
-    Example: exo-idt #PF 0x80"""
+    Example: exo-idt #PF 0x80
+    """
     dump = read_cpu_dump(session.cpu)
     idt = read_idt(session.memory, dump)
     gdt = read_gdt(session.memory, dump)

@@ -52,17 +52,20 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 @command("exo-msr", add_arguments=_add_arguments, complete={"NAME": complete_msr}, is_prefix=True)
 def exo_msr(session: Session, options: Namespace) -> Output:
-    """Show the MSRs that decide about SYSCALL, SYSRET and SWAPGS: value, source, meaning.
+    """Show the MSRs of SYSCALL, SYSRET and SWAPGS: value, source, meaning.
 
-    Usage: exo-msr [NAME ...] [--all-cpus] [--via best|quiet|gdb|qmp|rdmsr] [--json]
+    Usage: exo-msr [NAME ...] [--all-cpus] [--via best|quiet|gdb|qmp|rdmsr]
+                   [--json]
 
-    Without NAME: EFER, STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE of the selected CPU.
-    Values come from the GDB stub, else from QEMU's device state (QMP); neither touches the guest. Without a
-    QMP socket RDMSR is executed in the guest, which is then restored and compared; the output says so.
-    `--via quiet` never does that.
+    Without NAME: EFER, STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE
+    of the selected CPU. Values come from the GDB stub, else from QEMU's device
+    state (QMP); neither touches the guest. Without a QMP socket RDMSR is executed
+    in the guest, which is then restored and compared; the output says so. `--via
+    quiet` never does that.
 
     Example: exo-msr
     Example: exo-msr pat apic_base --all-cpus
-    Example: exo-msr --via rdmsr"""
+    Example: exo-msr --via rdmsr
+    """
     specs = [parse_msr(name) for name in options.names] or list(SYSCALL_MSRS)
     return msr_output(make_report(session, specs, every_cpu=options.all_cpus, via=Via(options.via)))

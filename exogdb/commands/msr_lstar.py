@@ -72,15 +72,16 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 @command("exo-msr lstar", add_arguments=_add_arguments, is_name_too=True)
 def exo_msr_lstar(session: Session, options: Namespace) -> Output:
-    """Show the code that the next SYSCALL on the selected CPU runs: the first instructions behind LSTAR.
+    """Show what the next SYSCALL runs: the code behind LSTAR.
 
     Usage: exo-msr lstar [--count N] [--json]
 
-    With source lines where debug info has them. A warning follows where the target is not canonical, not mapped,
-    not executable, writable, or a user page.
+    With source lines where debug info has them. A warning follows where the target
+    is not canonical, not mapped, not executable, writable, or a user page.
 
     Example: exo-msr lstar
-    Example: exo-msr lstar --count 40"""
+    Example: exo-msr lstar --count 40
+    """
     spec = parse_msr("IA32_LSTAR")
     value = read_msrs([session.cpu], [spec])[session.cpu.index][spec.name]
     if isinstance(value, Unavailable):

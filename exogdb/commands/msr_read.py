@@ -18,14 +18,16 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 @command("exo-msr read", add_arguments=_add_arguments, complete={"NAME": complete_msr})
 def exo_msr_read(session: Session, options: Namespace) -> Output:
-    """Read any MSR by executing RDMSR in the guest, and say that the guest was touched.
+    """Read any MSR by executing RDMSR in the guest, and say so.
 
     Usage: exo-msr read NAME|NUMBER ... [--all-cpus] [--json]
 
-    One CPU at a time executes RDMSR; registers, code and stack are restored and compared afterwards. QEMU
-    without hardware acceleration reads most MSRs that it does not know as 0: "0" is no proof that one exists.
+    One CPU at a time executes RDMSR; registers, code and stack are restored and
+    compared afterwards. QEMU without hardware acceleration reads most MSRs that it
+    does not know as 0: "0" is no proof that one exists.
 
     Example: exo-msr read 0xc0000082
-    Example: exo-msr read misc_enable"""
+    Example: exo-msr read misc_enable
+    """
     specs = [parse_msr(name) for name in options.names]
     return msr_output(make_report(session, specs, every_cpu=options.all_cpus, via=Via.RDMSR))

@@ -17,14 +17,16 @@ __all__: list[str] = []
 
 @command("exo-msr star", is_name_too=True)
 def exo_msr_star(session: Session, _options: Namespace) -> Output:
-    """Draw IA32_STAR of the selected CPU: which descriptor of the live GDT each selector hits, and what is wrong.
+    """Draw IA32_STAR: which GDT entry each of its selectors hits.
 
     Usage: exo-msr star [--json]
 
-    SYSCALL and SYSRET never look at the GDT: they load fixed descriptors. IRETQ and interrupts do look, later.
-    So a wrong descriptor here breaks the kernel long after the mistake.
+    SYSCALL and SYSRET never look at the GDT: they load fixed descriptors. IRETQ
+    and interrupts do look, later. So a wrong descriptor here breaks the kernel
+    long after the mistake.
 
-    Example: exo-msr star"""
+    Example: exo-msr star
+    """
     spec = parse_msr("IA32_STAR")
     value = read_msrs([session.cpu], [spec])[session.cpu.index][spec.name]
     if isinstance(value, Unavailable):

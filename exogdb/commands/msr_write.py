@@ -48,14 +48,16 @@ def _read(cpu: Cpu, spec: MsrSpec) -> Value:
 
 @command("exo-msr write", add_arguments=_add_arguments, complete={"NAME": complete_msr})
 def exo_msr_write(session: Session, options: Namespace) -> Output:
-    """Write an MSR of the selected CPU by executing WRMSR in the guest; show it before and after.
+    """Write an MSR by executing WRMSR in the guest, after asking.
 
     Usage: exo-msr write NAME|NUMBER VALUE [--json]
 
-    This changes the guest for good, so it asks first (`set confirm off` stops that). Everything but the MSR is
-    restored and compared afterwards. A value that the CPU refuses (#GP) is reported, and changes nothing.
+    This changes the guest for good, so it asks first (`set confirm off` stops
+    that). Everything but the MSR is restored and compared afterwards. A value that
+    the CPU refuses (#GP) is reported, and changes nothing.
 
-    Example: exo-msr write fmask 0x47700"""
+    Example: exo-msr write fmask 0x47700
+    """
     spec, value = parse_msr(options.name), _evaluate(options.value)
     cpu = session.cpu
     question = f"Write {value:#x} to {spec.name} of CPU {cpu.index}, by executing WRMSR in the guest?"

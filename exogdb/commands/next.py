@@ -26,13 +26,15 @@ def exo_syscall_next(session: Session, options: Namespace) -> Output:
     Usage: exo-syscall next [CHOICE] [--any-cpu] [--json]
     Example: exo-syscall next ipc_send
 
-    Stops at the first instruction that SYSCALL leads to, on the selected CPU. CHOICE is a number, a name, a
-    group or a list of them, as for `exo-syscall break`: other calls pass, each at the cost of a short stop.
+    Stops at the first instruction that SYSCALL leads to, on the selected CPU.
+    CHOICE is a number, a name, a group or a list of them, as for `exo-syscall
+    break`: other calls pass, each at the cost of a short stop.
 
     --any-cpu  on whichever CPU comes first; that CPU is selected then
 
-    The guest runs until then; Ctrl-C and breakpoints of your own end it as always. `exo-syscall finish` goes on
-    to the call's return, `exo-syscall step` into its handler.
+    The guest runs until then; Ctrl-C and breakpoints of your own end it as always.
+    `exo-syscall finish` goes on to the call's return, `exo-syscall step` into its
+    handler.
     """
     table = read_number_table()
     choice = parse_choice(options.choice, table) if options.choice else None

@@ -37,14 +37,18 @@ def _add_arguments(parser: ArgumentParser) -> None:
     shows_data=False,
 )
 def record(session: Session, options: Namespace) -> None:
-    """Let the guest run until Ctrl-C and write every system call to FILE.
+    """Write every system call to FILE, until Ctrl-C.
 
     Usage: exo-syscall record FILE [CHOICE] [--count N] [--for SECONDS]
                               [--engine auto|log|stops] [--clock host|guest]
     Example: exo-syscall record boot.trace --for 10
 
-    The file has one JSON object a line. `exogdb report FILE` makes a page of it: timelines, latencies, who talks
-    to whom.
+    The file has one JSON object a line. `exogdb report FILE` makes a page of it:
+    timelines, latencies, who talks to whom. CHOICE is written as for
+    `exo-syscall break`.
+
+    --count N and --for SECONDS end it by themselves; --engine and --clock are
+    those of `exo-syscall trace`.
     """
     tracing = prepare_tracing(session, options.engine, options.clock)
     choice = parse_trace_choice(options, tracing)

@@ -18,6 +18,7 @@ error.
 
 import inspect
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping
@@ -139,10 +140,14 @@ def register_commands() -> None:
 
 
 def current_style() -> Style:
-    """What GDB's terminal takes now: its `width`, and colour if `style enabled` and stdout is a terminal."""
+    """What GDB's terminal takes now: its `width`, and colour if `style enabled` and stdout is a terminal.
+
+    $NO_COLOR, if it is not empty, is a no (https://no-color.org): GDB 16 obeys it by itself, GDB 13 does not.
+    """
     width = gdb.parameter("width")
     terminal = sys.__stdout__
-    colour = bool(gdb.parameter("style enabled")) and terminal is not None and terminal.isatty()
+    wanted = bool(gdb.parameter("style enabled")) and not os.environ.get("NO_COLOR")
+    colour = wanted and terminal is not None and terminal.isatty()
     return Style(colour=colour, width=width if isinstance(width, int) and width > 0 else 0)
 
 

@@ -29,16 +29,18 @@ __all__: list[str] = []
 
 @command("exo-syscall step")
 def exo_syscall_step(session: Session, _options: Namespace) -> Output:
-    """Step across the system-call boundary, without stub and dispatcher.
+    """Step from user code into the call's handler, or back out.
 
     Usage: exo-syscall step [--json]
     Example: exo-syscall step
 
-    In user code: run to the next system call of this program, and stop in the function that handles its number.
-    At the stub's entry: the same for this call. In a handler, or on the way back: run to the return in user space.
+    In user code: run to the next system call of this program, and stop in the
+    function that handles its number. At the stub's entry: the same for this call.
+    In a handler, or on the way back: run to the return in user space.
 
-    The program is followed by its page tables and FS base, the call by its kernel stack: neither is lost when the
-    process is switched away or moves to another CPU. Ctrl-C and breakpoints of your own end the run as always.
+    The program is followed by its page tables and FS base, the call by its kernel
+    stack: neither is lost when the process is switched away or moves to another
+    CPU. Ctrl-C and breakpoints of your own end the run as always.
     """
     step = _step(session)
     return Output(lambda style: render_step(step, style), lambda: step_to_json(step))

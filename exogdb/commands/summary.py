@@ -32,13 +32,18 @@ __all__: list[str] = []
     complete={"CHOICE": complete_calls},
 )
 def summary(session: Session, options: Namespace) -> Output:
-    """Let the guest run until Ctrl-C, then show count, errors and latency of every system call.
+    """Count calls and errors, measure latency, until Ctrl-C.
 
     Usage: exo-syscall summary [CHOICE] [--count N] [--for SECONDS]
-                               [--engine auto|log|stops] [--clock host|guest] [--json]
+                               [--engine auto|log|stops] [--clock host|guest]
+                               [--json]
     Example: exo-syscall summary --for 5
 
-    Like `strace -c`, with a histogram of the latencies. CHOICE is written as for `exo-syscall break`.
+    Like `strace -c`, with a histogram of the latencies. CHOICE is written as for
+    `exo-syscall break`.
+
+    --count N and --for SECONDS end it by themselves; --engine and --clock are
+    those of `exo-syscall trace`.
     """
     tracing, found, outcome = _gather(session, options)
 

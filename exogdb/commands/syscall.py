@@ -6,10 +6,8 @@ __all__: list[str] = []
 
 prefix(
     "exo-syscall",
-    """System calls of the guest: the frame, breakpoints, traces, the stub and its checks.
+    """System calls: the frame, breakpoints, traces, stub and checks.
 
 Usage: exo-syscall SUBCOMMAND [ARGUMENTS]
-Example: exo-syscall break 101
-
-`help exo-syscall` lists the subcommands.""",
+Example: exo-syscall break 101""",
 )

@@ -48,37 +48,44 @@ _COMPLETE = {
 
 @command("exo-syscall break", add_arguments=_add_arguments, complete=_COMPLETE, needs_guest=False)
 def exo_syscall_break(options: Namespace) -> Output:
-    """Stop at system calls by number, name, range, group or expression, at no cost to the others.
+    """Stop at system calls by number, name, group or expression.
 
-    Usage: exo-syscall break CALLS [--if EXPR] [--on-return] [--cpu N] [--process PID] [--temporary]
-                             [--ignore N] [--commands] [--explain] [--json]
+    Usage: exo-syscall break CALLS [--if EXPR] [--on-return] [--cpu N]
+                             [--process PID] [--temporary] [--ignore N]
+                             [--commands] [--explain] [--json]
     Example: exo-syscall break ipc_send --if '$arg3 > 100'
 
     CALLS is a list, separated by commas, of
       101, 0x65            a number
       ipc_send             a name, also SYS_IPC_SEND
       100-103              the numbers in a range
-      %ipc                 a group: %process %ipc %memory %file, whatever the kernel's number table has, and the
-                           `[groups]` of the profile that `set exo profile` names
+      %ipc                 a group: %process %ipc %memory %file, whatever the
+                           kernel's number table has, and the `[groups]` of the
+                           profile that `set exo profile` names
       /^ipc_/              the names that a regular expression matches
       all, unknown         every number; the numbers that the table lacks
-    and `!` in front of the list or of one item takes calls out: !getpid or %ipc,!ipc_recv.
+    and `!` in front of the list or of one item takes calls out: !getpid or
+    %ipc,!ipc_recv.
 
-    The answer says where the breakpoint is and what calls pay that are not wanted: `free`, `nearly free (watched
-    table)`, `page shared with the dispatcher`, `one stop per system call`. The guest's code is read for that,
-    nothing in it changes.
+    The answer says where the breakpoint is and what calls pay that are not wanted:
+    `free`, `nearly free (watched table)`, `page shared with the dispatcher`, `one
+    stop per system call`. The guest's code is read for that, nothing in it
+    changes.
 
-    --if EXPR      stop only if EXPR is true: any GDB expression, also over $nr, $arg1 to $arg6 and $ret
+    --if EXPR      stop only if EXPR is true: any GDB expression, also over $nr,
+                   $arg1 to $arg6 and $ret
     --on-return    stop when the call returns, with its value in $ret
     --cpu N        only calls that start on CPU N
     --process PID  only calls of the process that the kernel calls PID
     --temporary    delete the breakpoint after its first stop
     --ignore N     do not stop at the first N hits
-    --commands     read GDB commands to run at each stop, up to a line that says `end`
+    --commands     read GDB commands to run at each stop, up to a line that says
+                   `end`
     --explain      say why each place was chosen
 
-    It is an ordinary breakpoint of GDB: `info breakpoints`, `disable`, `delete`, `ignore`, `commands` and
-    `save breakpoints` work on it. Without a guest it is pending until the kernel handles its first call.
+    It is an ordinary breakpoint of GDB: `info breakpoints`, `disable`, `delete`,
+    `ignore`, `commands` and `save breakpoints` work on it. Without a guest it is
+    pending until the kernel handles its first call.
     """
     catch = PLACEMENT.add(_to_request(options), temporary=options.temporary)
     assert catch.row is not None

@@ -24,13 +24,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 @command("exo-syscall list", add_arguments=_add_arguments, complete={"CALLS": complete_calls}, needs_guest=False)
 def exo_syscall_list(options: Namespace) -> Output:
-    """List the system calls: number, name, handler, group, breakpoints, and what a breakpoint costs.
+    """List the system calls, and what a breakpoint on each costs.
 
     Usage: exo-syscall list [CALLS] [--json]
     Example: exo-syscall list %ipc
 
-    CALLS chooses as in `exo-syscall break`; all by default. The numbers come from the kernel's own sources. With a
-    guest, the last columns say where a breakpoint on each number would stop and what the other calls would pay.
+    CALLS chooses as in `exo-syscall break`; all by default. The numbers come from
+    the kernel's own sources. With a guest, the last columns say where a breakpoint
+    on each number would stop and what the other calls would pay.
     """
     table = PLACEMENT.table()
     if not len(table):

@@ -44,17 +44,28 @@ def _add_arguments(parser: ArgumentParser) -> None:
     shows_data=False,
 )
 def trace(session: Session, options: Namespace) -> None:
-    """Let the guest run and show every system call, one line a call, until Ctrl-C.
+    """Show every system call, one line a call, until Ctrl-C.
 
-    Usage: exo-syscall trace [CHOICE] [--count N] [--for SECONDS] [--time] [--clock host|guest] [--stack]
-                             [--output FILE] [--json] [--engine auto|log|stops]
+    Usage: exo-syscall trace [CHOICE] [--count N] [--for SECONDS] [--time]
+                             [--clock host|guest] [--stack] [--output FILE]
+                             [--json] [--engine auto|log|stops]
     Example: exo-syscall trace %ipc --for 2
 
-    CHOICE is written as for `exo-syscall break`. --json writes the format that `exogdb report` reads. --engine log
-    or --engine stops asks for an engine; without it the fastest that this QEMU allows is taken.
+    CHOICE is written as for `exo-syscall break`. The guest runs; Ctrl-C, --count,
+    --for or a breakpoint of your own stops it again.
 
-    --time shows when each call was entered and how long it took, on the host's clock: the log holds no other. With
-    --clock guest it is the guest's own, in instructions under QEMU's -icount, read at stops, 1 to 10 ms for each.
+    --count N      stop after N calls have been shown
+    --for SECONDS  stop after this time
+    --time         show when each call was entered and how long it took
+    --clock guest  the times are the guest's own, in instructions under QEMU's
+                   -icount, read at stops, 1 to 10 ms for each; otherwise they
+                   are the host's: the log holds no other
+    --stack        show below each call who made it
+    --output FILE  write the calls to FILE, not to the terminal
+    --json         write the format that `exogdb report` reads
+    --engine log   read QEMU's log: fast, nothing stops
+    --engine stops stop at each entry and return: slow, on any QEMU. Without
+                   --engine the fastest that this QEMU allows is taken
     """
     tracing = prepare_tracing(session, options.engine, options.clock)
     choice = parse_trace_choice(options, tracing)

@@ -34,14 +34,16 @@ def _make_row(cpu: Cpu, name: str, top: int, gates: list[Gate]) -> StackRow:
 
 @command("exo-tss")
 def exo_tss(session: Session, _options: Namespace) -> Output:
-    """Show the TSS of the selected CPU: RSP0, the ISTs, whether they are mapped, and which vectors use them.
+    """Show the TSS of this CPU: RSP0, the ISTs, which vectors use them.
 
     Usage: exo-tss [--json]
 
-    RSP0 is loaded when an interrupt arrives at CPL 3; an IST by the gates that name it. SYSCALL uses neither.
-    A stack grows down: what is looked at is the 8 bytes below each address. Nothing in the guest changes.
+    RSP0 is loaded when an interrupt arrives at CPL 3; an IST by the gates that
+    name it. SYSCALL uses neither. A stack grows down: what is looked at is the 8
+    bytes below each address. Nothing in the guest changes.
 
-    Example: exo-tss"""
+    Example: exo-tss
+    """
     dump = read_cpu_dump(session.cpu)
     reading, idt = read_tss(session.memory, dump), read_idt(session.memory, dump)
     # RSP0 is what gates without an IST switch to.

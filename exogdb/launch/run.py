@@ -97,8 +97,9 @@ def _run_gdb(plan: Run, directory: Path, target: str, entry: int | None) -> int:
     what = Script(target, entry, booted, plan.image.programs, plan.commands, plan.farewell, last)
     script.write_text(render_script(what))
     batch = [] if plan.interactive else ["-nx", "-batch"]
+    plain = ["-iex", "set style enabled off"] if os.environ.get("NO_COLOR") else []
     gdb = subprocess.Popen(
-        [plan.gdb, "-q", *batch, "-x", str(script), str(plan.image.kernel)],
+        [plan.gdb, "-q", *batch, *plain, "-x", str(script), str(plan.image.kernel)],
         # What GDB leaves behind when it is killed is removed with the directory.
         env={**os.environ, "TMPDIR": str(directory)},
         preexec_fn=dying_with_parent(signal.SIGHUP),

@@ -1,5 +1,7 @@
 """`set exo ...`: what the user told exogdb about this kernel and this QEMU."""
 
+from collections.abc import Callable
+
 import gdb
 
 __all__ = ["profile_file", "qmp_socket", "register_settings", "syscall_table_file"]
@@ -23,7 +25,7 @@ class _PathSetting(gdb.Parameter):
 
     def get_show_string(self, value: str) -> str:
         """The line that `show exo NAME` prints."""
-        return f"exo {self._name}: {value or 'found by exogdb itself'}"
+        return _show(self._name, value)
 
 
 _SETTINGS = {
@@ -35,8 +37,8 @@ _SETTINGS = {
 
 def register_settings() -> None:
     """Add `set exo` and `show exo` to GDB. Called once by `gdbinit.py`."""
-    _prefix("set exo", "Set what exogdb should know about this kernel and this QEMU.")
-    _prefix("show exo", "Show what exogdb was told about this kernel and this QEMU.")
+    _prefix("set exo", "Set what exogdb should know about this kernel and this QEMU.", _name_settings)
+    _prefix("show exo", "Show what exogdb was told about this kernel and this QEMU.", _show_all)
     for name, meaning in _SETTINGS.items():
         _PathSetting(name, meaning)
 
@@ -61,5 +63,24 @@ def _path(name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _prefix(name: str, summary: str) -> None:
-    type(name, (gdb.Command,), {"__doc__": summary})(name, gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+def _show(name: str, value: str) -> str:
+    return f"exo {name}: {value or 'found by exogdb itself'}"
+
+
+def _name_settings() -> None:
+    raise gdb.GdbError(f"set exo needs one of {', '.join(_SETTINGS)}: `help set exo` describes them")
+
+
+def _show_all() -> None:
+    for name in _SETTINGS:
+        gdb.write(f"{_show(name, _path(name))}\n")
+
+
+def _prefix(name: str, summary: str, alone: Callable[[], None]) -> None:
+    """A word that only settings follow; GDB calls `alone` when none does, and refuses unknown ones."""
+
+    def invoke(_self: gdb.Command, _argument: str, _from_tty: bool) -> None:
+        alone()
+
+    attributes = {"__doc__": summary, "invoke": invoke}
+    type(name, (gdb.Command,), attributes)(name, gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)

@@ -9,7 +9,7 @@ from exogdb.abi.gs import GsReport, GsState
 from exogdb.abi.percpu import Aggregate, PerCpuBlock, PerCpuField
 from exogdb.reading import Unavailable
 from exogdb.view.style import Style
-from exogdb.view.table import render_sentence
+from exogdb.view.table import render_sentence, wrap_painted
 from exogdb.view.value import hex64
 
 __all__ = ["CpuGs", "gs_to_json", "render_gs"]
@@ -59,7 +59,8 @@ def _field_line(field: PerCpuField, names: dict[int, str], widths: tuple[int, in
         shown = f"{field.value.value:#0{2 + 2 * field.size}x}"
         symbol = names.get(field.value.value)
         shown += f"  {style.paint('symbol', symbol)}" if symbol else ""
-    return f"    +{field.offset:#0{widths[0]}x}  {field.name:<{widths[1]}}  {shown}"
+    head = f"    +{field.offset:#0{widths[0]}x}  {field.name:<{widths[1]}}  "
+    return wrap_painted(head + shown, style, " " * len(head))
 
 
 def _percpu_lines(row: CpuGs, style: Style) -> list[str]:

@@ -3,11 +3,18 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
+from textwrap import TextWrapper
 
 from exogdb.view.style import Style
 
 __all__ = ["Cell", "render_sentence", "render_table", "table_width", "wrap_painted"]
+
+
+class _Wrapper(TextWrapper):
+    """Breaks at blanks and, where a symbol is too long, behind `::` and in front of an offset."""
+
+    wordsep_simple_re = re.compile(r"([ \t\n]+|(?<=::)(?=\w)|(?<=\w)(?=\+\d))")
+
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
 _GAP = 2  # columns between two columns, as tabulate's "plain" has it
@@ -92,5 +99,5 @@ def _fit(widths: list[int], limit: int, narrow: Mapping[int, int]) -> list[int]:
 
 
 def _paint(cell: Cell, width: int, style: Style) -> str:
-    lines = wrap(cell.text, width, break_on_hyphens=False) if len(cell.text) > width else [cell.text]
+    lines = _Wrapper(width, break_on_hyphens=False).wrap(cell.text) if len(cell.text) > width else [cell.text]
     return "\n".join(style.paint(cell.role, line) if cell.role else line for line in lines)

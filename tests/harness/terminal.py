@@ -8,7 +8,7 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ def _prepare() -> None:
 class Terminal:
     """Runs `command` with a terminal as its standard input, output and error. A context manager."""
 
-    def __init__(self, command: Sequence[str | Path], cwd: Path) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], cwd: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._master, slave = pty.openpty()
         self.output = ""
         self.process = subprocess.Popen(
@@ -38,7 +40,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             cwd=cwd,
-            env={**os.environ, "TERM": "dumb"},
+            env={**os.environ, "TERM": "dumb", **(environment or {})},
             start_new_session=True,
             preexec_fn=_prepare,
         )

@@ -8,6 +8,7 @@ import pytest
 
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT
+from tests.harness.terminal import Terminal
 
 HEAVY = ("asyncio", "capstone", "pygments", "tabulate", "unicorn", "qemu.qmp.qmp_client")
 
@@ -36,6 +37,25 @@ def test_sourcing_it_again_is_no_error() -> None:
     with Gdb() as gdb:
         for _ in range(2):
             assert gdb.run(f"source {ROOT / 'gdbinit.py'}") == ""
+
+
+def test_show_exo_shows_every_setting_and_set_exo_names_them() -> None:
+    with Gdb(["-ex", f"source {ROOT / 'gdbinit.py'}"]) as gdb:
+        gdb.run("set exo qmp-socket /somewhere/qmp")
+        shown = gdb.run("show exo").splitlines()
+        assert "exo qmp-socket: /somewhere/qmp" in shown
+        assert "exo profile: found by exogdb itself" in shown
+        assert gdb.fails("set exo").startswith("set exo needs one of qmp-socket, profile, syscalls: ")
+
+
+@pytest.mark.parametrize("wish", ["", "1"])
+def test_no_color_is_obeyed(wish: str) -> None:
+    words = ["source gdbinit.py", "exo-syscall check --list", "echo ended\\n", "quit"]
+    command = ["gdb", "-nx", "-q", "-iex", "set height 0", *(word for text in words for word in ("-ex", text))]
+    environment = {"TERM": "xterm", "NO_COLOR": wish}
+    with Terminal(command, ROOT, environment) as terminal:
+        coloured = "\x1b[36mEXO001" in terminal.wait_for("ended")
+    assert coloured == (not wish)
 
 
 def test_what_a_session_does_not_use_is_not_loaded() -> None:

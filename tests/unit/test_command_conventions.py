@@ -11,6 +11,7 @@ from tests.harness.transcript import for_each_block
 COMMANDS = list(for_each_command())
 # It asks before it writes, which only a person can answer.
 NOT_SHOWN = {"exo-msr write"}
+WIDEST = 79
 SHOWN = [one for one in COMMANDS if not one.is_pure_prefix]
 
 
@@ -28,6 +29,13 @@ def test_help_has_a_summary_a_usage_and_an_example(one: RegisteredCommand) -> No
     assert first.endswith("."), "GDB shows the first line, up to its full stop, in lists of commands"
     assert f"Usage: {one.name}" in one.help_text
     assert f"Example: {one.name}" in one.help_text
+
+
+@pytest.mark.parametrize("one", COMMANDS, ids=name_of)
+def test_help_fits_a_terminal_of_80_columns(one: RegisteredCommand) -> None:
+    listed = f"{one.name} -- {one.help_text.splitlines()[0]}"  # as `help exo-syscall` lists it
+    too_wide = [line for line in (listed, *one.help_text.splitlines()) if len(line) > WIDEST]
+    assert not too_wide, f"GDB prints help as it is: break these lines of the docstring at {WIDEST} columns"
 
 
 @pytest.mark.parametrize("one", SHOWN, ids=name_of)

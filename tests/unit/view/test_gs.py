@@ -6,7 +6,7 @@ from exogdb.abi.gs import GsReport, GsState
 from exogdb.abi.percpu import Aggregate, PerCpuBlock, PerCpuField
 from exogdb.reading import Reading, Unavailable
 from exogdb.view.gs import CpuGs, gs_to_json, render_gs
-from exogdb.view.style import PLAIN
+from exogdb.view.style import PLAIN, Style
 
 KERNEL, USER = 0xFFFFFFFF80152440, 0x7FFFF0000800
 BLOCK = PerCpuBlock(
@@ -31,6 +31,12 @@ def test_both_bases_with_their_owner() -> None:
     assert "kernel_rsp  0xffffffffd0020000" in text
     assert "Tss, 104 bytes at 0xffffffff80152448" in text
     assert "unavailable (0xffffffff801524b0 is not mapped)" in text
+
+
+def test_the_per_cpu_block_fits_the_terminal() -> None:
+    lines = render_gs([ROW], Style(width=50)).splitlines()
+    start = lines.index("    +0x008  tss         Tss, 104 bytes at")
+    assert lines[start + 1] == "                        0xffffffff80152448"
 
 
 def test_json() -> None:

@@ -38,6 +38,20 @@ def test_every_line_of_a_wrapped_cell_has_its_own_colour() -> None:
     assert "\x1b" not in render_table(["x"], [row], PLAIN)
 
 
+def test_a_symbol_is_broken_between_its_parts() -> None:
+    rows = [[Cell("exo_os::arch::trap_stubs+224")]]
+    assert render_table(["symbol"], rows, Style(width=18), {0: 12}).splitlines()[1:] == [
+        "exo_os::arch::",
+        "trap_stubs+224",
+    ]
+    assert render_table(["symbol"], rows, Style(width=12), {0: 12}).splitlines()[1:] == [
+        "exo_os::",
+        "arch::",
+        "trap_stubs",
+        "+224",
+    ]
+
+
 def test_a_sentence_is_broken_between_words() -> None:
     assert render_sentence("one two three", Style(width=8)) == "one two\nthree"
     assert render_sentence("one two three", Style(width=0)) == "one two three"
