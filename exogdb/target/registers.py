@@ -55,7 +55,7 @@ def write_register(cpu: Cpu, name: str, value: int) -> None:
 
 
 def read_cpl(cpu: Cpu) -> int:
-    """Current privilege level, 0 to 3: the low two bits of CS (Intel SDM vol. 3A, 5.5)."""
+    """Current privilege level, 0 to 3: the low two bits of CS (Intel SDM Vol. 3A, Privilege Levels)."""
     return read_register(cpu, "cs") & 3
 
 

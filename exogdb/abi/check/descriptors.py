@@ -140,7 +140,7 @@ DESCRIPTOR_RULES = (
         "STAR carries the right RPLs",
         "Intel's SYSRET forces RPL 3 into CS and SS, AMD's only into CS: SS keeps the RPL in STAR[63:48]. "
         "With RPL 0 there, the IRETQ that ends the first interrupt in user mode raises #GP on AMD, because SS "
-        "and CS differ in RPL.",
+        "and CS differ in RPL. QEMU without KVM does it Intel's way, and the mistake does not show there.",
         "AMD APM Vol. 3, SYSRET and IRET; Intel SDM Vol. 2B, SYSRET",
         "Write the user base selector with RPL 3 (0x1b, say, instead of 0x18) and the kernel's with RPL 0.",
         each_cpu(_check_rpl),
@@ -149,10 +149,12 @@ DESCRIPTOR_RULES = (
         "EXO023",
         Severity.ERROR,
         "What FMASK cannot hold back has an IST stack",
-        "Between SYSCALL and the stack switch rsp is the user's. FMASK does not hold back NMI, #MC, #DF, or a "
-        "#DB that a MOV SS delayed: without an IST stack their frames are written at CPL 0 where the user's "
-        "rsp points.",
-        "Intel SDM Vol. 3A, Interrupt Stack Table; CVE-2018-8897 (#DB delayed by MOV SS)",
+        "Between SYSCALL and the stack switch rsp is the user's. FMASK does not hold back NMI, #MC, #DF, or the "
+        "#DB of a data breakpoint that a MOV SS in front of SYSCALL hit: the CPU puts it off by one instruction, "
+        "to the first of the kernel. Without an IST stack their frames are written at CPL 0 where the user's rsp "
+        "points.",
+        "Intel SDM Vol. 3A, Interrupt Stack Table; Masking Exceptions and Interrupts When Switching Stacks; "
+        "CVE-2018-8897",
         "Give NMI, #DF, #DB and #MC gates an IST index each, and fill those IST slots in every CPU's TSS.",
         each_cpu(_check_ist),
     ),

@@ -73,8 +73,9 @@ ENTRY_RULES = (
         "EXO002",
         Severity.ERROR,
         "LSTAR is canonical",
-        "WRMSR refuses a non-canonical LSTAR with #GP on hardware. Emulators may accept it; SYSCALL then "
-        "jumps to an address that cannot be fetched from, at CPL 0 on the user's stack.",
+        "SYSCALL does not look at LSTAR before it jumps there: the fetch raises #GP, at CPL 0 on the user's "
+        "stack. WRMSR refuses such a value on hardware, but not on every emulator; and a CPU that has 57-bit "
+        "addresses accepts all that are canonical with those, also while CR4.LA57 is clear.",
         "Intel SDM Vol. 2D, WRMSR; Vol. 3A, Fast System Calls in 64-Bit Mode; Vol. 1, Canonical Addressing",
         "Write the full 64-bit address of the entry stub, sign-extended from bit 47 (56 with CR4.LA57).",
         each_cpu(_check_canonical),

@@ -12,8 +12,9 @@ __all__ = ["GATE_RULES", "window_handlers"]
 
 CR4_FSGSBASE = 1 << 16
 BREAKPOINT, OVERFLOW = 3, 4
-# With these a program stops the kernel, or enters a handler that trusts nobody to have called it.
-NEVER_A_PROGRAMS = {"#DB", "NMI", "#DF", "#MC"}
+# What a program has no other way to raise: it stops the kernel, or enters a handler that trusts nobody to have
+# called it. #DB is not among them: TF and INT1 raise it through any gate.
+NEVER_A_PROGRAMS = {"NMI", "#DF", "#MC"}
 TABLES = {"gdtr": "GDT", "idtr": "IDT", "tr": "TSS"}
 
 
@@ -101,9 +102,12 @@ GATE_RULES = (
         Severity.ERROR,
         "INT n raises no exception but #BP and #OF",
         "A gate with DPL 3 can be called by a program with `int n`. The CPU pushes no error code then: a handler "
-        "that expects one takes rip for it and returns to an address that the program chose. A program that "
-        "raises #DF, NMI or #MC whenever it likes stops the kernel, or enters it where it checks nothing.",
-        "Intel SDM Vol. 3A, Protection of Exception- and Interrupt-Handler Procedures; Vol. 2A, INT n",
+        "that expects one takes rip for it, and every word of the frame for its neighbour. It finds the program's "
+        "flags where it looks for cs, which says whether it came from user mode, and its IRETQ loads cs from them "
+        "and rflags from the program's rsp. A program that raises #DF, NMI or #MC whenever it likes stops the "
+        "kernel, or enters it where it checks nothing. INT1 (f1) is no INT n: it raises #DB through any gate.",
+        "Intel SDM Vol. 3A, Protection of Exception- and Interrupt-Handler Procedures; Vol. 2A, INT "
+        "n/INTO/INT3/INT1",
         "Give every gate below 32 DPL 0, except #BP (3) and #OF (4).",
         each_cpu(_check_privilege),
     ),

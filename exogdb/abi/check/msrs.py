@@ -175,7 +175,8 @@ MSR_RULES = (
         Severity.ERROR,
         "SYSENTER leads to a kernel entry point, or nowhere",
         "Intel's SYSENTER works in 64-bit mode, too: any program can execute it, and gets to IA32_SYSENTER_EIP at "
-        "CPL 0. What firmware or a forgotten 32-bit port left there is an entry that nobody wrote. AMD CPUs raise "
+        "CPL 0. What firmware or a forgotten 32-bit port left there is an entry that nobody wrote. It comes with "
+        "the program's TF, DF, NT and AC: no FMASK is asked, and only VM, IF and RF are cleared. AMD CPUs raise "
         "#UD.",
         "Intel SDM Vol. 2B, SYSENTER; AMD APM Vol. 3, SYSENTER",
         "Write 0 to IA32_SYSENTER_CS, so that SYSENTER raises #GP; or point IA32_SYSENTER_EIP at an entry stub.",
@@ -197,7 +198,7 @@ MSR_RULES = (
         "FMASK clears TF",
         "A program that sets TF gets #DB at the first kernel instruction, at CPL 0 and with its own rsp and "
         "GS base. Without an IST stack for #DB the CPU writes the exception frame to an address that the "
-        "program chose.",
+        "program chose. SYSCALL looks at TF when FMASK has been applied, so the bit there is all it takes.",
         "Intel SDM Vol. 2B, SYSCALL; Vol. 3B, Single-Step Exception Condition; compare CVE-2018-8897",
         "Set bit 8 (0x100) in IA32_FMASK. If it has to stay, give #DB an IST stack and a handler that expects "
         "to interrupt the entry stub.",

@@ -66,29 +66,41 @@ def stack_addresses(cpu: CpuFacts) -> frozenset[int]:
     return frozenset(top - 8 for top in stack_tops(cpu))
 
 
-def _stack_problem(page: PageWalk, top: int) -> str:
+def _stack_problem(page: PageWalk) -> str:
     if not page.mapped:
         return f"not mapped just below it ({page.reason})"
     if page.user:
         return "its page is accessible to user programs"
-    if not page.writable:
-        return "its page is read-only"
-    return "not a multiple of 16" if top % 16 else ""
+    return "" if page.writable else "its page is read-only"
 
 
 def _check_stack(cpu: CpuFacts, top: int, what: str, severity: Severity | None = None) -> Iterator[Outcome]:
     if top == 0 and cpu.cpl != 3:
         yield NotChecked(f"{what} is 0 and the CPU runs no user code", cpu.index)
         return
-    problem = "0 while user code runs" if top == 0 else _stack_problem(cpu.page(top - 8), top)
+    problem = "0 while user code runs" if top == 0 else _stack_problem(cpu.page(top - 8))
     if problem:
         yield Finding(
             found=f"{what} = {top:#x}: {problem}",
-            expected="the top of a mapped, writable supervisor stack, aligned to 16 bytes",
+            expected="the top of a mapped, writable supervisor stack",
             where=what,
             address=top or None,
             cpu=cpu.index,
-            severity=Severity.WARNING if "multiple" in problem else severity,
+            severity=severity,
+        )
+
+
+def _check_tss_stack(cpu: CpuFacts, top: int, what: str, severity: Severity | None = None) -> Iterator[Outcome]:
+    """In long mode the CPU aligns rsp before it pushes a frame, so a crooked top harms only who counts from it."""
+    yield from _check_stack(cpu, top, what, severity)
+    if top % 16:
+        yield Finding(
+            found=f"{what} = {top:#x}: not a multiple of 16, so the CPU pushes {top % 16} bytes below it",
+            expected="a multiple of 16, or a kernel that does not take the frame to end there",
+            where=what,
+            address=top,
+            cpu=cpu.index,
+            severity=Severity.NOTE,
         )
 
 
@@ -97,7 +109,7 @@ def _check_kernel_rsp(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
 
 
 def _check_rsp0(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
-    yield from _check_stack(cpu, known(cpu.tss).rsp[0], "TSS.RSP0")
+    yield from _check_tss_stack(cpu, known(cpu.tss).rsp[0], "TSS.RSP0")
 
 
 def _check_ists(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
@@ -109,7 +121,7 @@ def _check_ists(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
         what += ")"
         severity = Severity.NOTE if is_encrypted else None
         if tss.stack_for(ist):
-            yield from _check_stack(cpu, tss.stack_for(ist), what, severity)
+            yield from _check_tss_stack(cpu, tss.stack_for(ist), what, severity)
         else:
             yield Finding(f"{what} = 0", "a stack: gates use it", what, cpu=cpu.index, severity=severity)
 
@@ -227,8 +239,8 @@ STACK_RULES = (
         Severity.ERROR,
         "TSS.RSP0 is a sound kernel stack",
         "The CPU pushes the frame of every interrupt and exception in user mode there, except those with an IST "
-        "stack.",
-        "Intel SDM Vol. 3A, Stack Switching in IA-32e Mode",
+        "stack. It aligns rsp to 16 bytes first, as for every frame in long mode.",
+        "Intel SDM Vol. 3A, Stack Switching in IA-32e Mode; 64-Bit Mode Stack Frame",
         "Set RSP0 in the TSS of this CPU whenever another process is chosen.",
         each_cpu(_check_rsp0),
     ),
@@ -236,7 +248,7 @@ STACK_RULES = (
         "EXO042",
         Severity.ERROR,
         "Every IST slot in use is a sound stack",
-        "A gate with an IST index takes its stack from the TSS without any check: 0 or a stale address turns "
+        "A gate with an IST index takes its stack from the TSS whatever is there: 0 or a stale address turns "
         "an NMI or a double fault into a triple fault.",
         "Intel SDM Vol. 3A, Interrupt Stack Table",
         "Fill the IST slots that the IDT uses in the TSS of every CPU, application processors included.",
@@ -257,8 +269,10 @@ STACK_RULES = (
         "What arrives at any time has a stack of its own",
         "For a gate with an IST index the CPU starts at the top of that stack, whatever is on it. An NMI or #MC "
         "that arrives in a handler on the same stack overwrites the frame that handler returns by; one on the "
-        "kernel stack overwrites the system call in progress.",
-        "Intel SDM Vol. 3A, Interrupt Stack Table; AMD APM Vol. 2, Interrupt-Stack Table",
+        "kernel stack overwrites the system call in progress. An NMI holds back the next one only up to the next "
+        "IRET, whoever executes it: a page fault or breakpoint inside the NMI handler ends that, and the next NMI "
+        "starts over the frame of the first.",
+        "Intel SDM Vol. 3A, Interrupt Stack Table; Handling Multiple NMIs; AMD APM Vol. 2, Interrupt-Stack Table",
         "Give NMI and #MC an IST slot each that no other gate uses, and stacks that are neither RSP0 nor a "
         "process's.",
         each_cpu(_check_shared_ist),

@@ -36,7 +36,12 @@ def is_left_at_dispatch(path: EntryPath, flag: str) -> bool:
 
 def returns_to_32_bit(path: EntryPath) -> bool:
     """Whether the stub has a SYSRET with a 32-bit operand, which enters compatibility mode."""
-    return any(path.states[exit_.address].text == "sysret" for exit_ in path.exits if exit_.address in path.states)
+    return any(_is_sysretl(path, exit_) for exit_ in path.exits)
+
+
+def _is_sysretl(path: EntryPath, exit_: Exit) -> bool:
+    """SYSRET without REX.W: it goes to ecx, so always to a canonical address."""
+    return exit_.address in path.states and path.states[exit_.address].text == "sysret"
 
 
 def find_dispatcher(path: EntryPath) -> Dispatcher:
@@ -148,7 +153,9 @@ def _target(dispatcher: Dispatcher, facts: Facts) -> str:
 def _check_canonical_return(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
     path = known(entry.path)
     for exit_ in _require_exits(path):
-        if exit_.kind != "sysret" or not exit_.after_dispatch or _tests_return_address(path, exit_):
+        if exit_.kind != "sysret" or _is_sysretl(path, exit_) or not exit_.after_dispatch:
+            continue
+        if _tests_return_address(path, exit_):
             continue
         undecided = next((each for each in path.comparisons if each.on_exit and _is_undecided(each)), None)
         if undecided is not None:
@@ -336,8 +343,10 @@ STUB_RULES = (
         Severity.WARNING,
         "SYSRET does not return to a non-canonical address",
         "On Intel, SYSRET with a non-canonical rcx raises #GP at CPL 0, when rsp and GS base are the user's "
-        "already: without an IST stack the fault's frame is written where the program wants it. A SYSCALL in the "
-        "last two bytes of the lower half gets there, or a frame that ptrace or a signal handler changed.",
+        "already: without an IST stack the fault's frame is written where the program wants it. AMD's returns "
+        "first, and the program gets the #GP. A SYSCALL in the last two bytes of the lower half gets there, or a "
+        "frame that ptrace or a signal handler changed. IRETQ faults in the kernel on either, but still with the "
+        "kernel's rsp.",
         "CVE-2012-0217, CVE-2006-0744, CVE-2014-4699; Intel SDM Vol. 2B, SYSRET",
         "Test rcx and return by IRETQ if it is not canonical; never map the last page of the lower half; give #GP "
         "an IST stack.",

@@ -38,7 +38,7 @@ GENERAL_REGISTERS = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 )  # fmt: skip
-LONGEST_INSTRUCTION = 15  # bytes; Intel SDM volume 2, 2.3.11
+LONGEST_INSTRUCTION = 15  # bytes; Intel SDM Vol. 2A, AVX Instruction Length
 
 
 @dataclass(frozen=True)

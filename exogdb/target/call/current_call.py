@@ -290,7 +290,7 @@ def _find_linked(path: EntryPath, rsp: int, gs_base: int, memory: VirtualMemory)
 
 @dataclass(frozen=True)
 class _Interrupted:
-    """What the CPU pushed when it took an interrupt (Intel SDM vol. 3A, 6.14.2)."""
+    """What the CPU pushed when it took an interrupt (Intel SDM Vol. 3A, 64-Bit Mode Stack Frame)."""
 
     rip: int
     cs: int

@@ -13,7 +13,7 @@ const TSS: u16 = 0x30;
 /// and only `today` has a stub there; without one no program may get into such code.
 const USER_CODE_32: u64 = if cfg!(variant = "today") { 0x00cf_fb00_0000_ffff } else { 0 };
 
-/// The task-state segment of a 64-bit CPU, 104 bytes (Intel SDM volume 3, 8.7).
+/// The task-state segment of a 64-bit CPU, 104 bytes (Intel SDM Vol. 3A, Task Management in 64-bit Mode).
 #[repr(C, packed(4))]
 #[derive(Clone, Copy)]
 pub struct Tss {

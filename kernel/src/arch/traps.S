@@ -145,7 +145,9 @@ trap_stubs:
     .set number, 0
     .rept 35                            // 32 exceptions, timer, wake-up, the APIC's spurious interrupt
     .balign 16
-    .if (number == 8) || (number == 17) || (number == 21) || ((number >= 10) && (number <= 14))
+    // #DF, #TS #NP #SS #GP #PF, #AC, #CP, and AMD's #VC and #SX
+    .if (number == 8) || ((number >= 10) && (number <= 14)) || (number == 17) || (number == 21) || (number == 29) \
+        || (number == 30)
     .else
     push 0                              // this vector has no error code
     .endif

@@ -56,7 +56,7 @@ pub struct TrapFrame {
     pub ss: u64,
 }
 
-/// One gate of the IDT (Intel SDM volume 3, 6.14.1).
+/// One gate of the IDT (Intel SDM Vol. 3A, 64-Bit Mode IDT).
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Gate {

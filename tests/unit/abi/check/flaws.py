@@ -111,6 +111,8 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
     "limit of the GDT too large": ("EXO025", WARNING, with_long_gdt),
     "IDT not mapped": ("EXO025", ERROR, lambda f: with_page(f, hole(sound.TABLES + 0x1000))),
     "#GP open to INT n": ("EXO026", ERROR, lambda f: with_gate(f, 13, dpl=3)),
+    "#DB open to INT n": ("EXO026", WARNING, lambda f: with_gate(f, 1, dpl=3)),
+    "NMI open to INT n": ("EXO026", ERROR, lambda f: with_gate(f, 2, dpl=3)),
     "#BR open to INT n": ("EXO026", WARNING, lambda f: with_gate(f, 5, dpl=3)),
     "GS base asked for its sign": ("EXO038", ERROR, with_gs_test),
     "NMI shares IST3 with #DF": ("EXO046", WARNING, lambda f: with_gate(f, 2, ist=3)),
@@ -250,7 +252,7 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
     ),
     "RSP0 not aligned": (
         "EXO041",
-        WARNING,
+        NOTE,
         lambda f: with_page(with_tss(f, rsp0=stack_top(1, 0) - 24), page(stack_top(1, 0) - 32, writable=True)),
     ),
     "RSP0 0 in user mode": ("EXO041", ERROR, lambda f: with_tss(f, rsp0=0)),

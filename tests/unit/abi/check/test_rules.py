@@ -10,9 +10,20 @@ from exogdb.abi.check.rule import Report, Rule, run_rules
 from exogdb.abi.stub.entry_path import Comparison
 from exogdb.abi.stub.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
-from tests.unit.abi.check.changes import with_frame_structure, with_image_page
+from tests.unit.abi.check.changes import with_frame_structure, with_image_page, with_kernel_rsp
 from tests.unit.abi.check.flaws import FLAWS, Change
-from tests.unit.abi.check.sound import CALL, EXIT, TEXT, sound_facts, with_cpu, with_path
+from tests.unit.abi.check.sound import (
+    CALL,
+    EXIT,
+    TEXT,
+    page,
+    sound_facts,
+    stack_top,
+    state,
+    with_cpu,
+    with_page,
+    with_path,
+)
 
 
 def found(report: Report) -> list[str]:
@@ -48,6 +59,21 @@ def test_a_return_address_that_the_dispatcher_may_have_tested_is_not_checked() -
     facts = with_path(sound_facts(), lambda path: replace(path, comparisons=(branch,)))
     [result] = [each for each in run_rules(RULES, facts).results if each.status != "sound"]
     assert (result.rule.id, result.status) == ("EXO034", "not checked")
+
+
+def test_a_32_bit_return_goes_to_no_address_that_could_be_wrong() -> None:
+    last = state(EXIT, "sysret", after_dispatch=True, inside=False)
+    facts = with_path(
+        sound_facts(), lambda path: replace(path, comparisons=(), states={**path.states, EXIT: last})
+    )
+    assert found(run_rules(RULES, facts)) == []
+
+
+def test_only_the_tss_asks_for_aligned_tops() -> None:
+    """A stub may make up for a top that is not a multiple of 16; EXO032 counts to the call."""
+    top = stack_top(0, 0) - 8
+    facts = with_page(with_kernel_rsp(sound_facts(), top), page(top - 8, writable=True, nx=True))
+    assert found(run_rules([rule for rule in RULES if rule.id == "EXO040"], facts)) == []
 
 
 def test_a_frame_structure_in_the_order_of_the_pushes_is_sound() -> None:
