@@ -7,6 +7,7 @@ trace that lost a record is no figure but a failure.
 import json
 import os
 import re
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from exogdb.launch.logfilter import find_trace_points, log_filter
 from exogdb.trace.points import TracePoints
 from tests.harness.gdb import Gdb
 from tests.harness.kernel import build_kernel
-from tests.harness.session import open_guest
+from tests.harness.session import Guest, open_guest
 
 __all__ = ["measure"]
 
@@ -79,6 +80,7 @@ def _measure_guest(bench: Bench, smp: int) -> None:
         bench.interleave(
             {
                 f"{key}.pair": lambda: rate("pair()"),
+                f"{key}.log.bound": lambda: _bound(guest),
                 f"{key}.log": lambda: _summary(gdb, "log"),
                 f"{key}.log.output": lambda: _output(gdb, Path(directory) / "out"),
                 f"{key}.log.terminal": lambda: _terminal(gdb),
@@ -87,6 +89,8 @@ def _measure_guest(bench: Bench, smp: int) -> None:
             "calls/s",
             ROUNDS,
         )
+        bench.set_aim(f"{key}.log", 50, f"{key}.log.bound")
+        bench.set_aim(f"{key}.stops", 1.5)
         traced = {f"{key}.during": lambda: _summary(gdb, "log"), f"{key}.after": lambda: rate("run()")}
         bench.interleave({f"{key}.native": lambda: rate("run()"), **traced}, "calls/s", ROUNDS)
 
@@ -106,6 +110,21 @@ def _summary(gdb: Gdb, engine: str) -> float:
     """Everything recorded, paired and counted; nothing printed."""
     found: Any = gdb.json(f"exo-syscall summary --for {SECONDS} --engine {engine}")
     return _rate(found["end"])
+
+
+def _bound(guest: Guest) -> float:
+    """What no reader can exceed: QEMU's log into a FIFO from which `cat` reads, and nobody looks at it."""
+    with tempfile.TemporaryDirectory() as directory:
+        fifo = Path(directory) / "log"
+        os.mkfifo(fifo, 0o600)
+        with subprocess.Popen(["cat", fifo], stdout=subprocess.DEVNULL):
+            for command in (f'logfile "{fifo}"', "log cpu,nochain"):
+                guest.gdb.run(f"monitor {command}")
+            try:
+                return _print_rate(guest.gdb, "run()")
+            finally:
+                for command in ("log none", "logfile /dev/null"):
+                    guest.gdb.run(f"monitor {command}")
 
 
 def _output(gdb: Gdb, path: Path) -> float:

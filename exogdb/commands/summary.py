@@ -16,8 +16,8 @@ from exogdb.commands.tracing import (
 from exogdb.target.session import Session
 from exogdb.target.trace.outlet import Outlet
 from exogdb.target.trace.tracing import Tracing, prepare_tracing
+from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.outcome import Outcome
-from exogdb.trace.pairing import Notice, NoticeKind
 from exogdb.trace.summary import Summary
 from exogdb.view.style import Style
 from exogdb.view.summary import render_summary, summary_to_json

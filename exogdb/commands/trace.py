@@ -20,7 +20,7 @@ from exogdb.commands.tracing import (
 from exogdb.target.session import Session
 from exogdb.target.trace.outlet import LineBuffer, Outlet, open_output_file
 from exogdb.target.trace.tracing import Tracing, prepare_tracing
-from exogdb.trace.pairing import Notice
+from exogdb.trace.notice import Notice
 from exogdb.view.call import CallWords
 from exogdb.view.style import PLAIN
 from exogdb.view.trace import TraceLines

@@ -19,8 +19,8 @@ from exogdb.target.trace.memory_text import TextAtStops
 from exogdb.target.trace.signatures import read_error_names, read_signatures
 from exogdb.target.trace.tracing import CLOCKS, ENGINES, Tracing
 from exogdb.trace.call import Call, CallState
+from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.outcome import Outcome
-from exogdb.trace.pairing import Notice, NoticeKind
 from exogdb.trace.record import Header, Shown, call_to_json
 from exogdb.trace.signature import Kind, Signature
 from exogdb.trace.sink import Observer, Sink

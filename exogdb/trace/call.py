@@ -5,7 +5,7 @@ from enum import Enum
 
 __all__ = ["Call", "CallState", "Parent", "is_error", "to_signed"]
 
-_LARGEST_ERROR = 4095
+_FIRST_ERROR = (1 << 64) - 4095
 
 
 class CallState(Enum):
@@ -78,9 +78,9 @@ def to_signed(value: int) -> int:
 
 
 def is_error(result: int) -> bool:
-    """Whether a result lies in -4095..-1, where errors are returned.
+    """Whether an unsigned 64-bit result lies in -4095..-1, where errors are returned.
 
     >>> is_error(0xffff_ffff_ffff_fff2), is_error(0x7000)
     (True, False)
     """
-    return -_LARGEST_ERROR <= to_signed(result) < 0
+    return result >= _FIRST_ERROR

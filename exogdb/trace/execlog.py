@@ -24,28 +24,23 @@ text from QEMU 7.2 to 10.0.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from binascii import unhexlify
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
+from struct import Struct
 
+from exogdb.trace.dump import Dump, DumpReader, Fields
 from exogdb.trace.event import Entry, Event, InHandler, Return, address_space
 from exogdb.trace.points import TracePoints
 
 __all__ = ["LogDamage", "LogParser", "decode_task_registers"]
 
-_HEX = rb"([0-9a-f]{16})"
-_DUMP = re.compile(
-    rb"RAX=%b RBX=%b RCX=%b RDX=%b\n"
-    rb"RSI=%b RDI=%b RBP=%b RSP=%b\n"
-    rb"R8 =%b R9 =%b R10=%b R11=%b\n"
-    rb"(R12=[0-9a-f]{16} R13=[0-9a-f]{16} R14=[0-9a-f]{16} R15=[0-9a-f]{16})\n"
-    rb"(?:R(?:1[6-9]|2[0-9])=[^\n]*\n)*"  # only on a CPU with APX
-    rb"RIP=%b RFL=[0-9a-f]{5}([0-9a-f])[^\n]*\n"
-    rb"ES =[^\n]*\nCS =[^\n]*\nSS =[^\n]*\nDS =[^\n]*\n"
-    rb"FS =[0-9a-f]{4} %b [^\n]*\nGS =[^\n]*\n"
-    rb"LDT=[^\n]*\nTR =[0-9a-f]{4} %b [^\n]*\n"
-    rb"GDT=[^\n]*\nIDT=[^\n]*\nCR0=[0-9a-f]+ CR2=[0-9a-f]+ CR3=%b [^\n]*\n"
-    rb"(?:DR[^\n]*\n)+(?:CCS=[^\n]*\n)?EFER=[0-9a-f]{16}\n" % ((_HEX,) * 16)
-)
+# Where `exogdb.trace.dump.Fields` has them.
+_RAX, _RBX, _RCX, _RDX, _RSI, _RDI, _RBP, _RSP, _R8, _R9, _R10 = range(1, 12)
+_R12_TO_R15, _RIP, _FLAGS, _CR3 = 13, 15, 16, 18
+_entered_with = itemgetter(_RAX, _RDI, _RSI, _RDX, _R10, _R8, _R9, _RCX, _RSP)
+_nine_words = Struct(">9Q").unpack
 _INTERRUPTIBLE = frozenset(b"%x" % digit for digit in range(16) if digit & 2)  # RFLAGS bits 11:8, of which 9 is IF
 _TRACE_LINE = re.compile(rb"Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/[^\n]*\n")
 # Beside `Trace` lines: a block is left before its first instruction, and will be written down again.
@@ -95,31 +90,37 @@ class LogParser:
     _announced: dict[int, int] = field(default_factory=dict)
     _undecided: int = 0
     _task_cache: dict[bytes, int | None] = field(default_factory=dict)
-    _last: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    _last: dict[bytes, Fields] = field(default_factory=dict)
     _held: dict[bytes, Entry] = field(default_factory=dict)
     _spaces: dict[bytes, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kept = self.points.kept
-        self._keeps_rbx, self._keeps_rbp = "rbx" in kept, "rbp" in kept
-        self._keeps_rest = kept >= {"r12", "r13", "r14", "r15"}
+        self._dumps = DumpReader()
+        self._preserved = _getter_of(self.points.kept)
         self._entry = b"%016x" % self.points.entry
         self._returns = frozenset(b"%016x" % address for address in self.points.returns)
         self._links = frozenset(b"%016x" % address for address in self.points.links)
         self._handlers = frozenset(b"%016x" % address for address in self.points.handlers)
 
-    def feed(self, data: bytes, time_ns: int | None = None) -> Iterator[Event]:
+    def feed(self, data: bytes, time_ns: int | None = None) -> list[Event]:
         """Decode what `data` completes. `time_ns` is the clock when `data` arrived, given to every event in it."""
         text = self._rest + data
         position = 0
-        for dump in _DUMP.finditer(text):
-            if dump.start() != position:
-                self._read_between(text[position : dump.start()])
-            position = dump.end()
-            yield from self._decode(dump, time_ns)
+        events: list[Event] = []
+        while position < len(text):
+            dump = self._dumps.read(text, position)
+            if dump is None:
+                found = self._dumps.find(text, position)
+                if found is None:
+                    break
+                start, dump = found
+                self._read_between(text[position:start])
+            position = dump.end
+            self._decode(dump, time_ns, events)
         self._rest = text[position:]
         if len(self._rest) > _LARGEST_DUMP:
             self._drop_unreadable()
+        return events
 
     def take_held(self) -> list[Entry]:
         """At the end of the log: entries whose CPU did not get as far as the kernel's page tables."""
@@ -136,54 +137,75 @@ class LogParser:
         self._announced.clear()
         return self.damage
 
-    def _decode(self, dump: re.Match[bytes], time_ns: int | None) -> Iterator[Event]:
-        registers = dump.groups()
-        (rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, _r11, r12_to_r15, rip, flags, fs, task, cr3) = (
-            registers
-        )
-        repeats = self._last.get(task) == registers
+    def _decode(self, dump: Dump, time_ns: int | None, events: list[Event]) -> None:
+        fields, (fs, task), _ = dump
+        rip = fields[_RIP]
+        repeats = self._last.get(task) == fields
         if repeats and (rip in self._links or task in self._held):
             # Between two entries of one CPU it would have changed page tables.
             self._find_cpu(task, rip)
             return
-        self._last[task] = registers
-        interruptible = flags in _INTERRUPTIBLE
-        preserved = (
-            rbx if self._keeps_rbx else None,
-            rbp if self._keeps_rbp else None,
-            r12_to_r15 if self._keeps_rest else None,
-        )
-        space = self._spaces.get(cr3) or self._learn_space(cr3)
-        fs_base = int(fs, 16)
-        held = self._held.pop(task, None)
-        if held is not None:
-            if rip in self._links:
-                held.space = space
-            yield held
+        self._last[task] = fields
+        space = self._spaces.get(fields[_CR3]) or self._learn_space(fields[_CR3])
+        if self._held:
+            self._release(task, rip, space, events)
         if rip == self._entry:
-            arguments = (int(rdi, 16), int(rsi, 16), int(rdx, 16), int(r10, 16), int(r8, 16), int(r9, 16))
-            where = (int(rcx, 16), int(rsp, 16))
-            cpu = self._find_cpu(task, rip)
-            number = int(rax, 16)
-            entry = Entry(
-                cpu, space, fs_base, preserved, number, arguments, *where, time_ns, None, repeats, interruptible
-            )
+            entry = self._to_entry(fields, space, int(fs, 16), self._find_cpu(task, rip), time_ns, repeats)
             if self._links:
                 self._held[task] = entry
             else:
-                yield entry
+                events.append(entry)
         elif rip in self._returns:
-            result = int(rax, 16) if self.points.result_in_rax else None
-            cpu, stack = self._find_cpu(task, rip), int(rsp, 16)
-            yield Return(
-                cpu, space, fs_base, preserved, result, stack, None, time_ns, None, repeats, interruptible
+            events.append(
+                Return(
+                    self._find_cpu(task, rip),
+                    space,
+                    int(fs, 16),
+                    self._preserved(fields),
+                    int(fields[_RAX], 16) if self.points.result_in_rax else None,
+                    int(fields[_RSP], 16),
+                    None,
+                    time_ns,
+                    None,
+                    repeats,
+                    fields[_FLAGS] in _INTERRUPTIBLE,
+                )
             )
         elif rip in self._handlers:
-            yield InHandler(self._find_cpu(task, rip), space, int(rsp, 16))
+            events.append(InHandler(self._find_cpu(task, rip), space, int(fields[_RSP], 16)))
         elif rip in self._links:
             self._find_cpu(task, rip)
         else:
             self.damage.unfiltered += 1
+
+    def _release(self, task: bytes, rip: bytes, space: int, events: list[Event]) -> None:
+        """The CPU shows the kernel's page tables, or has gone on without: its entry need not wait any more."""
+        held = self._held.pop(task, None)
+        if held is not None:
+            if rip in self._links:
+                held.space = space
+            events.append(held)
+
+    def _to_entry(
+        self, fields: Fields, space: int, fs_base: int, cpu: int | None, time_ns: int | None, repeats: bool
+    ) -> Entry:
+        number, one, two, three, four, five, six, user_rip, user_rsp = _nine_words(
+            unhexlify(b"".join(_entered_with(fields)))
+        )
+        return Entry(
+            cpu,
+            space,
+            fs_base,
+            self._preserved(fields),
+            number,
+            (one, two, three, four, five, six),
+            user_rip,
+            user_rsp,
+            time_ns,
+            None,
+            repeats,
+            fields[_FLAGS] in _INTERRUPTIBLE,
+        )
 
     def _learn_space(self, cr3: bytes) -> int:
         """The same few are in nearly every dump."""
@@ -245,6 +267,17 @@ class LogParser:
         end = self._rest.rfind(b"\n") + 1
         self._note_foreign(self._rest[:end])
         self._rest = self._rest[end:]
+
+
+def _getter_of(kept: frozenset[str]) -> Callable[[Fields], object]:
+    """What picks the callee-saved registers that the stub keeps; r12 to r15 only together."""
+    places = [place for name, place in (("rbx", _RBX), ("rbp", _RBP)) if name in kept]
+    places += [_R12_TO_R15] if kept >= {"r12", "r13", "r14", "r15"} else []
+    return itemgetter(*places) if places else _nothing
+
+
+def _nothing(_fields: Fields) -> object:
+    return None
 
 
 def decode_task_registers(text: str) -> Mapping[int, int]:

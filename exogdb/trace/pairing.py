@@ -18,38 +18,19 @@ newest taken, and the call is marked ambiguous.
 What QEMU's log has twice is left out (`exogdb.trace.repeats`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.event import Entry, Event, InHandler, Return
 from exogdb.trace.forks import Forks
 from exogdb.trace.lineage import Lineage
+from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.open_call import OpenCall
 from exogdb.trace.repeats import Repeats
 from exogdb.trace.threads import KernelStacks
 
-__all__ = ["Notice", "NoticeKind", "Pairing"]
-
-
-class NoticeKind(Enum):
-    """What there is to say about a call, in the order in which it becomes true."""
-
-    WHOLE = "whole"
-    """Entered and returned (or never to return) with nothing else on its CPU in between: one line."""
-    UNFINISHED = "unfinished"
-    """Still open, while its CPU already does something else."""
-    RESUMED = "resumed"
-    """Returned, after an UNFINISHED."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One line's worth of news about `call`, which goes on changing until it has returned."""
-
-    kind: NoticeKind
-    call: Call
+__all__ = ["Pairing"]
 
 
 @dataclass
@@ -88,21 +69,24 @@ class Pairing:
         self.repeats = Repeats(self.exit_numbers)
         self.lineage = Lineage(Forks(self.thread_numbers))
 
-    def feed(self, event: Event) -> Iterator[Notice]:
+    def feed(self, event: Event) -> Sequence[Notice]:
         """The news that `event` brings."""
+        news: list[Notice] = []
         if isinstance(event, Entry):
-            return self._enter(event)
-        if isinstance(event, Return):
-            return self._leave(event)
-        self._note_handler(event)
-        return iter(())
+            self._enter(event, news)
+        elif isinstance(event, Return):
+            self._leave(event, news)
+        else:
+            self._note_handler(event)
+        return news
 
-    def finish(self) -> Iterator[Notice]:
+    def finish(self) -> Sequence[Notice]:
         """At the end of the trace: calls that are still open and not yet announced, oldest first."""
         left = [each for calls in self._open.values() for each in calls if not each.is_announced]
-        for each in sorted(left, key=lambda open_call: open_call.call.sequence):
+        for each in left:
             each.is_announced = True
-            yield Notice(NoticeKind.UNFINISHED, each.call)
+        left.sort(key=lambda open_call: open_call.call.sequence)
+        return [Notice(NoticeKind.UNFINISHED, each.call) for each in left]
 
     def retract(self, cpu: int, space: int, user_rsp: int) -> Call | None:
         """Forget the call that `cpu` entered last: it has not begun. None if that was another call."""
@@ -123,37 +107,56 @@ class Pairing:
         calls = [each.call for calls in self._open.values() for each in calls]
         return sorted(calls, key=lambda call: call.sequence)
 
-    def _enter(self, entry: Entry) -> Iterator[Notice]:
+    def _enter(self, entry: Entry, news: list[Notice]) -> None:
         if (entry.repeats or entry.interruptible) and self._is_entered_already(entry):
             return
         self.entries += 1
-        thread = (entry.space, entry.fs_base)
         if entry.space in self.lineage.ending and entry.process_id is None:
             self._bury(entry.space)
         beside = self._open.get(entry.space)
         if beside is not None:
             left = [each for each in beside if self._has_left(each, entry)]
             if left:
-                yield from self._leave_behind(left, entry.space)
-        yield from self._announce_other(entry.cpu, None)
-        call = _begin(self.entries, self.lineage.enter(entry), entry)
-        call.parent = self.lineage.parents.get(call.process)
+                self._leave_behind(left, entry.space, news)
+        self._announce_other(entry.cpu, None, news)
+        call = self.newest = self._begin(entry)
+        thread = (entry.space, entry.fs_base)
         opened = OpenCall(call, thread, entry.preserved, entry.kernel_stack_top, self._fork_returns)
-        self.newest = call
         self.repeats.note_entry(opened)
         if entry.number in self.exit_numbers:
-            call.state = CallState.NEVER_RETURNED
-            if entry.number not in self.thread_exit_numbers:
-                self.lineage.end(entry.space)
-            self.generation += 1
-            yield Notice(NoticeKind.WHOLE, call)
+            self._end_at_once(entry, call)
+            news.append(Notice(NoticeKind.WHOLE, call))
             return
         self._open.setdefault(entry.space, []).append(opened)
         self._on_cpu[entry.cpu] = opened
-        self._executing += entry.number in self.exec_numbers
-        if entry.number in self.fork_numbers:
+        if entry.number in self.exec_numbers:
+            self._executing += 1
+        elif entry.number in self.fork_numbers:
             self.lineage.forks.add(opened)
             self.generation += 1
+
+    def _begin(self, entry: Entry) -> Call:
+        process = self.lineage.enter(entry)
+        call = Call(
+            self.entries,
+            entry.cpu,
+            entry.space,
+            process,
+            entry.number,
+            entry.arguments,
+            entry.user_rip,
+            entry.user_rsp,
+            entry.time_ns,
+        )
+        call.parent = self.lineage.parents.get(process)
+        return call
+
+    def _end_at_once(self, entry: Entry, call: Call) -> None:
+        """An exit: there will be no return."""
+        call.state = CallState.NEVER_RETURNED
+        if entry.number not in self.thread_exit_numbers:
+            self.lineage.end(entry.space)
+        self.generation += 1
 
     def _note_handler(self, event: InHandler) -> None:
         """The exec that this CPU has just entered is on this kernel stack."""
@@ -166,7 +169,7 @@ class Pairing:
         fork_returns = None if is_forking else self._fork_returns
         return self.repeats.is_entered_already(entry, self._open.get(entry.space, ()), fork_returns)
 
-    def _leave(self, event: Return) -> Iterator[Notice]:
+    def _leave(self, event: Return, news: list[Notice]) -> None:
         if event.space in self.lineage.ending:
             self._bury(event.space)
         opened = self._find_open(event)
@@ -174,13 +177,21 @@ class Pairing:
             return
         self.returns += 1
         opened = opened or self._find_executed(event)
-        yield from self._announce_other(event.cpu, opened)
         self.repeats.note_return(event, self.entries)
         if opened is None:
-            yield Notice(NoticeKind.RESUMED, self._begin_unseen(event))
+            self._announce_other(event.cpu, None, news)
+            news.append(Notice(NoticeKind.RESUMED, self._begin_unseen(event)))
             return
-        call = opened.call
         self._forget(opened)
+        self._end(opened, event)
+        if not opened.call.is_ambiguous:
+            self._learn_stack(opened.call, event, news)
+        self._announce_other(event.cpu, opened, news)
+        news.append(Notice(NoticeKind.RESUMED if opened.is_announced else NoticeKind.WHOLE, opened.call))
+
+    def _end(self, opened: OpenCall, event: Return) -> None:
+        """The call has returned; it may have changed which process is where."""
+        call = opened.call
         _complete(call, event)
         call.parent = self.lineage.parents.get(call.process)
         if call.number in self.fork_numbers:
@@ -192,12 +203,15 @@ class Pairing:
             self.lineage.reap(call.result)
         if event.space != call.space:
             self.lineage.execute(call.process, call.space, event.space)
-        if not call.is_ambiguous and event.kernel_stack is not None and call.user_rsp is not None:
-            self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
-            beside = self._open.get(event.space)
-            if beside is not None:
-                yield from self._abandon([each for each in beside if self._is_earlier(each, call, event)])
-        yield Notice(NoticeKind.RESUMED if opened.is_announced else NoticeKind.WHOLE, call)
+
+    def _learn_stack(self, call: Call, event: Return, news: list[Notice]) -> None:
+        """Whose kernel stack this is; what its thread had entered before it will not return to."""
+        if event.kernel_stack is None or call.user_rsp is None:
+            return
+        self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
+        beside = self._open.get(event.space)
+        if beside is not None:
+            self._abandon([each for each in beside if self._is_earlier(each, call, event)], news)
 
     def _bury(self, space: int) -> None:
         """After an exit, and with no call open, what is seen next in `space` is another process."""
@@ -221,39 +235,41 @@ class Pairing:
             return False
         return opened.call.sequence < call.sequence and self._stack_of(opened) == call.kernel_stack
 
-    def _leave_behind(self, left: list[OpenCall], space: int) -> Iterator[Notice]:
+    def _leave_behind(self, left: list[OpenCall], space: int, news: list[Notice]) -> None:
         """Calls of the thread that enters; but an exec may have freed its page table, and be about to return."""
         executing = [each for each in left if each.call.number in self.exec_numbers]
         if executing:
             self.lineage.vacate(space)
-        yield from self._abandon([each for each in left if each not in executing])
+        self._abandon([each for each in left if each not in executing], news)
 
-    def _abandon(self, left: list[OpenCall]) -> Iterator[Notice]:
+    def _abandon(self, left: list[OpenCall], news: list[Notice]) -> None:
         for each in left:
             self._forget(each)
             each.call.state = CallState.NEVER_RETURNED
             kind = NoticeKind.RESUMED if each.is_announced else NoticeKind.WHOLE
             each.is_announced = True
-            yield Notice(kind, each.call)
+            news.append(Notice(kind, each.call))
 
     def _stack_of(self, opened: OpenCall) -> int | None:
         """The kernel stack of the thread that is in the call, if it is known."""
         user_rsp = opened.call.user_rsp
         return None if user_rsp is None else self._stacks.find(opened.call.space, user_rsp)
 
-    def _announce_other(self, cpu: int | None, subject: OpenCall | None) -> Iterator[Notice]:
+    def _announce_other(self, cpu: int | None, subject: OpenCall | None, news: list[Notice]) -> None:
         """The CPU does something for `subject`: whatever it did before is unfinished."""
         before = self._on_cpu.pop(cpu, None)
         if before is None or before is subject or before.is_announced:
             return
         if before.call.state is CallState.IN_PROGRESS:
             before.is_announced = True
-            yield Notice(NoticeKind.UNFINISHED, before.call)
+            news.append(Notice(NoticeKind.UNFINISHED, before.call))
 
     def _find_open(self, event: Return) -> OpenCall | None:
         in_space = self._open.get(event.space)
         if in_space is None:
             return None
+        if len(in_space) == 1 and self._may_end(in_space[0], event) and self._fits(in_space[0], event):
+            return in_space[0]  # as nearly always
         calls = [each for each in in_space if self._may_end(each, event)]
         fitting = [each for each in calls if self._fits(each, event)]
         if len(fitting) == 1:
@@ -360,20 +376,6 @@ class Pairing:
             del self._open[opened.call.space]
         if self._on_cpu.get(opened.call.cpu) is opened:
             del self._on_cpu[opened.call.cpu]
-
-
-def _begin(sequence: int, process: int, entry: Entry) -> Call:
-    return Call(
-        sequence,
-        entry.cpu,
-        entry.space,
-        process,
-        entry.number,
-        entry.arguments,
-        entry.user_rip,
-        entry.user_rsp,
-        entry.time_ns,
-    )
 
 
 def _complete(call: Call, event: Return) -> None:

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.event import Event
-from exogdb.trace.pairing import Notice, Pairing
+from exogdb.trace.notice import Notice
+from exogdb.trace.pairing import Pairing
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["Numbers", "Observer", "Sink", "StoppedCpu"]

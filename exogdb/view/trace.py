@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from exogdb.trace.call import Call, CallState, Parent
-from exogdb.trace.pairing import Notice, NoticeKind
+from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.unit import Unit
 from exogdb.view.style import Style
 

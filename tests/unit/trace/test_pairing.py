@@ -2,7 +2,8 @@
 
 from exogdb.trace.call import Call, CallState, Parent
 from exogdb.trace.event import Entry, Event, InHandler, Return
-from exogdb.trace.pairing import Notice, NoticeKind, Pairing
+from exogdb.trace.notice import Notice, NoticeKind
+from exogdb.trace.pairing import Pairing
 
 _FORK, _EXIT, _EXEC, _WAIT, _RECEIVE = 1, 0, 2, 3, 102
 _ALL = (1 << 64) - 1
@@ -372,3 +373,14 @@ def test_every_entry_gets_its_place_in_the_order() -> None:
     ]
     assert [call.sequence for call in calls] == [1, 2]
     assert pairing.entries == 3
+
+
+def test_a_call_that_is_left_while_its_cpu_does_something_else_is_told_of_once() -> None:
+    """The return on CPU 1 shows both that it does something else than the receive, and whose that was."""
+    pairing = Pairing()
+    for rsp in (0x7000, 0x7800):
+        _feed(pairing, _enter(0x1000, 4, rsp=rsp), _leave(0x1000, stack=0xF000))
+    _feed(pairing, _enter(0x1000, _RECEIVE, cpu=1, rsp=0x7400), _enter(0x1000, 5, cpu=0, kept="s", rsp=0x7900))
+    notices = _feed(pairing, _leave(0x1000, 9, cpu=1, kept="s", stack=0xF000))
+    assert _told(notices) == [(NoticeKind.WHOLE, _RECEIVE, None), (NoticeKind.WHOLE, 5, 9)]
+    assert notices[0].call.state is CallState.NEVER_RETURNED

@@ -5,7 +5,8 @@ from pathlib import Path
 from exogdb.trace.call import CallState
 from exogdb.trace.event import Entry, Event, Return
 from exogdb.trace.execlog import LogParser
-from exogdb.trace.pairing import Notice, NoticeKind, Pairing
+from exogdb.trace.notice import Notice, NoticeKind
+from exogdb.trace.pairing import Pairing
 from exogdb.trace.points import TracePoints
 
 _EXIT, _FORK, _WAIT, _RECEIVE = 0, 1, 3, 102

@@ -1,7 +1,8 @@
 """exogdb/trace/sink.py: only the chosen calls, and no more than wanted."""
 
 from exogdb.trace.event import Entry, Return
-from exogdb.trace.pairing import Notice, NoticeKind, Pairing
+from exogdb.trace.notice import Notice, NoticeKind
+from exogdb.trace.pairing import Pairing
 from exogdb.trace.sink import Sink
 
 

@@ -1,7 +1,7 @@
 """exogdb/view/trace.py: the lines, letter by letter."""
 
 from exogdb.trace.call import Call, CallState, Parent, to_signed
-from exogdb.trace.pairing import Notice, NoticeKind
+from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.unit import Unit
 from exogdb.view.style import Style
 from exogdb.view.trace import TraceLines
