@@ -35,14 +35,17 @@ def names():
     return [str(frame.function()) for frame in frames]
 def walk(every):
     steps = []
+    start = gdb.newest_frame().pc()
     while True:
         try:
             gdb.execute("stepi", to_string=True)
         except gdb.error:
             pass  # sources of the standard library that are not there
-        if int(gdb.newest_frame().read_register("cs")) & 3:
-            break
         pc = gdb.newest_frame().pc()
+        if int(gdb.newest_frame().read_register("cs")) & 3:
+            if pc == start:
+                continue  # QEMU had something else to do first, and ended the step before the instruction
+            break
         entry = steps[0]["pc"] if steps else pc
         returns = gdb.selected_inferior().read_memory(pc, 1)[0] == b"\\xc3"
         wanted = returns or 0 <= pc - entry < 0x100 or len(steps) % every == 0
