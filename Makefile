@@ -31,12 +31,16 @@ lint: packages venv ## run the linters and type checkers
 	$(BIN)/mypy
 	@if [ -f kernel/kernel.mk ]; then $(MAKE) --no-print-directory kernel-lint; fi
 
+format: packages venv ## lay the source out, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
 check: lint test ## lint and test
 
 bench: packages venv kernel ## measure, print a table and write build/bench.json
 	$(BIN)/python -m bench
 
-transcripts: packages venv kernel ## take the transcripts and the command table in the papers anew
+transcripts: packages venv kernel ## take what is not current in the papers anew: transcripts, command table
 	$(BIN)/python -m tests.harness.command_table
 	$(BIN)/python -m tests.harness.transcript
 
@@ -56,4 +60,4 @@ packages-test:
 clean: ## remove what was built; .venv stays
 	rm -rf build
 
-.PHONY: help demo test lint check bench transcripts kernel venv packages packages-test clean
+.PHONY: help demo test lint format check bench transcripts kernel venv packages packages-test clean

@@ -12,8 +12,8 @@ A Markdown file names the commands in a comment, and the block after it is what 
 
 All blocks of a file are one session, which starts at the guest's first system call, in an empty directory. Of a
 command with `~ ` in front, which times the guest, only the first line is compared.
-`python -m tests.harness.transcript FILE...` (`make transcripts`) takes them anew; a test compares what exogdb's
-commands print now with what is written, apart from addresses.
+`make transcripts` takes those anew that are not current, `python -m tests.harness.transcript FILE...` those of
+FILE; a test compares what exogdb's commands print now with what is written, apart from addresses.
 """
 
 import re
@@ -92,10 +92,14 @@ def _take(gdb: Gdb, commands: str) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Rewrite the transcripts of the files called `names` (default: all documents)."""
-    for path in [Path(name) for name in names] or documents():
-        path.write_text(retake(path.read_text()))
-        print(path)
+    """Rewrite the transcripts of the files called `names`; without names, of documents that are not current."""
+    for path in [Path(name).resolve() for name in names] or documents():
+        old = path.read_text()
+        new = retake(old)
+        is_current = not names and list(for_each_block(old)) == list(for_each_block(new))
+        if not is_current:
+            path.write_text(new)
+        print(f"{path.relative_to(ROOT)}: {'is current' if is_current else 'taken anew'}")
     return 0
 
 

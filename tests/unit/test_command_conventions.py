@@ -41,13 +41,14 @@ def test_help_fits_a_terminal_of_80_columns(one: RegisteredCommand) -> None:
 @pytest.mark.parametrize("one", SHOWN, ids=name_of)
 def test_a_test_types_the_command(one: RegisteredCommand) -> None:
     tests = list(for_each_module("tests/integration"))
-    assert any(one.name in test.text for test in tests)
+    assert any(one.name in test.text for test in tests), "see step 5 in CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("one", SHOWN, ids=name_of)
 def test_a_page_describes_the_command(one: RegisteredCommand) -> None:
     pages = [ROOT / "docs" / "commands" / f"{page}.md" for page in one.pages]
-    assert any(page.is_file() and one.name in page.read_text() for page in pages), f"none of {one.pages}"
+    described = any(page.is_file() and one.name in page.read_text() for page in pages)
+    assert described, f"none of {one.pages} in docs/commands, see step 6 in CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("one", SHOWN, ids=name_of)
