@@ -1,6 +1,7 @@
 """`exo-gs`: which GS base is whose, and whether the right one is active."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
 
 from exogdb.abi.percpu import PerCpuBlock
 from exogdb.commands.registry import Output, command
@@ -9,7 +10,7 @@ from exogdb.target.cpus import Cpu, cpus_in_turn
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.percpu import read_percpu
 from exogdb.target.session import Session
-from exogdb.target.symbols import find_symbol
+from exogdb.target.symbols import Symbol, find_symbol, find_symbol_below
 from exogdb.view.gs import CpuGs, gs_to_json, render_gs
 
 __all__: list[str] = []
@@ -21,11 +22,16 @@ def _read_cpu(session: Session, cpu: Cpu, entry: int | None) -> CpuGs:
     percpu: PerCpuBlock | Unavailable = Unavailable("which base is the kernel's is not known")
     if kernel is not None:
         percpu = read_percpu(session.memory_of(cpu), kernel, entry)
-    addresses = {bases.gs_base, bases.kernel_gs_base}
+    held = set()
     if isinstance(percpu, PerCpuBlock):
-        addresses |= {field.value.value for field in percpu.fields if isinstance(field.value, Reading)}
-    names = {address: str(symbol) for address in addresses if address and (symbol := find_symbol(address))}
-    return CpuGs(cpu.index, bases.cpl, bases.gs_base, bases.kernel_gs_base, bases.report, percpu, names)
+        held = {field.value.value for field in percpu.fields if isinstance(field.value, Reading)}
+    names = _name({bases.gs_base, bases.kernel_gs_base} | held, find_symbol)
+    ends = _name({address for address in held if "+" not in names.get(address, "")}, find_symbol_below)
+    return CpuGs(cpu.index, bases.cpl, bases.gs_base, bases.kernel_gs_base, bases.report, percpu, names, ends)
+
+
+def _name(addresses: Iterable[int], find: Callable[[int], Symbol | None]) -> dict[int, str]:
+    return {address: str(symbol) for address in addresses if address and (symbol := find(address))}
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

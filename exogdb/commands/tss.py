@@ -6,7 +6,7 @@ from exogdb.commands.registry import Output, command
 from exogdb.target.cpus import Cpu
 from exogdb.target.paging import walk_address
 from exogdb.target.session import Session
-from exogdb.target.symbols import find_symbol
+from exogdb.target.symbols import find_symbol_below
 from exogdb.target.tables import read_cpu_dump, read_idt, read_tss
 from exogdb.view.tss import StackRow, TssReport, render_tss, tss_to_json
 from exogdb.x86.idt import Gate
@@ -27,7 +27,7 @@ def _find_problem(cpu: Cpu, top: int) -> str:
 
 
 def _make_row(cpu: Cpu, name: str, top: int, gates: list[Gate]) -> StackRow:
-    symbol = find_symbol(top - 8) if top else None
+    symbol = find_symbol_below(top) if top else None
     used_by = tuple(gate.name if gate.vector < 32 else f"{gate.vector:#x}" for gate in gates)
     return StackRow(name, top, str(symbol or ""), _find_problem(cpu, top), used_by)
 

@@ -12,7 +12,15 @@ import gdb
 from exogdb.errors import UsageError
 from exogdb.target.with_setting import with_setting
 
-__all__ = ["SourceLine", "Symbol", "evaluate_address", "find_address", "find_source_line", "find_symbol"]
+__all__ = [
+    "SourceLine",
+    "Symbol",
+    "evaluate_address",
+    "find_address",
+    "find_source_line",
+    "find_symbol",
+    "find_symbol_below",
+]
 
 # What rustc's legacy mangling adds to tell monomorphic copies apart; it changes with every build.
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
@@ -53,6 +61,15 @@ def find_symbol(address: int) -> Symbol | None:
     if found is None:
         return None
     return Symbol(_RUST_HASH.sub("", found["name"]), int(found["offset"] or 0))
+
+
+def find_symbol_below(address: int) -> Symbol | None:
+    """`address` counted from the symbol that covers the byte below it: the top of a stack belongs to that stack.
+
+    At the address itself the next object may begin, and that is what `find_symbol` finds.
+    """
+    below = find_symbol(address - 1)
+    return None if below is None else Symbol(below.name, below.offset + 1)
 
 
 def find_address(name: str) -> int | None:

@@ -60,6 +60,9 @@ def _offset(offset: int) -> str:
     return f"{'-' if offset < 0 else '+'}{abs(offset):#x}"
 
 
+_SYSRET_TAKES = {"rcx": "rip", "r11": "rflags"}  # the program's own were lost at SYSCALL
+
+
 def _find_returned(path: EntryPath, state: StubState) -> Iterator[str]:
     """The user registers that are in place behind this instruction of the way out, and were not before."""
     following = path.state_at(state.address + len(state.code))
@@ -67,6 +70,10 @@ def _find_returned(path: EntryPath, state: StubState) -> Iterator[str]:
         return
     for name, held in following.registers.items():
         if held == InRegister(name) and state.registers[name] != held:
+            carried = _SYSRET_TAKES.get(name)
+            if carried is not None and following.registers.get(carried) == held:
+                yield f"user {carried} back, in {name}"
+                continue
             constants = {way.registers[name].value for way in path.exits if name in way.registers}
             kinds = {way.registers[name].kind for way in path.exits if name in way.registers}
             yield f"user {name} = {', '.join(sorted(constants))}" if kinds == {"constant"} else f"user {name} back"

@@ -1,7 +1,7 @@
 """Both GS bases: whose is which, is the right one active, and the per-CPU block behind the kernel's."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any
 
@@ -17,7 +17,7 @@ __all__ = ["CpuGs", "gs_to_json", "render_gs"]
 
 @dataclass(frozen=True)
 class CpuGs:
-    """One CPU. `names` has symbols by address."""
+    """One CPU. `names` has symbols by address; `ends` those of the byte below it, where one may end."""
 
     cpu: int
     cpl: int
@@ -25,7 +25,15 @@ class CpuGs:
     kernel_gs_base: int
     report: GsReport
     percpu: PerCpuBlock | Unavailable
-    names: dict[int, str]
+    names: Mapping[int, str]
+    ends: Mapping[int, str] = field(default_factory=dict)
+
+    def name_of(self, held: PerCpuField, value: int) -> str:
+        """What `value` in the block points to. No pointer by its type, it may as well be the top of a stack."""
+        known = [self.names.get(value, "")]
+        if "*" not in held.type:
+            known.append(self.ends.get(value, ""))
+        return ", or ".join(filter(None, known))
 
 
 def _owner(row: CpuGs, *, is_active: bool) -> str:
@@ -49,7 +57,7 @@ def _state_line(row: CpuGs, style: Style) -> str:
     return f"CPU {row.cpu}  CPL {row.cpl}  {style.paint(role, row.report.state.value)}"
 
 
-def _field_line(field: PerCpuField, names: dict[int, str], widths: tuple[int, int], style: Style) -> str:
+def _field_line(field: PerCpuField, row: CpuGs, widths: tuple[int, int], style: Style) -> str:
     """`widths` are those of the offset, its `0x` included, and of the name."""
     if isinstance(field.value, Unavailable):
         shown = style.paint("faint", f"unavailable ({field.value.reason})")
@@ -57,7 +65,7 @@ def _field_line(field: PerCpuField, names: dict[int, str], widths: tuple[int, in
         shown = style.paint("faint", f"{field.type}, {field.size} bytes at {field.value.address:#x}")
     else:
         shown = f"{field.value.value:#0{2 + 2 * field.size}x}"
-        symbol = names.get(field.value.value)
+        symbol = row.name_of(field, field.value.value)
         shown += f"  {style.paint('symbol', symbol)}" if symbol else ""
     head = f"    +{field.offset:#0{widths[0]}x}  {field.name:<{widths[1]}}  "
     return wrap_painted(head + shown, style, " " * len(head))
@@ -70,8 +78,8 @@ def _percpu_lines(row: CpuGs, style: Style) -> list[str]:
         max((len(f"{field.offset:#05x}") for field in row.percpu.fields), default=0),
         max((len(field.name) for field in row.percpu.fields), default=0),
     )
-    head = f"  per-CPU block at {row.percpu.address:#x}, by {row.percpu.known_by}"
-    return [head, *(_field_line(field, row.names, widths, style) for field in row.percpu.fields)]
+    head = wrap_painted(f"  per-CPU block at {row.percpu.address:#x}, by {row.percpu.known_by}", style, "    ")
+    return [head, *(_field_line(field, row, widths, style) for field in row.percpu.fields)]
 
 
 def _render_cpu(row: CpuGs, style: Style) -> str:

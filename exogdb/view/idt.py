@@ -31,7 +31,8 @@ def _row(report: IdtReport, gate: Gate) -> list[Cell]:
     place = (f"{gate.selector.value:#04x}", f"{gate.handler:#018x}")
     plain = [Cell(text) for text in (kind, str(gate.dpl), stack, *place)]
     symbol = Cell(report.symbols.get(gate.handler, ""), "symbol")
-    return [Cell(f"{gate.vector:#04x}"), Cell(gate.name, "name"), *plain, symbol]
+    name = gate.name if gate.vector < 32 else ""  # beyond, the number is the name
+    return [Cell(f"{gate.vector:#04x}"), Cell(name, "name"), *plain, symbol]
 
 
 def render_idt(report: IdtReport, style: Style) -> str:

@@ -22,6 +22,7 @@ ZERO = "Where 0 was read there may be no such MSR: QEMU without KVM answers 0 fo
 LEAST_MEANING_WIDTH = 30
 _CPU_COLUMN = 20  # an address and the gap behind it
 _BESIDE_CPUS = 33  # the longest name, the mark, the sources and their gaps
+_BESIDE_MEANING = 32  # value, source and all gaps; the names come on top
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,13 @@ def check_value(spec: MsrSpec, value: int, address_bits: int = 48) -> tuple[str,
 
 
 def _explain_star(star: Star) -> list[str]:
+    ss = f"SS {star.sysret_ss.value:#04x}"
+    if star.sysret_ss_amd != star.sysret_ss:
+        ss += f" (AMD: {star.sysret_ss_amd.value:#04x})"
     return [
         f"SYSCALL loads CS {star.syscall_cs.value:#04x}, SS {star.syscall_ss.value:#04x}",
-        f"SYSRETQ loads CS {star.sysret64_cs.value:#04x}, SS {star.sysret_ss.value:#04x} (64-bit return)",
-        f"SYSRETL loads CS {star.sysret32_cs.value:#04x}, SS {star.sysret_ss.value:#04x} (32-bit return)",
+        f"SYSRETQ (to 64-bit) loads CS {star.sysret64_cs.value:#04x}, {ss}",
+        f"SYSRETL (to 32-bit) loads CS {star.sysret32_cs.value:#04x}, {ss}",
     ]
 
 
@@ -89,19 +93,25 @@ def _explain(spec: MsrSpec, value: int, symbols: Mapping[int, str]) -> list[str]
 
 def _meaning(spec: MsrSpec, value: Value, report: MsrReport, style: Style, width: int) -> str:
     if isinstance(value, Unavailable):
-        return "\n".join(wrap(value.reason, width or 10_000))
-    lines = [line for text in _explain(spec, value.value, report.symbols) for line in wrap(text, width or 10_000)]
+        return "\n".join(_broken(value.reason, width))
+    lines = [line for text in _explain(spec, value.value, report.symbols) for line in _broken(text, width)]
     if value.value in report.symbols:
         lines[0] = style.paint("symbol", lines[0])
     for finding in check_value(spec, value.value, report.address_bits):
-        lines += [style.paint("warning", line) for line in wrap(f"! {finding}", width or 10_000)]
+        lines += [style.paint("warning", line) for line in _broken(f"! {finding}", width)]
     return "\n".join(lines)
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns, 0 for unlimited."""
+    return wrap(text, width or 10_000, break_on_hyphens=False)
 
 
 def _render_one(report: MsrReport, cpu: int, style: Style) -> str:
     from tabulate import tabulate
 
-    width = max(style.width - 52, LEAST_MEANING_WIDTH) if style.width else 0
+    names = max(len("MSR") + 2, *(len(spec.short) for spec in report.specs))
+    width = max(style.width - names - _BESIDE_MEANING, LEAST_MEANING_WIDTH) if style.width else 0
     rows = []
     for spec in report.specs:
         value = report.values[cpu][spec.name]

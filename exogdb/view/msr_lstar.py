@@ -1,5 +1,6 @@
 """The first instructions behind IA32_LSTAR, with their source lines."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,15 @@ class LstarReport:
     findings: Sequence[str]
 
 
+_BLANKS = re.compile(r"\s{2,}")  # what puts comments below each other in the file
+
+
+def _fit(line: str, style: Style) -> str:
+    """A line of source that is too long for the terminal is cut: it stands there to be recognised."""
+    line = line.rstrip()
+    return f"{line[: style.width - 3]}..." if style.width and len(line) > style.width else line
+
+
 def _highlight(text: str, style: Style) -> str:
     if not style.colour:
         return text
@@ -54,7 +64,9 @@ def render_lstar(report: LstarReport, style: Style) -> str:
     last = ""
     for code in report.code:
         if code.source and code.source != last:
-            lines.append(style.paint("faint", f"{code.source}  {code.text_of_source}".rstrip()))
+            lines.append(
+                style.paint("faint", _fit(f"{code.source}  {_BLANKS.sub('  ', code.text_of_source)}", style))
+            )
             last = code.source
         lines.append(f"  {style.paint('address', f'{code.address:#018x}')}  {_highlight(code.text, style)}")
     lines += [render_sentence(f"! {text}", style, "bad") for text in report.findings]

@@ -34,7 +34,7 @@ def _drawing(star: Star) -> list[str]:
         "  +--------------+--------------+---------------------+",
         "   SYSRET: +16    SYSCALL: CS    SYSCALL target in",
         "   CS64, +8 SS,   & ~3, SS +8    legacy mode (AMD)",
-        "   CS32 as is; RPL becomes 3",
+        "   CS32 as is; RPL becomes 3 (on AMD only in CS)",
     ]
 
 

@@ -1,5 +1,6 @@
 """`exo-gs` against the kernel's own record, along the whole system-call path."""
 
+import re
 from typing import Any
 
 import pytest
@@ -91,6 +92,22 @@ def test_every_cpu() -> None:
         text = gdb.run("exo-gs --all-cpus")
         assert text.count("per-CPU block at") == 4
         assert "the kernel's" in text
+        check_stack_top(gdb, [int(row["kernel"], 16) for row in rows], truths)
+
+
+def check_stack_top(gdb: Gdb, blocks: list[int], truths: list[CpuTruth]) -> None:
+    """The top of a stack at the end of an object is counted from that object, not called after the next one."""
+    size = 8 * (blocks[1] - blocks[0])
+    top = (blocks[0] + size).to_bytes(8, "little")
+    cpu = truths[int(gdb.run("print $_thread").split()[-1]) - 1]
+    for address in (cpu.gs_base, cpu.tss + 4):  # kernel_rsp, TSS.RSP0
+        gdb.run(f"python gdb.selected_inferior().write_memory({address}, {top!r})")
+    stated, rsp0 = (
+        next(line for line in gdb.run(command).splitlines() if name in line)
+        for command, name in (("exo-gs", "kernel_rsp"), ("exo-tss", "RSP0"))
+    )
+    assert re.search(rf"\w+, or PERCPU\+{size}$", stated)
+    assert rsp0.split()[-1] == f"PERCPU+{size}"
 
 
 def test_a_handler_that_runs_on_the_users_base() -> None:

@@ -33,6 +33,23 @@ def test_both_bases_with_their_owner() -> None:
     assert "unavailable (0xffffffff801524b0 is not mapped)" in text
 
 
+def test_a_number_that_ends_one_object_and_begins_another_is_told_by_both_a_pointer_is_not() -> None:
+    top = 0xFFFFFFFF80160000
+    fields = tuple(
+        PerCpuField(name, 8 * n, 8, kind, Reading(top, "memory"))
+        for n, (name, kind) in enumerate((("rsp", "u64"), ("current", "*mut Process"), ("gs:0x10", "")))
+    )
+    row = replace(
+        ROW, percpu=PerCpuBlock(KERNEL, "type PerCpu", fields), names={top: "NEXT"}, ends={top: "STACK+64"}
+    )
+    rsp, current, slot = render_gs([row], PLAIN).splitlines()[-3:]
+    assert rsp.endswith("  NEXT, or STACK+64")
+    assert slot.endswith("  NEXT, or STACK+64")
+    assert current.endswith("0xffffffff80160000  NEXT")
+    (rsp, *_) = render_gs([replace(row, names={})], PLAIN).splitlines()[-3:]
+    assert rsp.endswith("0xffffffff80160000  STACK+64")
+
+
 def test_the_per_cpu_block_fits_the_terminal() -> None:
     lines = render_gs([ROW], Style(width=50)).splitlines()
     start = lines.index("    +0x008  tss         Tss, 104 bytes at")

@@ -16,6 +16,12 @@ def test_text() -> None:
     assert "255 more gates are not present" in text
 
 
+def test_an_interrupt_is_called_by_its_number_alone() -> None:
+    gate = decode_gate((0xFFFFFFFF_8012_8E00_0008_3456).to_bytes(16, "little"), 0x20)
+    line = render_idt(IdtReport(0, 0x2000, 0xFFF, [gate], 0, {}, {}), PLAIN).splitlines()[-1]
+    assert line.split() == ["0x20", "interrupt", "0", "-", "0x08", "0xffffffff80123456"]
+
+
 def test_json() -> None:
     (gate,) = idt_to_json(REPORT)["gates"]
     assert (gate["vector"], gate["ist"], gate["symbol"]) == (14, 2, "page_fault")

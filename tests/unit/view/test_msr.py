@@ -41,8 +41,15 @@ def test_what_is_wrong_is_said() -> None:
     assert check_value(parse_msr("lstar"), 0xFF11000000000000, address_bits=57) == ()
 
 
-def test_lines_fit_the_terminal() -> None:
-    assert max(len(line) for line in render_msrs(ONE, Style(width=100)).splitlines()) <= 100
+def test_lines_fit_the_terminal_and_fill_it() -> None:
+    widest = max(len(line) for line in render_msrs(ONE, Style(width=100)).splitlines())
+    assert 95 <= widest <= 100
+
+
+def test_the_ss_that_amd_loads_is_said_where_it_differs() -> None:
+    assert "SYSRETQ (to 64-bit) loads CS 0x2b, SS 0x23 (AMD: 0x20)" in render_msrs(ONE, Style(width=0))
+    same = {**VALUES, "IA32_STAR": Reading(0x001B000800000000, "qmp")}
+    assert "AMD: 0x2" not in render_msrs(MsrReport(SYSCALL_MSRS, {0: same}, {}), Style(width=0))
 
 
 def test_json_keeps_unavailable_apart_from_zero() -> None:

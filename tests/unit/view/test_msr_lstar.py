@@ -20,6 +20,12 @@ def test_source_lines_stand_once_in_front_of_their_instructions() -> None:
     assert text.splitlines()[-1] == "! its page is writable"
 
 
+def test_a_source_line_keeps_to_one_line_of_the_terminal() -> None:
+    code = [replace(CODE[0], text_of_source="swapgs                 // to the kernel's GS")]
+    line = render_lstar(replace(REPORT, code=code), Style(width=30)).splitlines()[1]
+    assert line == "entry.S:28  swapgs  // to t..."
+
+
 def test_a_value_from_rdmsr_says_that_the_guest_was_touched() -> None:
     assert "touched" not in render_lstar(REPORT, PLAIN)
     assert "The guest was touched" in render_lstar(replace(REPORT, source="rdmsr"), PLAIN)
