@@ -39,7 +39,7 @@ def _rate(state: MachineState) -> int:
 
 
 def derive_dispatcher(call: Call, state: MachineState, layout: FrameLayout) -> Dispatcher:
-    """The dispatcher called at `call`, where the machine is in `state`."""
+    """The dispatcher called at `call`, which finds the machine in `state` (`make_state_at_call`)."""
     rsp = state.registers["rsp"]
     top, depth = split(rsp)
     parameters = tuple(_derive_parameter(name, state, layout) for name in ARGUMENT_PASSING)
@@ -48,9 +48,9 @@ def derive_dispatcher(call: Call, state: MachineState, layout: FrameLayout) -> D
     )
     return Dispatcher(
         address=call.target,
-        target=call.instruction.text.removeprefix("call").strip(),
+        target=call.written_target,
         call_address=call.instruction.address,
-        return_address=call.instruction.next,
+        return_address=call.returns_to,
         rsp_below_top=None if isinstance(top, Unknown) else -depth,
         realigned=isinstance(rsp, Sum) and not rsp.exact and not isinstance(top, Unknown),
         parameters=parameters,

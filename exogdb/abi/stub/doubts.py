@@ -33,8 +33,7 @@ def _doubt_dispatcher(call: Call | None, before: Walk, rivals: list[Call]) -> It
         return
     taken = f"the dispatcher is taken to be the one called at {call.instruction.address:#x}"
     if call.target is None:
-        written = call.instruction.text.removeprefix("call").strip()
-        yield f"the dispatcher is called through `{written}`, whose value the code does not tell"
+        yield f"the dispatcher is called through `{call.written_target}`, whose value the code does not tell"
     earlier = [each for each in before.calls.values() if each.instruction != call.instruction and not each.is_leaf]
     for other in earlier:
         yield f"{_name(other)} is another call on the way in; {taken}"

@@ -20,7 +20,7 @@ from exogdb.abi.stub.events import (
     find_user_stack_uses,
 )
 from exogdb.abi.stub.exits import derive_exits, find_return_values
-from exogdb.abi.stub.follow import Call, Walk, follow
+from exogdb.abi.stub.follow import Call, Walk, follow, make_state_at_call
 from exogdb.abi.stub.interpret import apply_call, make_syscall_state
 from exogdb.abi.stub.layout import derive_layout
 from exogdb.abi.stub.stub_state import StubState, find_held
@@ -62,14 +62,14 @@ def _follow_both_ways(
     )
     if call is None:
         return before, Walk()
-    state = before.states[call.instruction.address].copy()
+    state = make_state_at_call(call, before.states[call.instruction.address])
     state.forget_memory()
     apply_call(call.instruction, state)
-    return before, follow(call.instruction.next, state, memory, disassembler)
+    return before, follow(call.returns_to, state, memory, disassembler)
 
 
 def _assemble(entry: int, call: Call | None, before: Walk, after: Walk, rivals: list[Call]) -> EntryPath:
-    at_call = before.states[call.instruction.address] if call is not None else None
+    at_call = make_state_at_call(call, before.states[call.instruction.address]) if call is not None else None
     layout = derive_layout(before, after, at_call)
     exits = derive_exits(before, after, layout, at_call)
     return EntryPath(

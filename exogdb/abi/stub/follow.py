@@ -19,22 +19,34 @@ from exogdb.abi.stub.symbolic import WORD, Cell, Constant, MachineState, add, jo
 from exogdb.errors import AnalysisError, MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["RETURNS_TO_USER", "Call", "Walk", "follow"]
+__all__ = ["RETURNS_TO_USER", "Call", "Walk", "follow", "make_state_at_call"]
 
 RETURNS_TO_USER = {"sysretq": "sysret", "sysret": "sysret", "iretq": "iret", "iretd": "iret", "sysexit": "sysexit"}
 ENDS = frozenset({"hlt", "ud2", "int3", *RETURNS_TO_USER})
 _TOP_OF_STACK = MemoryOperand(None, "rsp", None, 1, 0, WORD)
 _LONGEST_TRAP = 32  # bytes
+_NEAR = 1 << 31  # bytes; what a direct call reaches, so that a kernel's code does not lie farther apart
 MOST_INSTRUCTIONS = 4000  # an entry stub has a few hundred; more means that the walk went astray
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call met on the way. `target` is None when it goes through memory or a register that is not known."""
+    """A call met on the way. `target` is None when it goes through memory or a register that is not known.
+
+    A stub can push `returns_to` itself and jump to the function, or push that as well and execute RET: `pushed`
+    bytes (0, 8 or 16) are then on the stack in front of `instruction` that are gone when the function returns.
+    """
 
     instruction: Instruction
     target: int | None
     is_leaf: bool
+    returns_to: int
+    pushed: int = 0
+
+    @property
+    def written_target(self) -> str:
+        """The operand of the call as the code has it: an address, a register, memory; empty for RET."""
+        return self.instruction.text.partition(" ")[2].strip()
 
 
 @dataclass
@@ -101,6 +113,9 @@ def _advance(
         return _advance_call(instruction, state, walk, scene)
     if instruction.mnemonic == "jmp":
         target = _find_target(instruction, state, scene.memory)
+        returns_to = _find_pushed_return(instruction, state, target, scene)
+        if returns_to is not None:
+            return _advance_into(instruction, target, returns_to, WORD, state, walk, scene)
         if target is None:
             walk.doubts[instruction.address] = (
                 f"`{instruction.text}` at {instruction.address:#x} jumps to an address that the code does not tell"
@@ -108,18 +123,23 @@ def _advance(
             return []
         return [(target, state)]
     if instruction.mnemonic in ("ret", "retf"):
-        return _advance_return(instruction, state, walk)
+        return _advance_return(instruction, state, walk, scene)
     apply_instruction(instruction, state)
     if instruction.is_conditional and instruction.target is not None:
         return [(instruction.target, state.copy()), (instruction.next, state)]  # the last one is followed first
     return [(instruction.next, state)]
 
 
-def _advance_return(instruction: Instruction, state: MachineState, walk: Walk) -> list[tuple[int, MachineState]]:
+def _advance_return(
+    instruction: Instruction, state: MachineState, walk: Walk, scene: _Scene
+) -> list[tuple[int, MachineState]]:
     before = state.copy()
     apply_instruction(instruction, state)
     target = before.load(_stack_cell(before))
     if isinstance(target, Constant):
+        returns_to = _find_pushed_return(instruction, state, target.value, scene)
+        if returns_to is not None:
+            return _advance_into(instruction, target.value, returns_to, 2 * WORD, before, walk, scene)
         return [(target.value, state)]
     walk.doubts[instruction.address] = (
         f"`ret` at {instruction.address:#x} returns to an address that the code does not tell"
@@ -136,23 +156,92 @@ def _advance_call(
         cell = _stack_cell(state)
         state.store(cell, Constant(instruction.next), WORD, instruction.address)
         return [(target, state)]
+    return _advance_into(instruction, target, instruction.next, 0, state, walk, scene)
+
+
+def _advance_into(
+    instruction: Instruction,
+    target: int | None,
+    returns_to: int,
+    pushed: int,
+    state: MachineState,
+    walk: Walk,
+    scene: _Scene,
+) -> list[tuple[int, MachineState]]:
+    """Over a function that is called by `instruction`, to where it returns; see `Call` for the rest."""
     thunk = _find_thunk_register(target, scene.disassembler) if target is not None else None
     if thunk is not None:
         value = state.registers[thunk]
         target = value.value if isinstance(value, Constant) else None
     changed = None if target is None else _find_leaf_changes(target, scene.disassembler)
-    call = Call(instruction, target, changed is not None)
+    call = Call(instruction, target, changed is not None, returns_to, pushed)
     walk.calls[instruction.address] = call
     if scene.stop(call):
         return []
+    after = make_state_at_call(call, state)
+    result = after.copy()
+    apply_call(instruction, result)
     if changed is None:
-        apply_call(instruction, state)
+        after = result
     else:
-        after = state.copy()
-        apply_call(instruction, after)
-        for name in changed & after.registers.keys():
-            state.registers[name] = after.registers[name]
-    return [(instruction.next, state)]
+        after.registers |= {name: result.registers[name] for name in changed & result.registers.keys()}
+    return [(returns_to, after)]
+
+
+def make_state_at_call(call: Call, state: MachineState) -> MachineState:
+    """`state`, which is in front of the call's instruction, as a CALL in its place would find it."""
+    before = state.copy()
+    before.registers["rsp"] = add(before.registers["rsp"], call.pushed)
+    return before
+
+
+def _find_pushed_return(
+    instruction: Instruction, state: MachineState, target: int | None, scene: _Scene
+) -> int | None:
+    """The address on top of the stack in `state`, if a function that `instruction` goes to would return there.
+
+    Any other constant is none, such as a selector, nor is what a retpoline pushed; and a jump from which the code
+    goes straight on to another one is not yet the call.
+    """
+    top = state.load(_stack_cell(state))
+    if not isinstance(top, Constant) or abs(top.value - instruction.address) >= _NEAR:
+        return None
+    if not _is_returned_to(top.value, scene.disassembler):
+        return None
+    is_thunk = target is not None and _find_thunk_register(target, scene.disassembler) is not None
+    is_passed = target is not None and not is_thunk and _goes_straight_on(target, scene.disassembler)
+    return None if is_passed else top.value
+
+
+def _is_returned_to(address: int, disassembler: Disassembler) -> bool:
+    """Whether there is code at `address`, and not what only speculation runs."""
+    end = address + _LONGEST_TRAP
+    try:
+        at = address
+        while (instruction := disassembler.at(at)).mnemonic in ("pause", "lfence", "nop") and at < end:
+            at = instruction.next
+    except (MemoryFault, AnalysisError):
+        return False
+    loops = instruction.mnemonic == "jmp" and instruction.target in range(address, at + 1)
+    return not loops and instruction.mnemonic != "int3"
+
+
+def _goes_straight_on(start: int, disassembler: Disassembler, limit: int = 16) -> bool:
+    """Whether the code at `start` comes to another jump without a branch, and leaves the stack as it is."""
+    address = start
+    try:
+        for _ in range(limit):
+            instruction = disassembler.at(address)
+            if instruction.mnemonic == "jmp":
+                return instruction.target is not None
+            if instruction.is_conditional or instruction.mnemonic in (*ENDS, "ret", "call"):
+                return False
+            if "rsp" in instruction.writes:
+                return False
+            address = instruction.next
+    except (MemoryFault, AnalysisError):
+        return False
+    return False
 
 
 def _is_trap(start: int, end: int, disassembler: Disassembler) -> bool:

@@ -9,7 +9,9 @@ from exogdb.abi.stub.stub_state import BehindGsSlot, InGsSlot
 from exogdb.abi.stub.symbolic import Gs
 from tests.unit.abi.stub_fixture import assemble_stub
 
+PUSHED = ("push_jump", "push_return", "push_thunk", "push_inline_retpoline")
 SURE = (
+    *PUSHED,
     "iretq",
     "exchange",
     "rdgsbase",
@@ -136,6 +138,17 @@ def test_the_dispatcher_is_the_call_that_is_given_the_number() -> None:
     assert (dispatcher.number, dispatcher.arguments) == (InRegister("rdi"), (*registers, OnStack(0x18)))
     (doubt,) = path.doubts
     assert "another call on the way in" in doubt
+
+
+@pytest.mark.parametrize("name", PUSHED)
+def test_a_call_without_the_instruction_is_one(name: str) -> None:
+    path, labels = analyse(name), assemble_stub(name).labels
+    dispatcher = dispatcher_of(name)
+    assert (dispatcher.address, dispatcher.return_address) == (labels["dispatcher"], labels["back"])
+    assert (dispatcher.rsp_below_top, dispatcher.is_aligned) == (0x20, True)
+    assert slots_of(path) == {0: "rax", 8: "rbp", 0x10: "rflags", 0x18: "rip"}
+    assert path.frame.scratch == ()
+    assert dispatcher.number == (InRegister("rsi") if name == "push_jump" else InFrame("rdi", 0))
 
 
 def test_a_second_dispatcher_is_said() -> None:
