@@ -1,5 +1,6 @@
 """The console script `exogdb`: what is done outside GDB."""
 
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An error that exogdb raises on purpose is printed as one sentence and is status 1.
     """
+    _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     ours, qemu = _split(words)
     options = _parser().parse_args(ours)
@@ -49,6 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"exogdb: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def _open_closed_streams() -> None:
+    """Make `/dev/null` of a standard stream that the caller closed (`<&-`): another file would take its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
 
 
 def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:

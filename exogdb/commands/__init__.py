@@ -10,10 +10,11 @@ def load() -> None:
 
     from exogdb.commands.functions import register_functions
     from exogdb.commands.registry import register_commands
-    from exogdb.target.settings import register_settings
+    from exogdb.target.settings import let_names_be_utf8, register_settings
 
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
+    let_names_be_utf8()
     register_settings()
     register_commands()
     register_functions()

@@ -179,6 +179,11 @@ def _run(entry: Command, argument: str) -> None:
         raise gdb.GdbError(str(error)) from None
     except gdb.error as error:
         raise gdb.GdbError(explain(entry.name, error)) from None
+    except UnicodeDecodeError as error:
+        raise gdb.GdbError(
+            f"{entry.name}: GDB has a file name that is not {error.encoding}, {error.object!r}: `set host-charset`"
+            " to what it is written in"
+        ) from None
 
 
 def _run_body(entry: Command, options: Namespace) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import gdb
 
-__all__ = ["profile_file", "qmp_socket", "register_settings", "syscall_table_file"]
+__all__ = ["let_names_be_utf8", "profile_file", "qmp_socket", "register_settings", "syscall_table_file"]
 
 
 class _PathSetting(gdb.Parameter):
@@ -28,6 +28,8 @@ class _PathSetting(gdb.Parameter):
         return _show(self._name, value)
 
 
+# As nl_langinfo(CODESET) calls it.
+_ASCII = "ANSI_X3.4-1968"
 _SETTINGS = {
     "qmp-socket": "the unix socket or HOST:PORT of QEMU's QMP monitor",
     "profile": "the profile file (TOML) that describes this kernel's system-call path",
@@ -41,6 +43,16 @@ def register_settings() -> None:
     _prefix("show exo", "Show what exogdb was told about this kernel and this QEMU.", _show_all)
     for name, meaning in _SETTINGS.items():
         _PathSetting(name, meaning)
+
+
+def let_names_be_utf8() -> None:
+    """In the C locale: have GDB take text for UTF-8, of which ASCII is a part. Called once by `gdbinit.py`.
+
+    GDB's Python API gives the names of files in its host character set, and raises UnicodeDecodeError for others:
+    in a directory called `ü` nothing worked where no locale is set.
+    """
+    if gdb.host_charset() == _ASCII:
+        gdb.set_parameter("host-charset", "UTF-8")
 
 
 def qmp_socket() -> str:

@@ -62,6 +62,23 @@ def test_cpus_and_arguments_for_qemu_are_passed_on(kernel: Kernel) -> None:
     assert "Thread 1.2" in done.stdout
 
 
+def test_no_locale_a_path_beyond_ascii_and_no_standard_input(kernel: Kernel, tmp_path: Path) -> None:
+    copied = tmp_path / "ü b" / "kernel.elf"
+    copied.parent.mkdir()
+    shutil.copy(kernel.elf, copied)
+    command = [*EXOGDB, "run", copied, "--ex", "exo-syscall break getpid", "--ex", "continue"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert b"System call 4 getpid() by process" in done.stdout
+
+
 def test_a_command_that_fails_is_the_end_and_the_status(kernel: Kernel) -> None:
     done = run("run", kernel.elf, "--ex", "frobnicate", "--ex", "echo went on")
     assert done.returncode != 0
