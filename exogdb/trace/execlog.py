@@ -1,4 +1,4 @@
-"""QEMU's execution log (`log cpu,nochain` with `-dfilter`), decoded into entries and returns.
+"""QEMU's execution log (`log cpu` with `-dfilter`), decoded into entries and returns.
 
 QEMU writes one register dump each time a translation block whose address the filter accepts is about to run. A
 dump is written under one lock, so dumps never interleave; with `exec` there is also a line `Trace N: ...`, written

@@ -30,10 +30,12 @@ from exogdb.target.run.ctrl_c import no_signals
 from exogdb.target.run.resume import Stopper, run_guest
 from exogdb.target.trace.forgotten import log_prefix, switch_log_off
 from exogdb.target.trace.outlet import Outlet
+from exogdb.trace.chaining import is_any_chained
 from exogdb.trace.event import address_space
 from exogdb.trace.execlog import LogDamage, LogParser, decode_task_registers
 from exogdb.trace.points import TracePoints
 from exogdb.trace.sink import Sink
+from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["CLOCK", "NAME", "trace_by_log"]
 
@@ -45,12 +47,19 @@ _CHUNK_BYTES = 1 << 18
 _JOIN_SECONDS = 0.01
 
 
-def trace_by_log(points: TracePoints, sink: Sink, seconds: float | None, outlet: Outlet, damage: LogDamage) -> str:
+def trace_by_log(
+    points: TracePoints,
+    memory: ReadableMemory,
+    sink: Sink,
+    seconds: float | None,
+    outlet: Outlet,
+    damage: LogDamage,
+) -> str:
     """Run the guest with the log on until Ctrl-C, `seconds`, a full sink, or any other stop; then switch it off.
 
     The guest must be stopped, and is stopped afterwards. Ctrl-C must be held (`exogdb.target.run.ctrl_c`). `sink`
-    is fed on another thread, and may write to `outlet`. `damage` gets what is wrong with the log. Answers why the
-    run ended.
+    is fed on another thread, and may write to `outlet`. `damage` gets what is wrong with the log; `memory` has the
+    kernel's code. Answers why the run ended.
 
     :raise TargetLostError: QEMU ended; what was read before is in `sink`.
     :raise MonitorError: the monitor refused to switch the log on.
@@ -61,7 +70,7 @@ def trace_by_log(points: TracePoints, sink: Sink, seconds: float | None, outlet:
     with _fifo() as (path, descriptor), outlet.alone():
         reader = _Reader(descriptor, parser, sink, stopper)
         try:
-            with _log_switched_on(path, has_tasks=len(parser.cpu_of_task) == len(all_cpus())):
+            with _log_switched_on(path, _choose_items(points, memory, parser)):
                 with no_signals():
                     reader.start()
                 ending = run_guest(stopper, seconds)
@@ -168,14 +177,26 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-@contextmanager
-def _log_switched_on(path: Path, *, has_tasks: bool) -> Iterator[None]:
-    """QEMU logs into `path` inside the block.
+def _choose_items(points: TracePoints, memory: ReadableMemory, parser: LogParser) -> str:
+    """What QEMU is to log: the registers, and what slows the guest down only where it is needed.
 
-    `exec` adds a line that names the CPU, at a tenth of the speed; it is needed where no TR tells the CPUs apart.
+    `exec` adds a line that names the CPU, at a tenth of the speed: where no TR tells the CPUs apart. `nochain`
+    makes everything slower that the guest does: where QEMU might pass a point by unseen.
+    """
+    items = ["cpu"]
+    if len(parser.cpu_of_task) != len(all_cpus()):
+        items.insert(0, "exec")
+    if is_any_chained((points.entry, *points.returns, *points.links, *points.handlers), memory.read):
+        items.append("nochain")
+    return ",".join(items)
+
+
+@contextmanager
+def _log_switched_on(path: Path, items: str) -> Iterator[None]:
+    """QEMU logs `items` into `path` inside the block.
+
     The name is removed as soon as QEMU has opened the FIFO: whatever happens to GDB, no file is left behind.
     """
-    items = "cpu,nochain" if has_tasks else "exec,cpu,nochain"
     try:
         _expect_silence(f'logfile "{path}"')  # TMPDIR may have blanks
         _expect_silence(f"log {items}")

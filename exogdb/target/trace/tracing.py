@@ -110,7 +110,8 @@ class Tracing:
         try:
             if self.engine == "log":
                 outcome.damage = LogDamage()
-                outcome.ending = execlog.trace_by_log(self.points, sink, seconds, outlet, outcome.damage)
+                memory, damage = self.session.memory, outcome.damage
+                outcome.ending = execlog.trace_by_log(self.points, memory, sink, seconds, outlet, damage)
             else:
                 process_id = find_process_layout(self.session.cpu)
                 kernel = stoplog.KernelFacts(self.points, self.path, process_id)

@@ -1,0 +1,45 @@
+"""Where QEMU may jump from one translation block into another without going through what writes its log.
+
+TCG patches direct jumps into each other, after which neither `cpu_tb_exec` nor `helper_lookup_tb_ptr` sees the
+second block any more. It does so only for a jump whose destination lies in the page where the jumping block begins
+(`translator_use_goto_tb`, accel/tcg/translator.c, 7.2 to 10.0), and never for `syscall`, `ret`, a write of CR3 or
+any jump through a register. `log nochain` forbids it altogether, which slows everything down that the guest does.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from exogdb.errors import MemoryFault
+
+__all__ = ["is_any_chained"]
+
+_PAGE_SIZE = 4096
+# call, jmp and jcc with 32 bits, then jmp, jcc, loop and jrcxz with 8 (Intel SDM Vol. 2, opcode maps).
+_NEAR = re.compile(rb"(?=(?:[\xe8\xe9]|\x0f[\x80-\x8f])(.{4}))", re.DOTALL)
+_SHORT = re.compile(rb"(?=[\xeb\x70-\x7f\xe0-\xe3](.))", re.DOTALL)
+
+
+def is_any_chained(points: Iterable[int], read: Callable[[int, int], bytes]) -> bool:
+    """Whether a direct jump may lead to one of `points` from within its page. True where the code cannot be read.
+
+    What merely looks like such a jump counts, too. A block may go on into the next page, so its jump may be there.
+
+    >>> code = bytes.fromhex("e9 0b000000").ljust(8192, b"\\xcc")  # at 0x1000: jmp 0x1010
+    >>> read = lambda address, size: code[address - 0x1000:][:size]
+    >>> is_any_chained([0x1010], read), is_any_chained([0x1020], read)
+    (True, False)
+    """
+    return any(_is_chained(point, read) for point in points)
+
+
+def _is_chained(point: int, read: Callable[[int, int], bytes]) -> bool:
+    start = point & -_PAGE_SIZE
+    try:
+        code = read(start, _PAGE_SIZE)
+    except MemoryFault:
+        return True
+    with suppress(MemoryFault):  # no block goes on where nothing is mapped
+        code += read(start + _PAGE_SIZE, _PAGE_SIZE)
+    jumps = (jump for form in (_NEAR, _SHORT) for jump in form.finditer(code))
+    return any(start + jump.end(1) + int.from_bytes(jump[1], "little", signed=True) == point for jump in jumps)
