@@ -1,8 +1,9 @@
 """Running the guest by talking to QEMU's GDB stub directly, for runs of so many stops that GDB's own work counts.
 
 GDB believes all the while that the guest stands where it stood. What it must not notice is put right at the end:
-the stub's current CPU, and GDB's cache of registers. Ctrl-C is looked for at every stop; a thread wakes a guest
-that does not stop by itself.
+the stub's current CPU, and GDB's cache of registers. GDB's socket is used past GDB, which waits meanwhile: packets
+that need not wait for each other go together (`exogdb.target.qemu.packets`). Ctrl-C and the time are looked at
+every 50 ms, and stop a guest that does not stop by itself.
 
 The layout of the `g` packet is that of QEMU's gdb-xml/i386-64bit.xml (target/i386/gdbstub.c). It is compared with
 GDB's own reading before the first use.
@@ -11,18 +12,19 @@ GDB's own reading before the first use.
 import contextlib
 import os
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.cpus import selected_cpu
+from exogdb.target.qemu.packets import PacketStream
 from exogdb.target.qemu.peer import find_stub_socket
 from exogdb.target.registers import read_register
-from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending, no_signals
+from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending
 from exogdb.target.run.resume import QEMU_ENDED
 from exogdb.target.with_setting import with_setting
 
@@ -31,11 +33,10 @@ __all__ = ["StubRegisters", "StubRun", "open_stub_run"]
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip")
 # Behind them eflags and six selectors of four bytes each, then bases and control registers of eight.
 _BASES = ("fs_base", "gs_base", "k_gs_base", "cr0", "cr2", "cr3")
+_NAMES = (*_GENERAL, *_BASES)
 _LAYOUT = struct.Struct("<17Q28x6Q")
 _NUMBERS = {"rip": 16, "gs_base": 25, "k_gs_base": 26}
-_INTERRUPT = b"\x03"
-_LOOK_SECONDS = 0.05
-_NEVER_SECONDS = 1_000_000
+_LOOK_MS = 50
 _LARGEST_READ = 1024
 
 
@@ -52,17 +53,16 @@ class StubRun:
 
     def __init__(self, connection: gdb.RemoteTargetConnection, descriptor: int, seconds: float | None) -> None:
         self._connection = connection
-        self._descriptor = descriptor
+        self._stream = PacketStream(descriptor)
         self._deadline = None if seconds is None else time.monotonic() + seconds
-        self._is_waiting = threading.Event()
-        self._is_over = threading.Event()
+        self._writes: list[str] = []
         self._breakpoints: list[int] = []
         self.thread = ""
         self.ran_ns = 0
 
     def insert(self, address: int) -> None:
         """A breakpoint that GDB does not know of. It is removed at the end."""
-        self._expect_ok(f"Z0,{address:x},1")
+        self.order(f"Z0,{address:x},1")
         self._breakpoints.append(address)
 
     def resume(self) -> bool:
@@ -78,12 +78,15 @@ class StubRun:
 
     def registers(self) -> StubRegisters:
         """Those of the CPU that stopped."""
-        data = bytes.fromhex(self._send("g").decode("ascii", "replace").replace("x", "0")[: 2 * _LAYOUT.size])
-        return StubRegisters(zip((*_GENERAL, *_BASES), _LAYOUT.unpack(data), strict=True))
+        # Another CPU that stops at the same moment becomes the stub's current one behind the stop reply's back.
+        chosen, answer = self._ask(f"Hg{self.thread}", "g")
+        _expect_ok(f"Hg{self.thread}", chosen)
+        data = bytes.fromhex(answer.decode("ascii", "replace").replace("x", "0")[: 2 * _LAYOUT.size])
+        return StubRegisters(zip(_NAMES, _LAYOUT.unpack(data), strict=True))
 
     def write(self, name: str, value: int) -> None:
-        """Set `rip`, `gs_base` or `k_gs_base` of the CPU that stopped."""
-        self._expect_ok(f"P{_NUMBERS[name]:x}={value.to_bytes(8, 'little').hex()}")
+        """Set `rip`, `gs_base` or `k_gs_base` of the CPU that stopped, before it goes on or is read."""
+        self._writes.append(f"P{_NUMBERS[name]:x}={value.to_bytes(8, 'little').hex()}")
 
     def read(self, address: int, size: int) -> bytes:
         """Memory as the CPU that stopped sees it: implements `exogdb.x86.memory.ReadableMemory`.
@@ -92,7 +95,7 @@ class StubRun:
         """
         parts = []
         for at in range(address, address + size, _LARGEST_READ):
-            answer = self._send(f"m{at:x},{min(_LARGEST_READ, address + size - at):x}")
+            (answer,) = self._ask(f"m{at:x},{min(_LARGEST_READ, address + size - at):x}")
             if not answer or answer.startswith(b"E"):
                 raise MemoryFault(address, size)
             parts.append(bytes.fromhex(answer.decode("ascii")))
@@ -115,51 +118,82 @@ class StubRun:
     def remove_breakpoints(self) -> None:
         """Take out what `insert` put in."""
         while self._breakpoints:
-            self._expect_ok(f"z0,{self._breakpoints[-1]:x},1")
+            self.order(f"z0,{self._breakpoints[-1]:x},1")
             self._breakpoints.pop()
 
-    def wake_when_due(self) -> None:
-        """Body of the helper thread: stop a guest that runs on although the trace is to end."""
-        while not self._is_over.wait(_LOOK_SECONDS):
-            if self._is_waiting.is_set() and self.reason_to_end:
-                with contextlib.suppress(OSError):  # QEMU is gone: the waiting side finds out by itself
-                    os.write(self._descriptor, _INTERRUPT)
+    def select(self, thread: str) -> None:
+        """Make that CPU the stub's current one, as GDB believes that it is."""
+        self.order(f"Hg{thread}")
 
-    def end(self) -> None:
-        """Let the helper thread go."""
-        self._is_over.set()
+    def settle(self) -> None:
+        """At the end: what GDB sends next is the stub's only business."""
+        try:
+            self._stream.settle()
+        except OSError:
+            return  # GDB finds out by itself
+
+    def order(self, packet: str) -> None:
+        """Send `packet`, which is to be answered with OK.
+
+        :raise UnavailableError: it is not. :raise TargetLostError: QEMU ended.
+        """
+        (answer,) = self._ask(packet)
+        _expect_ok(packet, answer)
 
     def _resume(self, packet: str) -> bool:
-        self._is_waiting.set()
         start = time.monotonic_ns()
         try:
-            answer = self._send(packet).decode("ascii", "replace")
+            answer = self._wait_for_stop(packet).decode("ascii", "replace")
         finally:
             self.ran_ns += time.monotonic_ns() - start
-            self._is_waiting.clear()
         if answer[:1] in ("W", "X"):
-            raise TargetLostError(QEMU_ENDED)
+            self._lose(None)
         fields = dict(field.partition(":")[::2] for field in answer[3:].split(";"))
         self.thread = fields.get("thread", self.thread)
-        # Another CPU that stops at the same moment becomes the stub's current one behind this answer's back.
-        self._expect_ok(f"Hg{self.thread}")
         return answer.startswith("T05")
 
-    def _send(self, packet: str) -> bytes:
+    def _wait_for_stop(self, packet: str) -> bytes:
+        self._send(packet)
         try:
-            answer = self._connection.send_packet(packet)
-        except (gdb.error, RuntimeError, ValueError) as error:
-            raise TargetLostError(QEMU_ENDED) from error
-        if answer is None:
-            raise UnavailableError(f"the GDB stub does not answer the packet {packet}")
+            while (answer := self._stream.receive(_LOOK_MS)) is None:
+                if self.reason_to_end:
+                    self._stream.interrupt()
+        except OSError as error:
+            self._lose(error)
         return answer
 
-    def _expect_ok(self, packet: str) -> None:
-        answer = self._send(packet)
-        if answer != b"OK":
-            raise UnavailableError(
-                f"the GDB stub refuses the packet {packet}: {answer.decode('ascii', 'replace')}"
-            )
+    def _ask(self, *packets: str) -> list[bytes]:
+        self._send(*packets)
+        return [self._receive() for _ in packets]
+
+    def _send(self, *packets: str) -> None:
+        """With what was to be written before, which must succeed."""
+        writes, self._writes = self._writes, []
+        try:
+            self._stream.send(*writes, *packets)
+        except OSError as error:
+            self._lose(error)
+        for each in writes:
+            _expect_ok(each, self._receive())
+
+    def _receive(self) -> bytes:
+        try:
+            answer = self._stream.receive(None)
+        except OSError as error:
+            self._lose(error)
+        assert answer is not None
+        return answer
+
+    def _lose(self, cause: OSError | None) -> NoReturn:
+        """QEMU is gone: let GDB notice, too."""
+        with contextlib.suppress(gdb.error, RuntimeError, ValueError):
+            self._connection.send_packet("qC")
+        raise TargetLostError(QEMU_ENDED) from cause
+
+
+def _expect_ok(packet: str, answer: bytes) -> None:
+    if answer != b"OK":
+        raise UnavailableError(f"the GDB stub refuses the packet {packet}: {answer.decode('ascii', 'replace')}")
 
 
 @contextmanager
@@ -178,15 +212,8 @@ def open_stub_run(seconds: float | None) -> Iterator[StubRun]:
         raise UnavailableError("GDB's connection to QEMU is no socket that exogdb could find")
     try:
         run = StubRun(connection, descriptor, seconds)
-        helper = threading.Thread(target=run.wake_when_due, name="exogdb-wake", daemon=True)
         with _gdb_kept_in_the_dark(run):
-            with no_signals():
-                helper.start()
-            try:
-                yield run
-            finally:
-                run.end()
-                helper.join()
+            yield run
     finally:
         os.close(descriptor)
 
@@ -196,10 +223,7 @@ def _gdb_kept_in_the_dark(run: StubRun) -> Iterator[None]:
     thread = gdb.selected_thread()
     if thread is None:
         raise UnavailableError("no CPU is selected: choose one with `thread N`")
-    with (
-        with_setting("breakpoint always-inserted", True),
-        with_setting("remotetimeout", _NEVER_SECONDS),
-    ):
+    with with_setting("breakpoint always-inserted", True):
         run.thread = _name_thread(thread)
         _check_layout(run)
         _insert_users_breakpoints(run.registers()["rip"])
@@ -208,8 +232,9 @@ def _gdb_kept_in_the_dark(run: StubRun) -> Iterator[None]:
         finally:
             try:
                 run.remove_breakpoints()
-                run._expect_ok(f"Hg{_name_thread(thread)}")
+                run.select(_name_thread(thread))
             finally:
+                run.settle()
                 gdb.execute("maintenance flush register-cache", to_string=True)
 
 
@@ -235,7 +260,6 @@ def _check_layout(run: StubRun) -> None:
     gdb.execute("maintenance flush register-cache", to_string=True)
     cpu = selected_cpu()
     theirs = {name: read_register(cpu, name) for name in ("rip", "rsp", "rax", "r15", *_BASES)}
-    run._expect_ok(f"Hg{run.thread}")
     ours = run.registers()
     for name, value in theirs.items():
         if ours[name] != value:
