@@ -45,7 +45,9 @@ def _problem() -> str | None:
         return f"exogdb needs GDB with Python 3.11 or newer; this one has {sys.version.split()[0]}"
     missing = _missing()
     if missing:
-        return f"exogdb lacks {', '.join(missing)}: run `make -C {_ROOT} venv` and source this again"
+        from shlex import quote
+
+        return f"exogdb lacks {', '.join(missing)}: run `make -C {quote(str(_ROOT))} venv` and source this again"
     return None
 
 

@@ -65,12 +65,14 @@ def test_what_a_session_does_not_use_is_not_loaded() -> None:
 
 
 def test_missing_dependencies_are_named_with_the_command_that_brings_them(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "gdbinit.py", tmp_path)
-    shutil.copytree(ROOT / "exogdb", tmp_path / "exogdb")
+    place = tmp_path / "a b"
+    place.mkdir()
+    shutil.copy(ROOT / "gdbinit.py", place)
+    shutil.copytree(ROOT / "exogdb", place / "exogdb")
     with Gdb(["-ex", "python import sys; sys.path = [p for p in sys.path if 'packages' not in p]"]) as gdb:
-        said = gdb.fails(f"source {tmp_path / 'gdbinit.py'}")
+        said = gdb.fails(f"source {place / 'gdbinit.py'}")
     assert "exogdb lacks " in said
-    assert f"run `make -C {tmp_path} venv` and source this again" in said
+    assert f"run `make -C '{place}' venv` and source this again" in said
     assert "Traceback" not in said
 
 

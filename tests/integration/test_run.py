@@ -68,7 +68,7 @@ def test_no_locale_a_path_beyond_ascii_and_no_standard_input(kernel: Kernel, tmp
     shutil.copy(kernel.elf, copied)
     command = [*EXOGDB, "run", copied, "--ex", "exo-syscall break getpid", "--ex", "continue"]
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        ["sh", "-c", 'exec "$@" <&-', "sh", *map(str, command)],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))},
         capture_output=True,
