@@ -15,7 +15,7 @@ MOST_STEPS = 5
 
 
 def read_msrs(gdb: Gdb, via: str) -> dict[int, dict[str, Any]]:
-    """Every CPU's MSRs. Linux's idle CPU may be right behind STI, where RDMSR is refused: it gets the step it wants."""
+    """Every CPU's MSRs. An idle CPU may be right behind STI, where RDMSR is refused: it gets the step it wants."""
     for _ in range(MOST_STEPS):
         found = {cpu["cpu"]: cpu["msrs"] for cpu in gdb.json(f"exo-msr --all-cpus --via {via}")["cpus"]}
         behind = [cpu for cpu, msrs in found.items() if BEHIND_STI in str(msrs)]

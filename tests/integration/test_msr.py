@@ -78,7 +78,7 @@ def test_decoding(stopped: Guest) -> None:
     assert msrs["IA32_STAR"]["decoded"]["sysret64_cs"] == "0x2b"
     text = stopped.gdb.run("exo-msr")
     assert "syscall_entry" in text
-    assert "SYSRETQ loads CS 0x2b, SS 0x23" in text
+    assert "SYSRETQ (to 64-bit) loads CS 0x2b, SS 0x23" in text
 
 
 @pytest.mark.parametrize("via", ["best", "rdmsr"])

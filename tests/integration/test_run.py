@@ -66,7 +66,7 @@ def test_no_locale_a_path_beyond_ascii_and_no_standard_input(kernel: Kernel, tmp
     copied = tmp_path / "ü b" / "kernel.elf"
     copied.parent.mkdir()
     shutil.copy(kernel.elf, copied)
-    command = [*EXOGDB, "run", copied, "--ex", "exo-syscall break getpid", "--ex", "continue"]
+    command = [*EXOGDB, "run", str(copied), "--ex", "exo-syscall break getpid", "--ex", "continue"]
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *map(str, command)],
         cwd=ROOT,
