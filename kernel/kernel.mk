@@ -61,7 +61,10 @@ KERNEL_USER_FLAGS := --edition 2021 -g -C opt-level=$(KERNEL_OPT) -C panic=abort
 KERNEL_LINK := -fuse-ld=bfd -nostartfiles -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,norelro \
     -Wl,-z,max-page-size=4096
 KERNEL_USER_LINK := $(KERNEL_LINK) -Wl,-z,separate-code
-KERNEL_IMAGE_LINK := $(KERNEL_LINK) -Wl,--gc-sections,-O1,--no-warn-rwx-segments,-T,kernel/src/linker.ld
+# Before the script, which asks for it.
+KERNEL_LINK_truth-long := -Wl,--defsym=STUB_HAS_ITS_PAGE=1
+KERNEL_IMAGE_LINK := $(KERNEL_LINK) $(KERNEL_LINK_$(VARIANT)) \
+    -Wl,--gc-sections,-O1,--no-warn-rwx-segments,-T,kernel/src/linker.ld
 link-args = $(foreach argument,$($(1)),-C link-arg=$(argument))
 
 # Every program at its own address, so that a debugger can have the symbols of all of them at once.
