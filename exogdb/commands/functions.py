@@ -11,7 +11,7 @@ import gdb
 
 from exogdb.commands.registry import explain
 from exogdb.errors import ExoError, UnavailableError, UsageError
-from exogdb.target.cpus import Cpu, frames_kept_whole
+from exogdb.target.cpus import Cpu, broken_connection_told, frames_kept_whole, waiting_for_replies
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.msr.msrs import Via, read_msr
 from exogdb.target.registers import read_cpl
@@ -60,7 +60,7 @@ class _Function(gdb.Function):
         """Called by GDB when the function is evaluated."""
         try:
             cpu = require_guest().cpu
-            with frames_kept_whole():
+            with broken_connection_told(), waiting_for_replies(), frames_kept_whole():
                 number = self._body(cpu, *arguments)
         except ExoError as error:
             raise gdb.GdbError(str(error)) from None

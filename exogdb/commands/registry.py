@@ -31,7 +31,7 @@ import gdb
 
 from exogdb.commands.completion import Completer, complete_word
 from exogdb.errors import ExoError, UsageError
-from exogdb.target.cpus import frames_kept_whole
+from exogdb.target.cpus import broken_connection_told, frames_kept_whole, waiting_for_replies
 from exogdb.target.run.ctrl_c import ctrl_c_held
 from exogdb.target.session import Session, find_guest, require_guest
 from exogdb.target.symbol_match import find_other_builds
@@ -188,7 +188,10 @@ def _run(entry: Command, argument: str) -> None:
 
 def _run_body(entry: Command, options: Namespace) -> None:
     session = require_guest() if entry.needs_guest else find_guest()
-    with nullcontext() if session is None else frames_kept_whole():
+    if session is None:
+        _run_on(entry, options, None)
+        return
+    with broken_connection_told(), waiting_for_replies(), frames_kept_whole():
         _run_on(entry, options, session)
 
 

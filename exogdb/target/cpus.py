@@ -12,23 +12,29 @@ import gdb
 
 from exogdb.errors import NoTargetError, TargetLostError, UsageError
 from exogdb.interrupts import finish, interrupts_held
+from exogdb.target.with_setting import with_setting
 
 __all__ = [
     "Cpu",
     "all_cpus",
+    "broken_connection_told",
     "cpu_selected",
     "cpus_in_turn",
     "find_cpu",
     "forget_caches",
     "frames_kept_whole",
+    "is_connection_lost",
     "is_reading_registers",
     "selected_cpu",
     "selected_thread",
+    "waiting_for_replies",
 ]
 
+_BROKEN = "the connection to QEMU broke: start it again and use `target remote`"
 # By global number, as last seen: listing the threads of a remote target asks it each time.
 _threads: dict[int, gdb.InferiorThread] = {}
 _is_reading_registers = False
+_PATIENCE_SECONDS = 3600  # GDB's own are 2
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,11 @@ def selected_cpu() -> Cpu:
     """The CPU of GDB's selected thread.
 
     :raise NoTargetError: no thread is selected.
+    :raise TargetLostError: the connection broke.
     """
     thread = selected_thread()
+    if thread is None and is_connection_lost():
+        raise TargetLostError(_BROKEN)
     if thread is None:
         raise NoTargetError("no CPU is selected: connect with `target remote`, then choose one with `thread N`")
     return _to_cpu(thread)
@@ -114,7 +123,7 @@ def cpus_in_turn() -> Iterator[Callable[[Cpu], None]]:
     def come_back() -> None:
         global _is_reading_registers
         _is_reading_registers = False
-        if len(visited) > 1:
+        if len(visited) > 1 and visited[-2].is_valid():
             visited[-2].switch()
         if visited:
             _select(thread, frame)
@@ -128,6 +137,38 @@ def cpus_in_turn() -> Iterator[Callable[[Cpu], None]]:
 def is_reading_registers() -> bool:
     """Nothing but the registers of the selected CPU, whose innermost frame is selected, is asked for just now."""
     return _is_reading_registers
+
+
+@contextmanager
+def waiting_for_replies() -> Iterator[None]:
+    """Inside the block GDB waits for each of QEMU's replies as long as it takes, or until Ctrl-C twice.
+
+    GDB gives up after two seconds otherwise and asks the next thing. Once QEMU goes on, the late replies come: GDB
+    takes each for the reply to another question, and shows wrong values from then on.
+    """
+    with with_setting("remotetimeout", _PATIENCE_SECONDS):
+        yield
+
+
+def is_connection_lost() -> bool:
+    """Whether GDB has no guest. It notices a connection that broke when it next asks for something."""
+    return gdb.selected_inferior().pid == 0
+
+
+@contextmanager
+def broken_connection_told() -> Iterator[None]:
+    """Around what began with a guest: everything that GDB raises once the connection broke is one sentence.
+
+    That is RuntimeError by threads and connections that it has thrown away, and, where it found out while it
+    unwound, what exogdb's unwinder ends that with.
+    :raise TargetLostError: the connection broke.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if is_connection_lost():
+            raise TargetLostError(_BROKEN) from error
+        raise
 
 
 @contextmanager
@@ -195,6 +236,8 @@ def _find_thread(cpu: Cpu) -> gdb.InferiorThread:
     for thread in _list_threads():
         if thread.global_num == cpu.thread:
             return thread
+    if is_connection_lost():
+        raise TargetLostError(_BROKEN)
     raise NoTargetError(f"CPU {cpu.index} is gone: the connection to the guest was made anew")
 
 
@@ -215,8 +258,6 @@ def _selected_outer_frame() -> gdb.Frame | None:
         frame = gdb.selected_frame()
     except gdb.error as error:
         if "Remote connection closed" in str(error) or "Remote communication error" in str(error):
-            raise TargetLostError(
-                "the connection to QEMU broke: start it again and use `target remote`"
-            ) from error
+            raise TargetLostError(_BROKEN) from error
         return None
     return frame if frame.level() > 0 else None

@@ -45,13 +45,25 @@ def write_register(cpu: Cpu, name: str, value: int) -> None:
     """Set a register of `cpu` through the stub. This changes the guest; the guest must be stopped.
 
     :raise UnavailableError: the stub refused.
+    :raise TargetLostError: the connection broke.
     """
     with cpu_selected(cpu):
         try:
+            _find_out_whether_the_connection_broke()
             gdb.newest_frame().select()
             gdb.parse_and_eval(f"${name} = {_to_signed(value)}")
         except gdb.error as error:
             raise _to_unavailable(error, f"register {name} of CPU {cpu.index}") from error
+
+
+def _find_out_whether_the_connection_broke() -> None:
+    """By a packet without an effect. GDB that finds out while it writes a register uses freed memory and ends.
+
+    :raise gdb.error: it broke.
+    """
+    connection = gdb.selected_inferior().connection
+    if isinstance(connection, gdb.RemoteTargetConnection):
+        connection.send_packet("qC")
 
 
 def read_cpl(cpu: Cpu) -> int:

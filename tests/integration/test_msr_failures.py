@@ -52,6 +52,50 @@ def test_qemu_killed_under_a_function(stopped: Guest) -> None:
         assert is_one_sentence(stopped.gdb.fails(f"print {function}"))
 
 
+# Counts calls of the functions that ask the guest, and kills QEMU, if there is a `victim`, at the one numbered 0.
+KILLER = """
+import os, sys
+def count(frame, event, _argument):
+    global left
+    if event == "call" and "/exogdb/target/" in frame.f_code.co_filename:
+        left -= 1
+        if left == 0 and victim:
+            os.kill(victim, 9)
+            while open(f"/proc/{victim}/stat").read().rpartition(")")[2].split()[0] not in "ZX":
+                pass
+"""
+
+
+@pytest.mark.parametrize("moment", [0.25, 0.5, 0.78])
+def test_qemu_killed_in_the_middle(moment: float, tmp_path: Path) -> None:
+    """While GDB unwinds, which it did not survive; with another thread selected; while QMP is looked for again."""
+    command = "exo-gs --all-cpus"
+    (tmp_path / "killer.py").write_text(KILLER)
+    with open_guest(smp=2, attach=False) as guest:
+        attach_running(guest)
+        gdb = guest.gdb
+        stop_at(gdb, "syscall_dispatch")
+        gdb.run(f"source {tmp_path / 'killer.py'}")
+        gdb.run(command)
+        gdb.run("python left = victim = 0; sys.setprofile(count)")
+        gdb.run(command)
+        calls = -int(gdb.run("python sys.setprofile(None); print(left)"))
+        gdb.run(f"python left = {int(calls * moment)}; victim = {guest.qemu.process.pid}; sys.setprofile(count)")
+        error = gdb.fails(command)
+        assert is_one_sentence(error), error
+        assert "the connection to QEMU broke" in error
+
+
+def test_a_late_reply_is_waited_for(stopped: Guest) -> None:
+    """GDB's two seconds are not enough: it takes a reply that comes later for the reply to another question."""
+    gdb = stopped.gdb
+    gdb.run("python from exogdb.commands import gs; read = gs.read_gs")
+    gdb.run("python gs.read_gs = lambda *given: print('patience', gdb.parameter('remotetimeout')) or read(*given)")
+    before = gdb.run("python print(gdb.parameter('remotetimeout'))")
+    assert "patience 3600" in gdb.run("exo-gs")
+    assert gdb.run("python print(gdb.parameter('remotetimeout'))") == before
+
+
 def is_frozen(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 

@@ -33,7 +33,7 @@ from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.interrupts import finish
 from exogdb.target.call.call_number import read_saved_number
 from exogdb.target.call.frame_tables import has_frame_tables
-from exogdb.target.cpus import is_reading_registers
+from exogdb.target.cpus import is_connection_lost, is_reading_registers
 from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
 from exogdb.target.run.ctrl_c import press_ctrl_c_again
@@ -117,6 +117,10 @@ class StubUnwinder(gdb.unwinder.Unwinder):
             finish(lambda: answers.append(self._answer(pending_frame)))
         except KeyboardInterrupt:
             press_ctrl_c_again()  # passed on from here, it would leave GDB with half a frame
+        if is_connection_lost():
+            # GDB has no frames any more: with an answer, or any other exception, which it prints, it would go on
+            # with one that it has freed, and end by SIGSEGV.
+            raise KeyboardInterrupt
         return answers[-1]
 
     def _answer(self, pending_frame: gdb.PendingFrame) -> gdb.UnwindInfo | None:
