@@ -1,8 +1,8 @@
 """Loads exogdb into GDB: `source gdbinit.py`.
 
 Works from any directory. The package is the one beside this file; its dependencies are looked for in the
-`.venv` beside it (made by `make venv`) and then wherever GDB's own Python finds them. Nothing heavy is
-imported here: each command imports what it needs when it first runs.
+`.venv` beside it (made by `make venv`) and then wherever GDB's own Python finds them. Libraries are
+imported by the first command that needs them.
 """
 
 from __future__ import annotations
