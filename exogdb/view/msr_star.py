@@ -41,7 +41,7 @@ def _drawing(star: Star) -> list[str]:
 def _hit(report: StarReport, load: StarLoad) -> str:
     descriptor = report.gdt.find_descriptor(load.selector)
     if descriptor is None:
-        return "nothing: outside the GDT" if not load.selector.in_ldt else "the LDT"
+        return "no descriptor in the GDT" if not load.selector.in_ldt else "the LDT"
     return describe_descriptor(descriptor)
 
 

@@ -124,12 +124,13 @@ def _check_data(load: StarLoad, descriptor: Descriptor) -> list[str]:
 
 
 def check_load(load: StarLoad, descriptor: Descriptor | None) -> list[str]:
-    """How `descriptor` (None: outside the table) differs from what `load` puts into the register by itself.
+    """How `descriptor` differs from what `load` puts into the register by itself.
 
-    One phrase each, to follow the selector: `has DPL 3, expected 0`.
+    One phrase each, to follow the selector: `has DPL 3, expected 0`. None is no descriptor: the selector is beyond
+    the table's end, or in the middle of a descriptor of 16 bytes.
     """
     if descriptor is None:
-        return ["lies outside the table"]
+        return ["names no descriptor in the table"]
     problems = _check_code(load, descriptor) if load.register == "CS" else _check_data(load, descriptor)
     if not descriptor.present:
         problems.append("is not present")

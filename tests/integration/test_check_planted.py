@@ -61,6 +61,7 @@ PLANTED_HERE = {
     "#DB without IST stack": "EXO023",
     "NMI on the stack of other exceptions": "EXO046",
     "#GP open to INT n": "EXO026",
+    "call gate for programs in front of SYSRET's segments": "EXO021 EXO027",
     "RSP0 nowhere": "EXO041",
     "RSP0 in the physical map": "EXO047",
     "RSP0 is an IST stack": "EXO046",
@@ -104,6 +105,10 @@ def plants(gdb: Gdb, cpu: CpuTruth, other: CpuTruth) -> dict[str, list[Change]]:
         "#DB without IST stack": [ist(cpu, DEBUG, 0)],
         "NMI on the stack of other exceptions": [ist(cpu, NMI, 1)],
         "#GP open to INT n": [(byte(cpu.idt + 16 * GENERAL_PROTECTION + 5), 0x60, 0x60)],
+        "call gate for programs in front of SYSRET's segments": [
+            (word(cpu.gdt + 0x18), (1 << 64) - 1, (stub & 0xFFFF0000 | 0xEC00) << 32 | 8 << 16 | stub & 0xFFFF),
+            (word(cpu.gdt + 0x20), (1 << 64) - 1, stub >> 32),
+        ],
         "RSP0 nowhere": [in_tss(cpu, 4, 0xFFFF_FFFF_DEAD_0000)],
         "RSP0 in the physical map": [in_tss(cpu, 4, PHYSICAL_MAP + 0x60_0000)],
         "RSP0 is an IST stack": [in_tss(cpu, 4, ist1)],

@@ -6,7 +6,7 @@ from exogdb.abi.check.facts import CpuFacts, Facts, known
 from exogdb.abi.check.rule import Finding, Outcome, Rule, Severity, each_cpu
 from exogdb.abi.check.stub import returns_to_32_bit
 from exogdb.errors import UnavailableError
-from exogdb.x86.descriptor import SystemDescriptor
+from exogdb.x86.descriptor import CallGate, SystemDescriptor
 from exogdb.x86.idt import vector_name
 from exogdb.x86.selector import Selector
 from exogdb.x86.star import StarLoad, check_load, decode_star
@@ -112,6 +112,20 @@ def _check_task_register(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
         yield Finding(f"TR = {selector} {problem}", f"a TSS of {TSS_SIZE} bytes", "TR", cpu=cpu.index)
 
 
+def _check_call_gates(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
+    for entry in known(cpu.gdt).entries:
+        gate = entry.descriptor
+        if isinstance(gate, CallGate) and gate.present and gate.dpl == 3:
+            target = f"{gate.selector.value:#x}:{facts.name(gate.offset)}"
+            yield Finding(
+                f"{entry.selector} is a call gate with DPL 3 to {target}",
+                "no call gate that programs may use",
+                "GDT",
+                entry.address,
+                cpu.index,
+            )
+
+
 DESCRIPTOR_RULES = (
     Rule(
         "EXO020",
@@ -167,5 +181,16 @@ DESCRIPTOR_RULES = (
         "Intel SDM Vol. 3A, Task Management in 64-bit Mode",
         "Build a TSS for each CPU, put its 16-byte descriptor into that CPU's GDT, and execute LTR there.",
         each_cpu(_check_task_register),
+    ),
+    Rule(
+        "EXO027",
+        Severity.ERROR,
+        "No call gate leads into the kernel",
+        "By a far CALL through a gate with DPL 3 a program enters the kernel beside all that guards SYSCALL: "
+        "with its own flags, IF and TF among them, and its own GS base, on the stack of RSP0. No MSR and no IDT "
+        "shows it; 64-bit kernels have no use for one, rootkits have.",
+        "Intel SDM Vol. 3A, IA-32e Mode Call Gates; AMD APM Vol. 2, Long-Mode Segment Descriptors",
+        "Clear the descriptor, or give it DPL 0, and find out who wrote it.",
+        each_cpu(_check_call_gates),
     ),
 )

@@ -124,7 +124,7 @@ def _compatibility(cpu: CpuFacts, facts: Facts) -> str:
         return "; this CPU is Intel's, which never uses it"
     if _has_32_bit(cpu):
         return "; user programs can enter 32-bit mode (the GDT has such a code segment)"
-    return "; no program can get there (the GDT has no 32-bit code segment)"
+    return "; the GDT has no 32-bit code segment, so programs get there by an LDT at most"
 
 
 def _has_32_bit(cpu: CpuFacts) -> bool:

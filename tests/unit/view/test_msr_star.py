@@ -45,4 +45,4 @@ def test_a_value_from_rdmsr_says_that_the_guest_was_touched() -> None:
 
 
 def test_selectors_outside_the_table() -> None:
-    assert "nothing: outside the GDT" in render_star(report(0x0F03000800000000), PLAIN)
+    assert "no descriptor in the GDT" in render_star(report(0x0F03000800000000), PLAIN)

@@ -50,7 +50,7 @@ def test_each_wrong_descriptor_is_named() -> None:
     assert len(narrow) == 1
     assert narrow[0].startswith("SYSRETL CS 0x001b (GDT 3, RPL 3) has D = 0: ")
     outside = findings(0x001B000800000000, 0, KERNEL_CODE, KERNEL_DATA, 0, USER_DATA)
-    assert outside == ("SYSRETQ CS 0x002b (GDT 5, RPL 3) lies outside the table",)
+    assert outside == ("SYSRETQ CS 0x002b (GDT 5, RPL 3) names no descriptor in the table",)
     absent = findings(0x001B000800000000, 0, KERNEL_CODE & ~(1 << 47), KERNEL_DATA, 0, USER_DATA, USER_CODE64)
     assert absent == ("SYSCALL CS 0x0008 (GDT 1, RPL 0) is not present",)
 

@@ -32,6 +32,13 @@ def with_gdt(facts: Facts, slot: int, descriptor: int) -> Facts:
     return with_cpu(facts, lambda cpu: replace(cpu, gdt=decode_gdt(sound.table(descriptors), sound.TABLES)))
 
 
+def with_call_gate(facts: Facts, *, dpl: int) -> Facts:
+    """One more descriptor at the end of the GDT: a call gate to the entry stub."""
+    low = ENTRY & 0xFFFF | 0x08 << 16 | (0x8C | dpl << 5) << 40 | (ENTRY >> 16 & 0xFFFF) << 48
+    table = sound.table((*GDT, low, ENTRY >> 32))
+    return with_cpu(facts, lambda cpu: replace(cpu, gdt=decode_gdt(table, sound.TABLES)))
+
+
 def with_ists(facts: Facts, ists: dict[int, int]) -> Facts:
     return with_cpu(facts, lambda cpu: replace(cpu, idt=sound.gates(ists)))
 

@@ -18,6 +18,7 @@ from tests.unit.abi.check.changes import (
     shared_stack,
     sti_without_cli,
     untested_return,
+    with_call_gate,
     with_gate,
     with_gdt,
     with_gs_test,
@@ -162,6 +163,7 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         WARNING,
         lambda f: with_msr(f, "IA32_STAR", 0x001B_000B << 32),
     ),
+    "call gate for programs": ("EXO027", ERROR, lambda f: with_call_gate(f, dpl=3)),
     "NMI without IST stack": ("EXO023", ERROR, lambda f: with_ists(f, {1: 1, 8: 3, 18: 4})),
     "#DF without IST stack": ("EXO023", WARNING, lambda f: with_ists(f, {1: 1, 2: 2, 18: 4})),
     "no NMI gate": (

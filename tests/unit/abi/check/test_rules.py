@@ -10,7 +10,7 @@ from exogdb.abi.check.rule import Report, Rule, run_rules
 from exogdb.abi.stub.entry_path import Comparison
 from exogdb.abi.stub.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
-from tests.unit.abi.check.changes import with_frame_structure, with_image_page, with_kernel_rsp
+from tests.unit.abi.check.changes import with_call_gate, with_frame_structure, with_image_page, with_kernel_rsp
 from tests.unit.abi.check.flaws import FLAWS, Change
 from tests.unit.abi.check.sound import (
     CALL,
@@ -67,6 +67,10 @@ def test_a_32_bit_return_goes_to_no_address_that_could_be_wrong() -> None:
         sound_facts(), lambda path: replace(path, comparisons=(), states={**path.states, EXIT: last})
     )
     assert found(run_rules(RULES, facts)) == []
+
+
+def test_a_call_gate_of_the_kernels_own_leads_no_program_anywhere() -> None:
+    assert found(run_rules(RULES, with_call_gate(sound_facts(), dpl=0))) == []
 
 
 def test_only_the_tss_asks_for_aligned_tops() -> None:
