@@ -128,7 +128,8 @@ def test_a_guest_of_another_architecture_is_called_by_it() -> None:
         with subprocess.Popen(qemu) as process:
             try:
                 wait_until(socket.exists, 20, "qemu-system-i386")
-                gdb.reply(f"target remote {socket}")  # warns that it has no program
+                reply = gdb.reply(f"target remote {socket}")  # warns that it has no program
+                assert not reply.failed, reply
                 for command in COMMANDS:
                     for line in typed(command):
                         said = refused(gdb, line)
