@@ -9,7 +9,8 @@ from exogdb.commands.frame import make_frame_output
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
 from exogdb.reading import Reading
-from exogdb.target.call.current_call import Call, find_kernel_gs_base, find_state, read_call
+from exogdb.target.call.current_call import Call, find_state, read_call
+from exogdb.target.kernel_memory import find_kernel_gs_base
 from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_cpl, read_register, write_register
 from exogdb.target.session import Session

@@ -13,14 +13,15 @@ import gdb
 import gdb.unwinder
 from gdb.FrameDecorator import FrameDecorator
 
-from exogdb.abi.boundary import BOUNDARY_PC, make_boundary_object
+from exogdb.abi.boundary import BOUNDARY_NAME, BOUNDARY_PC, make_boundary_object
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.stub_state import StubState
 from exogdb.errors import ExoError
+from exogdb.reading import Unavailable
 from exogdb.target.call.call_number import find_number
 from exogdb.target.call.unwinder import StubUnwinder, find_stub_state
 from exogdb.target.cpus import selected_cpu
-from exogdb.target.memory import VirtualMemory
+from exogdb.target.kernel_memory import KernelMemory, find_kernel_gs_base
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import learn_entry_path
 
@@ -35,13 +36,16 @@ _Decorated: TypeAlias = "FrameDecorator | DAPFrameDecorator"
 class BoundaryDecorator(FrameDecorator):
     """Shows the boundary frame as `<system call 101 ipc_send>`, without an address.
 
+    Where the number is not known any more it says why, and where the result may have taken its place that it may.
     Where the analysis of the stub is not sure of something it says so, because everything outwards depends on it.
     """
 
     def function(self) -> str:
         """The text in the place of the function's name."""
-        doubt = " (not sure: see exo-syscall abi)" if self._found is not None and self._found[0].doubts else ""
-        return f"<system call{self._number}>{doubt}"
+        if self._found is None:
+            return BOUNDARY_NAME
+        doubt = " (not sure: see exo-syscall abi)" if self._found[0].doubts else ""
+        return self._describe_call(*self._found) + doubt
 
     def address(self) -> None:
         """There is no code at the boundary."""
@@ -54,18 +58,20 @@ class BoundaryDecorator(FrameDecorator):
         stub = self.inferior_frame().newer()
         return find_stub_state(stub.pc()) if stub is not None else None
 
-    @cached_property
-    def _number(self) -> str:
+    def _describe_call(self, path: EntryPath, state: StubState) -> str:
         stub = self.inferior_frame().newer()
-        if stub is None or self._found is None:
-            return ""
-        path, state = self._found
+        assert stub is not None  # it is where `state` was found
+        cpu = selected_cpu()
+        memory = KernelMemory(cpu, path, find_kernel_gs_base(cpu, None, 0))
         table = read_number_table([path.entry])
-        number = find_number(path, state, stub, VirtualMemory(selected_cpu()), table)
-        if number is None:
-            return ""
+        number = find_number(path, state, stub, memory, table)
+        if isinstance(number, Unavailable):
+            return f"{BOUNDARY_NAME} (number unavailable: {number.reason})"
         name = table.name_of(number.number) if number.number in table else ""
-        return f" {number.number} {name}".rstrip()
+        text = f"{number.number} {name}".rstrip()
+        if number.doubt:
+            return f"{BOUNDARY_NAME} ({text}, or already the result)"
+        return f"<system call {text}>"
 
 
 class _PlainDecorator(FrameDecorator):

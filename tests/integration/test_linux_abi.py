@@ -127,7 +127,8 @@ def test_at_every_instruction_the_user_is_known(linux: tuple[Guest, LinuxTruth])
         saved = {name: int(answer["saved"][name], 16) for name in ("rip", "rsp", *PATTERN)}
         assert saved == {"rip": address + 2, "rsp": rsp, **PATTERN}, guest.gdb.run("x/i $pc")
         trace = guest.gdb.run("bt")
-        assert "<system call" in trace, guest.gdb.run("x/i $pc")
+        assert "<system call 110 getppid>" in trace, guest.gdb.run("x/i $pc")
+        assert answer["number"] == GETPPID, guest.gdb.run("x/i $pc")
         assert "main ()" in trace, guest.gdb.run("x/i $pc")
     assert guest.gdb.integer("$rip") == address + 2
     assert stops > 60

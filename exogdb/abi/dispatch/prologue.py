@@ -1,15 +1,23 @@
 """What a function's first instructions say about where its parameters are."""
 
-from exogdb.abi.stub.disassembly import Disassembler, Instruction, MemoryOperand, RegisterOperand
+from exogdb.abi.stub.disassembly import (
+    GENERAL_REGISTERS,
+    Disassembler,
+    Instruction,
+    MemoryOperand,
+    RegisterOperand,
+)
 from exogdb.errors import AnalysisError, MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["keeps_parameters_in_memory"]
+__all__ = ["find_unchanged", "keeps_parameters_in_memory"]
 
 # System V ABI for x86-64, 3.2.3: where integer parameters are at a function's first instruction.
 _PARAMETERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _FRAME_BASES = ("rsp", "rbp")
 _LONGEST_PROLOGUE = 256  # bytes
+_LONGEST_FUNCTION = 1 << 14  # bytes
+_LEADS_ELSEWHERE = frozenset({"call", "jmp", "ret", "retf", "syscall", "sysretq", "iretq", "hlt", "ud2", "int3"})
 
 
 def keeps_parameters_in_memory(memory: ReadableMemory, prologue: range, count: int) -> bool:
@@ -27,7 +35,7 @@ def keeps_parameters_in_memory(memory: ReadableMemory, prologue: range, count: i
         except (AnalysisError, MemoryFault):
             return False
         wanted.discard(_find_stored(instruction))
-        at += len(instruction.code)
+        at = instruction.next
     return count > 0 and not wanted
 
 
@@ -38,3 +46,43 @@ def _find_stored(instruction: Instruction) -> str:
             return name
         case _:
             return ""
+
+
+def find_unchanged(memory: ReadableMemory, function: range, pc: int) -> frozenset[str]:
+    """The registers that hold at `pc`, in code at `function`, what they held at its first instruction.
+
+    Empty unless straight-line code alone leads there: no branch or call on the way, and none behind it that goes
+    back. Looks at no more than 16 KiB.
+    """
+    disassembler = Disassembler(memory)
+    unchanged = set(GENERAL_REGISTERS)
+    at = function.start
+    try:
+        while at < pc:
+            instruction = disassembler.at(at)
+            if _leaves_line(instruction):
+                return frozenset()
+            unchanged -= instruction.writes
+            at = instruction.next
+        if at != pc or (pc > function.start and _is_reached_again(disassembler, function, pc)):
+            return frozenset()
+    except (AnalysisError, MemoryFault):
+        return frozenset()
+    return frozenset(unchanged)
+
+
+def _leaves_line(instruction: Instruction) -> bool:
+    return instruction.is_conditional or instruction.mnemonic in _LEADS_ELSEWHERE
+
+
+def _is_reached_again(disassembler: Disassembler, function: range, pc: int) -> bool:
+    """Whether a branch in `function` goes back to what lies before or at `pc`. Tables are taken not to."""
+    if len(function) > _LONGEST_FUNCTION:
+        return True
+    at = pc
+    while at < function.stop:
+        instruction = disassembler.at(at)
+        if instruction.mnemonic != "call" and instruction.target in range(function.start, pc + 1):
+            return True
+        at = instruction.next
+    return False

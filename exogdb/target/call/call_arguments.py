@@ -15,7 +15,8 @@ from exogdb.abi.stub.location import InRegister, Location, OnStack, describe_loc
 from exogdb.abi.stub.stub_state import StubState
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
-from exogdb.target.call.call_number import FrameRegisters, frames_inside, handler_in, is_dispatcher
+from exogdb.target.call.call_number import frames_inside, handler_in, is_dispatcher
+from exogdb.target.call.dispatcher_start import find_start_registers
 from exogdb.target.call.parameter import function_parameters, read_parameter
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
@@ -55,7 +56,7 @@ def find_argument_values(
     In the stub itself (`state`) only what `frame` has counts.
     """
     inside = list(frames_inside(stub)) if stub is not None and state is None else []
-    first = _read_first_instruction(path, inside, memory)
+    first = _read_start(path, stub, inside, memory)
     if first is not None:
         return first
     values: list[tuple[Value, str]] = []
@@ -73,16 +74,15 @@ def _is_result(state: StubState | None) -> bool:
     return state is not None and state.after_dispatch
 
 
-def _read_first_instruction(
-    path: EntryPath, inside: list[gdb.Frame], memory: ReadableMemory
+def _read_start(
+    path: EntryPath, stub: gdb.Frame | None, inside: list[gdb.Frame], memory: ReadableMemory
 ) -> list[tuple[Value, str]] | None:
-    """The arguments where the stub left them, if the dispatcher's first instruction is next."""
-    dispatcher = path.dispatcher
-    if dispatcher is None or not inside or inside[-1].level() != 0 or inside[-1].pc() != dispatcher.address:
+    """The arguments where the stub left them, while the dispatcher is in its prologue."""
+    registers = find_start_registers(path, stub, inside, memory) if stub is not None else None
+    if registers is None or path.dispatcher is None:
         return None
-    registers = FrameRegisters(inside[-1])
     values: list[tuple[Value, str]] = []
-    for place in dispatcher.arguments:
+    for place in path.dispatcher.arguments:
         if place is None:
             values.append((Unavailable("the stub lost it"), "-"))
             continue

@@ -18,73 +18,67 @@ from exogdb.abi.stub.location import InRegister, describe_location, read_locatio
 from exogdb.abi.stub.stub_state import Lost, StubState, read_held
 from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import UnavailableError
+from exogdb.reading import Unavailable
 from exogdb.target.breakpoint.returned import find_returned
+from exogdb.target.call.dispatcher_start import find_start_registers
+from exogdb.target.call.frame_registers import FrameRegisters, read_frame_register
 from exogdb.target.call.parameter import read_parameter
 from exogdb.target.symbols import find_symbol
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = [
     "FoundNumber",
-    "FrameRegisters",
     "find_number",
     "frames_inside",
     "guess_number",
     "handler_in",
     "is_dispatcher",
     "read_saved_number",
-    "read_frame_register",
 ]
 
+_BOTH = "the number is from a slot of the frame that the result goes to: it may be there already"
 _HANDLER = re.compile(r"(?:^|::|_)sys_(\w+)$")
-_MASK_64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
 class FoundNumber:
-    """A system-call number and where it was found: `register`, `frame`, or a function's name."""
+    """A system-call number and where it was found: `register`, `frame`, or a function's name.
+
+    `doubt` is a sentence if it may be something else.
+    """
 
     number: int
     source: str
-
-
-class FrameRegisters(dict[str, int]):
-    """Register name -> value in a GDB frame, read when asked for."""
-
-    def __init__(self, frame: gdb.Frame) -> None:
-        super().__init__()
-        self._frame = frame
-
-    def __missing__(self, name: str) -> int:
-        return read_frame_register(self._frame, name)
-
-
-def read_frame_register(frame: gdb.Frame, name: str) -> int:
-    """Register `name` as it was in `frame`, unsigned.
-
-    :raise UnavailableError: the frame does not have it any more.
-    """
-    try:
-        value = frame.read_register(name)
-        if value.is_optimized_out:
-            raise UnavailableError(f"{name} was not kept")
-        return int(value) & _MASK_64
-    except (gdb.error, ValueError) as error:
-        raise UnavailableError(f"{name}: {error}") from error
+    doubt: str = ""
 
 
 def find_number(
     path: EntryPath, state: StubState, stub: gdb.Frame, memory: ReadableMemory, table: NumberTable
-) -> FoundNumber | None:
-    """The number of the call in whose stub frame `stub` stands. The guest must be stopped; nothing changes."""
+) -> FoundNumber | Unavailable:
+    """The number of the call in whose stub frame `stub` stands. The guest must be stopped; nothing changes.
+
+    `memory` is the kernel's, also where the user's page tables are loaded (`KernelMemory`).
+    """
     inside = list(frames_inside(stub))
     if not inside and not state.after_dispatch:
-        return _read_register(state, stub, memory)
-    return (
-        _read_slot(path, state, stub, memory)
+        return _read_register(state, stub, memory) or Unavailable("the stub has lost it")
+    saved = _read_slot(path, state, stub, memory)
+    if saved is not None and not saved.doubt:
+        return saved
+    found = (
+        _read_start(path, stub, inside, memory)
         or _read_parameter(path, inside)
         or _recognise_handler(inside, table)
         or (_recall(stub) if not inside else None)
     )
+    return found or saved or Unavailable(_explain_loss(path, inside))
+
+
+def _explain_loss(path: EntryPath, inside: list[gdb.Frame]) -> str:
+    slot = path.frame.find_slot(NUMBER_REGISTER)
+    if slot is None:
+        return f"the stub saves it nowhere, and {'no frame inside has it' if inside else 'the call is over'}"
+    return "its slot holds the result" if slot.restored_to else "its slot cannot be read"
 
 
 def _recall(stub: gdb.Frame) -> FoundNumber | None:
@@ -154,7 +148,7 @@ def read_saved_number(path: EntryPath, top: int, memory: ReadableMemory) -> Foun
     if slot is None:
         return None
     value = memory.read(find_frame_base(path, top) + slot.offset, 8)
-    return FoundNumber(int.from_bytes(value, "little"), "frame")
+    return FoundNumber(int.from_bytes(value, "little"), "frame", _BOTH if slot.restored_to else "")
 
 
 def guess_number(start: int, end: int, memory: ReadableMemory, table: NumberTable) -> FoundNumber | None:
@@ -172,20 +166,18 @@ def guess_number(start: int, end: int, memory: ReadableMemory, table: NumberTabl
     return None
 
 
-def _read_first_instruction(
-    path: EntryPath, inside: list[gdb.Frame], memory: ReadableMemory
+def _read_start(
+    path: EntryPath, stub: gdb.Frame, inside: list[gdb.Frame], memory: ReadableMemory
 ) -> FoundNumber | None:
-    """The number where the stub left it, if the dispatcher's first instruction is next."""
-    dispatcher = path.dispatcher
-    if dispatcher is None or dispatcher.number is None or len(inside) != 1:
-        return None
-    if inside[0].level() != 0 or inside[0].pc() != dispatcher.address:
+    """The number where the stub left it, while the dispatcher is in its prologue."""
+    registers = find_start_registers(path, stub, inside, memory)
+    if registers is None or path.dispatcher is None or path.dispatcher.number is None:
         return None
     try:
-        number = read_location(dispatcher.number, FrameRegisters(inside[0]), memory)
+        number = read_location(path.dispatcher.number, registers, memory)
     except UnavailableError:
         return None
-    return FoundNumber(number, describe_location(dispatcher.number))
+    return FoundNumber(number, describe_location(path.dispatcher.number))
 
 
 def _read_parameter(path: EntryPath, inside: list[gdb.Frame]) -> FoundNumber | None:

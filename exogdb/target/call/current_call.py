@@ -23,31 +23,31 @@ from exogdb.abi.numbers import NumberTable
 from exogdb.abi.signature import Argument, decode_arguments
 from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, EntryPath
 from exogdb.abi.stub.stub_state import StubState
-from exogdb.abi.stub.symbolic import MASK_64, Gs
+from exogdb.abi.stub.symbolic import MASK_64
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.call.call_arguments import find_argument_values, find_handler_name, find_parameters
 from exogdb.target.call.call_number import (
     FoundNumber,
-    FrameRegisters,
     find_number,
     guess_number,
     read_saved_number,
 )
+from exogdb.target.call.frame_registers import FrameRegisters
 from exogdb.target.call.process_stack import find_process, list_numbers
 from exogdb.target.call.unwinder import find_stub_state
 from exogdb.target.cpus import Cpu, all_cpus, cpu_selected
 from exogdb.target.current_process import find_process_id
+from exogdb.target.kernel_memory import KernelMemory, find_kernel_gs_base
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.numbers import read_number_table
 from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.tables import read_cpu_dump, read_tss
-from exogdb.x86.address import is_upper_half
+from exogdb.x86.memory import ReadableMemory
 
 __all__ = [
     "Call",
-    "find_kernel_gs_base",
     "find_stack_in_call",
     "find_state",
     "list_processes",
@@ -58,8 +58,6 @@ __all__ = [
 
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
 _REGISTERS = (*_GENERAL, *(f"r{number}" for number in range(8, 16)))
-
-
 _SYSCALL = b"\x0f\x05"
 
 
@@ -80,16 +78,6 @@ class Call:
     doubts: tuple[str, ...] = ()
 
 
-def find_kernel_gs_base(cpu: Cpu, state: StubState | None, cpl: int) -> int:
-    """By the stub's own `swapgs` if `rip` is there, in ring 3 the waiting one, else the one in the upper half."""
-    active, waiting = read_register(cpu, "gs_base"), read_register(cpu, "k_gs_base")
-    if state is not None and state.gs is not Gs.UNKNOWN:
-        return active if state.gs is Gs.KERNEL else waiting
-    if cpl == 3:
-        return waiting
-    return active if is_upper_half(active) or not is_upper_half(waiting) else waiting
-
-
 def read_call(cpu: Cpu) -> Call:
     """The call that `cpu` is in the middle of. The guest must be stopped.
 
@@ -108,7 +96,7 @@ def read_call(cpu: Cpu) -> Call:
     if state is not None:
         return _read_in_stub(cpu, path, state, gs_base)
     if cpl == 3:
-        return _read_stale(cpu, path, gs_base, memory)
+        return _read_stale(cpu, path, gs_base)
     found_call = _find_in_call(cpu, path, gs_base, memory)
     if isinstance(found_call, str):
         interrupted = _read_interrupted_stub(cpu, path, gs_base, memory)
@@ -121,8 +109,9 @@ def read_call(cpu: Cpu) -> Call:
     return replace(call, doubts=(*found_call.doubts, *call.doubts))
 
 
-def _read_stale(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) -> Call:
+def _read_stale(cpu: Cpu, path: EntryPath, gs_base: int) -> Call:
     """In user mode: what is left of the last call, if an interrupt has not used the stack since."""
+    memory = KernelMemory(cpu, path, gs_base)
     try:
         top = read_stack_top(path, gs_base, memory)
     except UnavailableError as error:
@@ -138,7 +127,7 @@ def _read_stale(cpu: Cpu, path: EntryPath, gs_base: int, memory: VirtualMemory) 
     return Call(cpu.index, Moment.USER, frame, Unavailable(why), "", "", (), path.doubts)
 
 
-def _is_behind_syscall(frame: SavedFrame, memory: VirtualMemory) -> bool:
+def _is_behind_syscall(frame: SavedFrame, memory: ReadableMemory) -> bool:
     """Whether the saved rip is right behind a SYSCALL instruction."""
     rip = frame.find("rip")
     if rip is None or isinstance(rip.value, Unavailable):
@@ -308,7 +297,7 @@ def _find_interrupted(cpu: Cpu, rsp: int, memory: VirtualMemory) -> _Interrupted
 
 
 def _read_in_stub(cpu: Cpu, path: EntryPath, state: StubState, gs_base: int) -> Call:
-    memory = VirtualMemory(cpu)
+    memory = KernelMemory(cpu, path, gs_base)
     registers = {name: read_register(cpu, name) for name in _REGISTERS}
     base = None
     if state.depth is not None and (state.depth >= path.frame.base_below_top or state.after_dispatch):
@@ -336,7 +325,7 @@ def _name_call(
     path: EntryPath,
     moment: Moment,
     frame: SavedFrame,
-    memory: VirtualMemory,
+    memory: ReadableMemory,
     state: StubState | None = None,
 ) -> Call:
     """Number, handler and arguments, with what GDB's frames tell."""
@@ -344,7 +333,7 @@ def _name_call(
     table = read_number_table([address for address in (dispatcher, path.entry) if address is not None])
     with cpu_selected(cpu):
         stub, stub_state = _find_stub_frame()
-        number = None
+        number: FoundNumber | Unavailable | None = None
         if stub is not None and stub_state is not None:
             number = find_number(path, stub_state, stub, memory, table)
         elif frame.base is not None and state is None:
@@ -357,18 +346,19 @@ def _make_call(
     cpu: int | None,
     moment: Moment,
     frame: SavedFrame,
-    number: FoundNumber | None,
+    number: FoundNumber | Unavailable | None,
     values: list[tuple[Value, str]],
     table: NumberTable,
-    memory: VirtualMemory,
+    memory: ReadableMemory,
     doubts: tuple[str, ...],
 ) -> Call:
-    named = table.find(number.number) if number is not None else None
+    named = table.find(number.number) if isinstance(number, FoundNumber) else None
     handler = find_handler_name(named.name) if named is not None else ""
     rows = [(register, *value) for register, value in zip(ARGUMENT_REGISTERS, values, strict=True)]
-    value: Value = Unavailable("nothing on the way keeps it")
-    if number is not None:
+    value: Value = number if isinstance(number, Unavailable) else Unavailable("nothing on the way keeps it")
+    if isinstance(number, FoundNumber):
         value = Reading(number.number, number.source)
+        doubts += (number.doubt,) if number.doubt else ()
     return Call(
         cpu=cpu,
         moment=moment,

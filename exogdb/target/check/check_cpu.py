@@ -13,8 +13,8 @@ from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import FormatError, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value, note
-from exogdb.target.check.isolation import PageTables, find_page_tables
 from exogdb.target.cpus import Cpu
+from exogdb.target.isolation import PageTables, find_page_tables
 from exogdb.target.page_tables import AddressSpace, walk
 from exogdb.target.qemu.vmstate_x86 import SegmentRegister
 from exogdb.target.registers import register_value

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exogdb.abi.dispatch.prologue import keeps_parameters_in_memory
+from exogdb.abi.dispatch.prologue import find_unchanged, keeps_parameters_in_memory
 from exogdb.errors import MemoryFault
 
 START = 0x1000
@@ -39,3 +39,36 @@ def test_all_parameters_are_stored_or_it_was_optimised(code: bytes, count: int, 
 
 def test_no_further_than_the_prologue() -> None:
     assert not keeps_parameters_in_memory(Code(UNOPTIMISED), range(START, START + 9), 2)
+
+
+# The same, then: xor eax, eax; jz over; jmp BACK.
+BRANCHES = OPTIMISED + bytes.fromhex("31c0 7402 eb")
+CLEARED = START + len(OPTIMISED) + 2
+
+
+def code_that_jumps(back: int) -> tuple[Code, range]:
+    """`BRANCHES` with a jump to `back`."""
+    end = START + len(BRANCHES) + 1
+    return Code(BRANCHES + (back - end).to_bytes(1, "little", signed=True)), range(START, end)
+
+
+def test_what_straight_code_has_not_touched_is_as_the_caller_left_it() -> None:
+    code, function = code_that_jumps(CLEARED + 2)
+    at_start, behind_moves, cleared = (find_unchanged(code, function, pc) for pc in (START, CLEARED - 2, CLEARED))
+    assert {"rdi", "r15", "rsp", "rax"} <= at_start
+    assert {"rdi", "rsi", "rax"} <= behind_moves
+    assert not behind_moves & {"r15", "rsp"}
+    assert behind_moves - cleared == {"rax"}
+
+
+def test_nothing_is_said_between_instructions_or_behind_a_branch() -> None:
+    code, function = code_that_jumps(CLEARED + 2)
+    for pc in (START + 1, CLEARED + 2, START - 1):
+        assert find_unchanged(code, function, pc) == frozenset()
+
+
+def test_nothing_is_said_where_a_loop_may_come_back_to() -> None:
+    code, function = code_that_jumps(CLEARED - 2)
+    assert find_unchanged(code, function, CLEARED - 2) == frozenset()
+    assert find_unchanged(code, function, CLEARED) == frozenset()
+    assert find_unchanged(code, function, START + 2)
