@@ -51,7 +51,7 @@ def _find_table(code: Iterable[int]) -> NumberTable:
     named = settings.syscall_table_file()
     if named:
         return _read_named(Path(named).expanduser())
-    for source in _source_files([*code, *_usual_functions()]):
+    for source in _source_files(code):
         table = _best_table_near(source)
         if table is not None:
             return table
@@ -72,13 +72,21 @@ def _usual_functions() -> Iterator[int]:
             yield address
 
 
-def _source_files(code: Iterable[int]) -> Iterator[Path]:
-    seen = set()
-    for address in code:
-        symtab = gdb.find_pc_line(address).symtab
-        if symtab is not None and symtab.fullname() not in seen:
-            seen.add(symtab.fullname())
-            yield Path(symtab.fullname())
+def _source_files(code: Iterable[int]) -> list[Path]:
+    # The names anew each time: `set substitute-path` changes them.
+    symtabs = _find_symtabs(tuple(gdb.objfiles()), tuple(code))
+    return list(dict.fromkeys(Path(symtab.fullname()) for symtab in symtabs))
+
+
+@lru_cache(maxsize=16)
+def _find_symtabs(_objfiles: tuple[gdb.Objfile, ...], code: tuple[int, ...]) -> tuple[gdb.Symtab, ...]:
+    """What the functions were compiled from, the given ones first, as long as the same symbols are loaded."""
+    symtabs = (gdb.find_pc_line(address).symtab for address in (*code, *_usual_functions()))
+    return tuple(symtab for symtab in symtabs if symtab is not None)
+
+
+# A file that has changed is read anew into the same objfile.
+gdb.events.new_objfile.connect(lambda _event: _find_symtabs.cache_clear())
 
 
 def _best_table_near(source: Path) -> NumberTable | None:
@@ -99,9 +107,17 @@ def _candidates(directory: Path) -> Iterator[Path]:
 
 
 def _parse_quietly(path: Path) -> NumberTable | None:
+    try:
+        return _parse_if_table(path, path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _parse_if_table(path: Path, modified_ns: int) -> NumberTable | None:
     # A file that merely stands beside the stub and cannot be read is no table: that is an answer, not an error.
     try:
-        table = _parse(path, path.stat().st_mtime_ns)
+        table = _parse(path, modified_ns)
     except (OSError, UnicodeDecodeError, FormatError):
         return None
     return table if len(table) >= _FEWEST_NUMBERS else None
