@@ -108,7 +108,9 @@ def render_start(tracing: Tracing, options: Namespace) -> str:
 def render_end(outcome: Outcome) -> str:
     """The last lines: how it ended, how much was seen, and everything that is wrong with it."""
     seen = f"{outcome.entries:,} entries and {outcome.returns:,} returns seen in {outcome.seconds:.3g} s"
-    shown = "" if outcome.shown == outcome.entries else f"{outcome.shown:,} calls shown, "
+    shown = (
+        "" if outcome.shown == outcome.entries else f"{outcome.shown:,} call{'s' * (outcome.shown != 1)} shown, "
+    )
     counted = outcome.dispatched is not None and not outcome.lost
     checked = f"; the kernel counted {outcome.dispatched:,}" if counted else ""
     warnings = [f"warning: {finding}" for finding in outcome.findings()]

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,8 @@ def test_nothing_but_its_own_script_may_run(tmp_path: Path, browser: Browser) ->
 def test_a_trace_of_next_to_nothing(calls: int, tmp_path: Path, browser: Browser) -> None:
     browser.open(write_trace(tmp_path / "t", *(one_call(each + 1) for each in range(calls))))
     assert browser.text("#matches") == f"{calls} of {calls} calls"
+    assert browser.texts("#facts dd")[2] == ("500 µs" if calls else "–")
+    assert browser.text("#range") == ("500 µs from 0 ns on" if calls else "")
     for key in "+-adnp0":
         browser.script("document.getElementById('timeline').focus()")
         browser.press(key)
@@ -316,6 +319,15 @@ def luminance(colour: str) -> float:
 def test_a_narrow_window_needs_no_scrolling_to_the_side(demo: tuple[Path, Record], browser: Browser) -> None:
     browser.open(demo[0], "#rows=process", width=400)
     assert browser.script("document.documentElement.scrollWidth") == 400
+
+
+def test_a_long_name_leaves_room_for_the_rest(tmp_path: Path, browser: Browser) -> None:
+    call, shown = one_call(1, "a_call_with_a_name_" * 4)
+    browser.open(write_trace(tmp_path / "t", (call, replace(shown, program="a/long/path/" * 8))), width=800)
+    table = "document.getElementById('calls').parentElement"
+    assert browser.script(f"{table}.scrollWidth <= {table}.clientWidth")
+    assert browser.script("document.querySelector('#calls td.text').clientWidth") > 250
+    assert browser.script("document.querySelector('#calls td.who').title") == "P1 " + "a/long/path/" * 8
 
 
 def test_it_prints_dark_on_white(demo: tuple[Path, Record], browser: Browser) -> None:

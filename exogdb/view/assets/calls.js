@@ -32,7 +32,7 @@ function callHead([title, value, kind], k) {
 function callRow(i) {
   const cells = [calls.seq[i] || "–", calls.cpu[i] ?? "?", callerName(i), duration(calls.entry[i]), tookWords(i)].map((text, k) => {
     const inner = k ? text : make("button", { type: "button", "aria-label": `Select call ${text}` }, text);
-    return make("td", { class: CALL_COLUMNS[k][2] }, inner);
+    return make("td", { class: CALL_COLUMNS[k][2], title: CALL_COLUMNS[k][2] === "who" ? text : null }, inner);
   });
   const attributes = { "data-call": i, class: calls.failed[i] ? "failed" : null, "aria-selected": i === state.selected ? "true" : null, click: () => select(i) };
   return make("tr", attributes, ...cells, make("td", { class: "text" }, make("span", {}, lineOf(i))));

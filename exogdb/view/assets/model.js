@@ -17,7 +17,8 @@ const isUnfinished = (i) => stateOf(i) === "in progress";
 const isSeenWhole = (i) => !["entered before the trace", "started by fork"].includes(stateOf(i));
 
 /* The end of the trace, and from when to when each call is known to have been in progress. */
-const span = Math.max(1, latest(calls.entry), latest(calls.exit));
+const lasted = Math.max(latest(calls.entry), latest(calls.exit));
+const span = Math.max(1, lasted); // of the timeline, which needs a length
 const begin = Float64Array.from({ length: total }, (_, i) => calls.entry[i] ?? (stateOf(i) === "started by fork" ? calls.exit[i] : 0));
 const end = Float64Array.from({ length: total }, (_, i) => calls.exit[i] ?? (isUnfinished(i) ? span : begin[i]));
 
@@ -57,7 +58,7 @@ function duration(ns) {
 const latencyWords = (ns) => (ns === 0 ? "short" : duration(ns));
 
 function tookWords(i) {
-  if (isUnfinished(i) && calls.entry[i] !== null) return `> ${duration(span - calls.entry[i])}`;
+  if (isUnfinished(i) && calls.entry[i] < lasted && calls.entry[i] !== null) return `> ${duration(lasted - calls.entry[i])}`;
   return latencyWords(tookOf(i));
 }
 

@@ -42,7 +42,7 @@ function drawHead() {
   const { header, end } = data;
   document.title = byId("title").textContent = `System calls of ${reveal(header.kernel)}`;
   byId("facts").append(...definitions([
-    ["calls", count(total)], ["CPUs", header.cpus], ["over", duration(span)], ["by", header.engine],
+    ["calls", count(total)], ["CPUs", header.cpus], ["over", duration(lasted || null)], ["by", header.engine],
     ["times", header.clock], ["recorded", (header.started || "at an unknown time").replace("T", " ").replace("+00:00", " UTC")],
   ]));
   const warnings = end ? [...(end.problems || [])] : ["This trace was cut off: its last line is missing, and so may be calls."];

@@ -21,7 +21,7 @@ function drawTimeline() {
   }
   drawAxis(pen);
   drawOverview();
-  byId("range").textContent = `${duration(state.to - state.from)} from ${duration(state.from)} on`;
+  byId("range").textContent = !lasted ? "" : `${duration(state.to - state.from)} from ${duration(state.from)} on`;
 }
 
 function drawLane(pen, lane, top) {
@@ -146,6 +146,12 @@ function countEntered(buckets) {
   return counts;
 }
 
+function drawRate(pen, most, length) {
+  const rate = data.header.unit === "instructions" ? `${count(most)} calls` : `${count(Math.round(most / (length / 1e9)))} calls/s`;
+  pen.fillText(fitted(pen, rate, gutter - 12), 8, 18);
+  pen.fillText(fitted(pen, `in ${duration(Math.round(length))}`, gutter - 12), 8, 34);
+}
+
 function drawOverview() {
   const pen = penFor(byId("overview"), OVERVIEW), counts = countEntered(Math.max(1, Math.floor((width - gutter) / 2)));
   const most = Math.max(1, ...counts), length = span / counts.length;
@@ -153,8 +159,7 @@ function drawOverview() {
   counts.forEach((n, k) => pen.fillRect(gutter + k * 2, OVERVIEW - (n / most) * (OVERVIEW - 6), 2, (n / most) * (OVERVIEW - 6)));
   const [from, to] = [state.from, state.to].map((time) => gutter + (time / span) * (width - gutter));
   pen.fillStyle = cssColour("--faint");
-  pen.fillText(fitted(pen, `${count(Math.round(most / (length / 1e9)))} calls/s`, gutter - 12), 8, 18);
-  pen.fillText(fitted(pen, `in ${duration(Math.round(length))}`, gutter - 12), 8, 34);
+  if (lasted) drawRate(pen, most, length);
   pen.globalAlpha = 0.35;
   pen.fillRect(gutter, 0, from - gutter, OVERVIEW);
   pen.fillRect(to, 0, width - to, OVERVIEW);
