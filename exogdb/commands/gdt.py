@@ -8,7 +8,7 @@ from exogdb.reading import Reading
 from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.qemu.cpu_dump import CpuDump
 from exogdb.target.session import Session
-from exogdb.target.tables import read_cpu_dump, read_gdt
+from exogdb.target.tables import read_gdt, read_long_mode_dump
 from exogdb.view.gdt import GdtReport, gdt_to_json, render_gdt
 from exogdb.x86.msr import parse_msr
 from exogdb.x86.selector import Selector
@@ -50,7 +50,7 @@ def exo_gdt(session: Session, _options: Namespace) -> Output:
 
     Example: exo-gdt
     """
-    dump = read_cpu_dump(session.cpu)
+    dump = read_long_mode_dump(session.cpu)
     gdt = read_gdt(session.memory, dump)
     report = GdtReport(session.cpu.index, gdt, _loaded(dump), _star_uses(session))
     return Output(lambda style: render_gdt(report, style), lambda: gdt_to_json(report))

@@ -7,7 +7,7 @@ from exogdb.errors import UsageError
 from exogdb.target.registers import read_register
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol
-from exogdb.target.tables import has_tss, read_cpu_dump, read_gdt, read_idt, read_tss
+from exogdb.target.tables import has_tss, read_gdt, read_idt, read_long_mode_dump, read_tss
 from exogdb.view.idt import IdtReport, idt_to_json, render_idt
 from exogdb.x86.address import linear_bits
 from exogdb.x86.idt import EXCEPTIONS, Gate, check_gate
@@ -54,7 +54,7 @@ def exo_idt(session: Session, options: Namespace) -> Output:
     Example: exo-idt
     Example: exo-idt #PF 0x80
     """
-    dump = read_cpu_dump(session.cpu)
+    dump = read_long_mode_dump(session.cpu)
     idt = read_idt(session.memory, dump)
     gdt = read_gdt(session.memory, dump)
     tss = read_tss(session.memory, dump).tss if has_tss(dump) else None

@@ -7,7 +7,7 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.paging import walk_address
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_symbol_below
-from exogdb.target.tables import read_cpu_dump, read_idt, read_tss
+from exogdb.target.tables import read_idt, read_long_mode_dump, read_tss
 from exogdb.view.tss import StackRow, TssReport, render_tss, tss_to_json
 from exogdb.x86.idt import Gate
 
@@ -44,7 +44,7 @@ def exo_tss(session: Session, _options: Namespace) -> Output:
 
     Example: exo-tss
     """
-    dump = read_cpu_dump(session.cpu)
+    dump = read_long_mode_dump(session.cpu)
     reading, idt = read_tss(session.memory, dump), read_idt(session.memory, dump)
     # RSP0 is what gates without an IST switch to.
     named = [(f"RSP{n}", top, -n) for n, top in enumerate(reading.tss.rsp)]

@@ -14,7 +14,7 @@ from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.symbols import find_address
-from exogdb.target.tables import read_cpu_dump, read_idt
+from exogdb.target.tables import read_idt, read_long_mode_dump
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.msr import parse_msr
 
@@ -77,7 +77,7 @@ def _find_windows(cpu: Cpu) -> InterruptWindows | None:
     """Where the handlers in the IDT of `cpu` may run on the user's base; None if the IDT cannot be read."""
     memory = VirtualMemory(cpu)
     try:
-        gates = read_idt(memory, read_cpu_dump(cpu)).gates
+        gates = read_idt(memory, read_long_mode_dump(cpu)).gates
     except TargetLostError:
         raise
     except UnavailableError:

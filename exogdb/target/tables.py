@@ -10,12 +10,23 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.qemu.cpu_dump import CpuDump, parse_cpu_dumps
 from exogdb.target.qemu.monitor import run_monitor
+from exogdb.target.registers import read_register
 from exogdb.x86.gdt import Gdt, decode_gdt
 from exogdb.x86.idt import Gate, decode_idt
+from exogdb.x86.paging import EFER_LMA
 from exogdb.x86.selector import Selector
 from exogdb.x86.tss import TSS_SIZE, Tss, decode_tss
 
-__all__ = ["IdtReading", "TssReading", "has_tss", "read_cpu_dump", "read_gdt", "read_idt", "read_tss"]
+__all__ = [
+    "IdtReading",
+    "TssReading",
+    "has_tss",
+    "read_cpu_dump",
+    "read_gdt",
+    "read_idt",
+    "read_long_mode_dump",
+    "read_tss",
+]
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,19 @@ def read_cpu_dump(cpu: Cpu) -> CpuDump:
     if cpu.index not in dumps:
         raise UnavailableError(f"QEMU's monitor shows no CPU {cpu.index}")
     return dumps[cpu.index]
+
+
+def read_long_mode_dump(cpu: Cpu) -> CpuDump:
+    """The same for who decodes the tables: outside of long mode they have other forms, or are not used at all.
+
+    :raise UnavailableError: `cpu` is not in long mode, or as for `read_cpu_dump`.
+    """
+    if not read_register(cpu, "efer") & EFER_LMA:
+        raise UnavailableError(
+            f"CPU {cpu.index} is not in long mode, and its descriptor tables have another form: "
+            "let the kernel boot first"
+        )
+    return read_cpu_dump(cpu)
 
 
 def read_gdt(memory: VirtualMemory, dump: CpuDump) -> Gdt:

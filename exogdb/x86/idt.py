@@ -145,7 +145,9 @@ def check_gate(
         findings.append(f"{gate.kind}: long mode allows interrupt and trap gates only")
     if not is_canonical(gate.handler, address_bits):
         findings.append(f"the handler {gate.handler:#x} is not canonical with {address_bits}-bit linear addresses")
-    if not (isinstance(descriptor, CodeDescriptor) and descriptor.long and descriptor.present):
+    if gate.selector.in_ldt:
+        findings.append(f"the selector {gate.selector} is one of the LDT, which was not looked at")
+    elif not (isinstance(descriptor, CodeDescriptor) and descriptor.long and descriptor.present):
         findings.append(f"the selector {gate.selector} is no present 64-bit code segment")
     elif descriptor.conforming:
         findings.append("its code segment is conforming: the handler runs at the CPL that was interrupted")

@@ -164,7 +164,7 @@ def test_before_the_kernel_has_an_entry_the_sentence_names_lstar(guest: OpenGues
             said = refused(gdb, line)
             assert said == "IA32_LSTAR of CPU 0 is 0: the kernel has not set a system-call entry yet"
     assert gdb.json("exo-gs")["cpus"][0]["active"] == "unknown"
-    assert len(gdb.run("exo-gdt").splitlines()) < 10
+    assert "not in long mode" in refused(gdb, "exo-gdt")
 
 
 @pytest.mark.parametrize("command", CHOOSING)

@@ -110,6 +110,17 @@ def test_the_record_of_a_kernel_with_a_wrong_star() -> None:
         assert len(report["findings"]) > 1
 
 
+def test_tables_of_another_form_are_not_decoded() -> None:
+    """At reset there is a real-mode IDT, in 32-bit mode gates of 8 bytes: no line of either would be true."""
+    with open_guest(stopped=True) as guest:
+        for place in ("reset", "pvh_start"):
+            if place != "reset":
+                guest.gdb.run(f"thbreak *{guest.gdb.address(place):#x}")
+                guest.gdb.reply("continue")
+            for command in ("exo-gdt", "exo-idt", "exo-tss", "exo-msr star"):
+                assert "CPU 0 is not in long mode" in guest.gdb.fails(command), place
+
+
 def test_cpus_that_differ_are_marked() -> None:
     with open_guest(variant="lstar-differs", smp=2, attach=False) as guest:
         attach_running(guest)

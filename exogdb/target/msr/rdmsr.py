@@ -157,16 +157,19 @@ def _require_steppable(cpu: Cpu, dump: CpuDump) -> None:
 
 
 def _kernel_segments(gdt: Gdt) -> dict[str, int]:
-    """CS and SS for CPL 0: the first 64-bit code and the first writable data segment with DPL 0."""
+    """CS and SS for CPL 0: the first 64-bit code and the first writable data segment that have DPL 0."""
+    kernels = [entry for entry in gdt.entries if entry.descriptor.present and entry.descriptor.dpl == 0]
     code = [
         entry.selector.value
-        for entry in gdt.entries
-        if isinstance(entry.descriptor, CodeDescriptor) and entry.descriptor.long and entry.descriptor.dpl == 0
+        for entry in kernels
+        if isinstance(entry.descriptor, CodeDescriptor)
+        and entry.descriptor.long
+        and not entry.descriptor.conforming
     ]
     data = [
         entry.selector.value
-        for entry in gdt.entries
-        if isinstance(entry.descriptor, DataDescriptor) and entry.descriptor.writable and entry.descriptor.dpl == 0
+        for entry in kernels
+        if isinstance(entry.descriptor, DataDescriptor) and entry.descriptor.writable
     ]
     if not code or not data:
         raise UnavailableError("the GDT has no code and data segment for CPL 0: RDMSR cannot run from ring 3")

@@ -43,6 +43,10 @@ def test_a_gate_that_cannot_work_is_told_why() -> None:
         "IST2 of the TSS is 0: the CPU would push to the top of the address space",
     )
     assert "no present 64-bit code segment" in check_gate(gate, None, full)[0]
+    of_ldt = decode_gate((PAGE_FAULT | 4 << 16).to_bytes(16, "little"), 14)
+    assert check_gate(of_ldt, None, full) == (
+        "the selector 0x000c (LDT 1, RPL 0) is one of the LDT, which was not looked at",
+    )
     assert check_gate(gate, code, None) == ("IST2 is named, and there is no TSS: TR is null",)
     of_ring_3 = decode_descriptor((0x00AFFB000000FFFF).to_bytes(8, "little"))
     assert "has DPL 3: #GP" in check_gate(gate, of_ring_3, full)[0]
