@@ -6,7 +6,8 @@ belongs to the minimal symbol `__morestack` may continue anywhere (GDB, frame.c,
 unwinder puts a frame on the boundary at an address where no code can be, which has that symbol.
 
 What GDB shows is another name: that of the function that debug info has there, `<system call>`. So `up` and MI say
-it too; in `bt` the frame decorator adds the number, `<system call 101 ipc_send>`.
+it too; in `bt` the frame decorator adds the number, `<system call 101 ipc_send>`. The function is entered at that
+very address, by the order of its ranges: `info frame` reads a function's code up to the frame's address.
 """
 
 import struct
@@ -21,13 +22,15 @@ BOUNDARY_PC = _TEXT + 8
 BOUNDARY_NAME = "<system call>"
 
 _NAMES = b"\0__morestack\0"
-_SECTION_NAMES = (b"", b".text", b".symtab", b".strtab", b".shstrtab", b".debug_abbrev", b".debug_info")
+_SECTION_NAMES = (
+    b"", b".text", b".symtab", b".strtab", b".shstrtab", b".debug_abbrev", b".debug_info", b".debug_ranges",
+)  # fmt: skip
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 # DWARF 4, 7.5: code, tag, whether it has children, pairs of attribute and form, a pair of zeros.
 _NAME, _EXTERNAL, _LANGUAGE = (0x03, 0x08), (0x3F, 0x19), (0x13, 0x0B)
-_LOW_PC, _HIGH_PC = (0x11, 0x01), (0x12, 0x07)
+_LOW_PC, _HIGH_PC, _RANGES = (0x11, 0x01), (0x12, 0x07), (0x55, 0x17)
 _C99 = 0x0C  # DW_LANG_C99
 
 
@@ -47,6 +50,7 @@ def make_boundary_object() -> bytes:
         ((3, 0, 0, 0, 0, 1, 0), section_names),
         ((1, 0, 0, 0, 0, 1, 0), _make_abbreviations()),
         ((1, 0, 0, 0, 0, 1, 0), _make_debug_info()),
+        ((1, 0, 0, 0, 0, 1, 0), _make_ranges()),
     ]
     return _link(sections, section_names)
 
@@ -67,7 +71,7 @@ def _link(sections: Sequence[tuple[tuple[int, ...], bytes]], section_names: byte
 
 def _make_abbreviations() -> bytes:
     unit = (_NAME, _LANGUAGE, _LOW_PC, _HIGH_PC)
-    function = (_NAME, _EXTERNAL, _LOW_PC, _HIGH_PC)
+    function = (_NAME, _EXTERNAL, _RANGES)
     entries = ((1, 0x11, 1, unit), (2, 0x2E, 0, function))  # DW_TAG_compile_unit, DW_TAG_subprogram
     packed = b"".join(bytes((*head, *sum(pairs, ()), 0, 0)) for *head, pairs in entries)
     return packed + b"\0"
@@ -76,6 +80,12 @@ def _make_abbreviations() -> bytes:
 def _make_debug_info() -> bytes:
     place = struct.pack("<QQ", _TEXT, _SIZE)
     unit = b"\x01" + b"system-call boundary\0" + bytes([_C99]) + place
-    function = b"\x02" + BOUNDARY_NAME.encode() + b"\0" + place  # that it is external takes no bytes
+    function = b"\x02" + BOUNDARY_NAME.encode() + b"\0" + bytes(4)  # its ranges are the first in .debug_ranges
     entries = struct.pack("<HIB", 4, 0, 8) + unit + function + b"\0"  # version, abbreviations, size of an address
     return struct.pack("<I", len(entries)) + entries
+
+
+def _make_ranges() -> bytes:
+    """DWARF 4, 2.17.3: pairs of offsets from the unit's base address. With the first one the function begins."""
+    middle = BOUNDARY_PC - _TEXT
+    return struct.pack("<6Q", middle, _SIZE, 0, middle, 0, 0)

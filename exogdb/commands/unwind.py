@@ -5,6 +5,7 @@ No command of its own: `bt` uses both.
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,6 +20,7 @@ from exogdb.abi.stub.stub_state import StubState
 from exogdb.errors import ExoError
 from exogdb.reading import Unavailable
 from exogdb.target.call.call_number import find_number
+from exogdb.target.call.parameter import function_parameters, is_kept
 from exogdb.target.call.unwinder import StubUnwinder, find_stub_state
 from exogdb.target.cpus import selected_cpu
 from exogdb.target.kernel_memory import KernelMemory, find_kernel_gs_base
@@ -82,6 +84,47 @@ class _PlainDecorator(FrameDecorator):
         return self.inferior_frame().name() or "??"
 
 
+class _KernelDecorator(_PlainDecorator):
+    """A frame that the stub called. Its arguments are `<not saved>` where a call may have overwritten them since.
+
+    GDB shows what is in their registers now. `boundary` is the backtrace's boundary frame.
+    """
+
+    def __init__(self, base: gdb.Frame, boundary: gdb.Frame) -> None:
+        super().__init__(base)
+        self._boundary = boundary
+
+    def frame_args(self) -> Iterator["_Argument"] | None:
+        """The arguments; None if debug info has none."""
+        frame = self.inferior_frame()
+        try:
+            parameters = function_parameters(frame.block())
+        except RuntimeError:  # no debug info
+            return None
+        lost = self._boundary.read_register(_NEVER_SAVED)
+        values = (None if is_kept(frame, each) or not lost.is_optimized_out else lost for each in parameters)
+        return iter([_Argument(*pair) for pair in zip(parameters, values, strict=True)])
+
+
+_NEVER_SAVED = "mxcsr"  # the unwinder says nothing of it, so that GDB has `<not saved>` for it
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """A parameter and its value, for which GDB asks like this; None leaves the value to GDB."""
+
+    parameter: gdb.Symbol
+    known: gdb.Value | None
+
+    def symbol(self) -> gdb.Symbol:
+        """The parameter, whose name GDB prints."""
+        return self.parameter
+
+    def value(self) -> gdb.Value | None:
+        """What GDB prints behind it."""
+        return self.known
+
+
 class BoundaryFilter:
     """GDB's frame filter that decorates boundary frames and lets every other frame pass."""
 
@@ -94,7 +137,7 @@ class BoundaryFilter:
     @property
     def enabled(self) -> bool:
         """Only for backtraces that cross: with any filter enabled GDB prints all others differently."""
-        return self._wanted and _crosses_boundary()
+        return self._wanted and _find_boundary() is not None
 
     @enabled.setter
     def enabled(self, wanted: bool) -> None:
@@ -102,19 +145,26 @@ class BoundaryFilter:
 
     def filter(self, iterator: Iterator[_Decorated]) -> Iterator[_Decorated]:
         """Called by GDB with the frames of a backtrace, innermost first."""
+        boundary = _find_boundary()
         for frame in iterator:
             inner = frame.inferior_frame()
-            yield BoundaryDecorator(inner) if inner.pc() == BOUNDARY_PC else _PlainDecorator(inner)
+            if inner.pc() == BOUNDARY_PC:
+                yield BoundaryDecorator(inner)
+            elif boundary is not None and inner.level() < boundary.level():
+                yield _KernelDecorator(inner, boundary)
+            else:
+                yield _PlainDecorator(inner)
 
 
-def _crosses_boundary() -> bool:
+def _find_boundary() -> gdb.Frame | None:
+    """The boundary frame of the selected thread's backtrace, if that crosses."""
     try:
         frame: gdb.Frame | None = gdb.newest_frame()
         while frame is not None and frame.pc() != BOUNDARY_PC:
             frame = frame.older()
     except gdb.error:
-        return False
-    return frame is not None
+        return None
+    return frame
 
 
 class _Observer:

@@ -168,6 +168,29 @@ def test_without_frame_filters_the_boundary_is_named_too(guest: OpenGuest) -> No
     assert one.gdb.integer("$rsp") < 1 << 47
 
 
+def test_the_boundary_has_a_frame_as_any_other(guest: OpenGuest) -> None:
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    one.gdb.run("frame function <system call>")
+    assert "Previous frame's sp is" in one.gdb.run("info frame")  # it reads the function's code
+
+
+def test_arguments_that_calls_have_overwritten_are_not_shown(guest: OpenGuest) -> None:
+    """The optimised dispatcher has them in registers alone, where GDB shows what the handler has put there."""
+    one = guest()
+    one.gdb.run("hbreak sys_ipc_send")
+    one.gdb.run("continue")
+    sent = [one.gdb.integer(name) for name in ("channel", "message", "length")]
+    for _ in range(2):
+        (dispatcher,) = re.findall(r"syscall_dispatch\s*\((.*?)\)", one.gdb.run("bt"))
+        shown = re.findall(r"arg[123]=(\S+?)(?:,|$)", dispatcher.replace("not saved", "lost"))
+        for argument, value in zip(sent, shown, strict=True):
+            assert value in (str(argument), "<lost>"), dispatcher
+        one.gdb.run("stepi 40")
+    assert "arg2=<not saved>" in one.gdb.run("bt")
+
+
 def test_a_backtrace_says_where_the_analysis_is_not_sure(guest: OpenGuest) -> None:
     one = guest()
     one.gdb.run("hbreak sys_ipc_send")

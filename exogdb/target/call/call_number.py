@@ -6,7 +6,7 @@ keeps neither, the frames inside tell: the dispatcher's own parameter if debug i
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gdb
 
@@ -28,6 +28,7 @@ from exogdb.x86.memory import ReadableMemory
 
 __all__ = [
     "FoundNumber",
+    "confirm_number",
     "find_number",
     "frames_inside",
     "guess_number",
@@ -164,6 +165,13 @@ def guess_number(start: int, end: int, memory: ReadableMemory, table: NumberTabl
         if symbol is not None and entry is not None:
             return FoundNumber(entry.number, f"a guess: return address into {symbol.name} on the stack")
     return None
+
+
+def confirm_number(saved: FoundNumber | None, guess: FoundNumber | None) -> FoundNumber | None:
+    """The saved number, without its doubt if a return address on the stack says the same; else the guess."""
+    if saved is not None and guess is not None and saved.number == guess.number:
+        return replace(saved, doubt="")
+    return saved or guess
 
 
 def _read_start(

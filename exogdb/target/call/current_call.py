@@ -29,6 +29,7 @@ from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.call.call_arguments import find_argument_values, find_handler_name, find_parameters
 from exogdb.target.call.call_number import (
     FoundNumber,
+    confirm_number,
     find_number,
     guess_number,
     read_saved_number,
@@ -165,7 +166,9 @@ def read_blocked_call(cpu: Cpu, address: int, user_rsp: Value | None) -> Call:
         )
     frame = decode_saved_frame(path, top, user_rsp, None, memory)
     table = read_number_table([path.entry])
-    number = read_saved_number(path, top, memory) or guess_number(address, slot, memory, table)
+    number = read_saved_number(path, top, memory)
+    if number is None or number.doubt:
+        number = confirm_number(number, guess_number(address, slot, memory, table))
     values = find_argument_values(path, frame, None, None, memory)
     return _make_call(None, Moment.BLOCKED, frame, number, values, table, memory, path.doubts)
 

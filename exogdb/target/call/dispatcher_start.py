@@ -10,6 +10,7 @@ from exogdb.abi.dispatch.prologue import find_unchanged
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.errors import UnavailableError
 from exogdb.target.call.frame_registers import read_frame_register
+from exogdb.target.call.parameter import function_range
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["StartRegisters", "find_start_registers"]
@@ -42,19 +43,12 @@ def find_start_registers(
     start = path.dispatcher.address if path.dispatcher is not None else None
     if start is None or len(inside) != 1 or inside[0].level() != 0:
         return None
-    unchanged = find_unchanged(memory, range(start, _find_end(inside[0], start)), inside[0].pc())
+    function = function_range(inside[0])
+    if function.start != start:
+        return None
+    unchanged = find_unchanged(memory, function, inside[0].pc())
     try:
         rsp = read_frame_register(stub, "rsp") - _WORD
     except UnavailableError:
         return None
     return StartRegisters(inside[0], unchanged, rsp) if unchanged else None
-
-
-def _find_end(frame: gdb.Frame, start: int) -> int:
-    """Where the function of `frame` ends if it begins at `start`, by debug info; else `start`."""
-    if frame.function() is None:
-        return start
-    block: gdb.Block | None = frame.block()
-    while block is not None and block.function is None:
-        block = block.superblock
-    return block.end if block is not None and block.start == start else start

@@ -2,10 +2,13 @@
 
 import gdb
 
+from exogdb.abi.dispatch.prologue import find_unchanged
 from exogdb.abi.variable import KEPT_BY_CALLS, find_registers, is_kept_by_calls
+from exogdb.target.cpus import selected_cpu
 from exogdb.target.gdb_command import ask_gdb
+from exogdb.target.memory import VirtualMemory
 
-__all__ = ["function_parameters", "is_in_prologue", "read_parameter"]
+__all__ = ["function_parameters", "function_range", "is_in_prologue", "is_kept", "read_parameter"]
 
 _MASK_64 = (1 << 64) - 1
 
@@ -19,7 +22,7 @@ def read_parameter(frame: gdb.Frame, index: int) -> tuple[int, str] | None:
         return None  # debug info describes parameters from behind the prologue on
     try:
         parameters = function_parameters(frame.block())
-        if index >= len(parameters) or not _is_kept(frame, parameters[index]):
+        if index >= len(parameters) or not is_kept(frame, parameters[index]):
             return None
         value = frame.read_var(parameters[index])
         if value.is_optimized_out:
@@ -49,7 +52,7 @@ def is_in_prologue(frame: gdb.Frame) -> bool:
     return start <= frame.pc() < next(iter(rows), start)
 
 
-def _is_kept(frame: gdb.Frame, parameter: gdb.Symbol) -> bool:
+def is_kept(frame: gdb.Frame, parameter: gdb.Symbol) -> bool:
     """Whether what GDB reads for `parameter` is still its value: not once the function has called another one and
     that may have changed it, nor where the function has given back the register that leads to it.
     """
@@ -58,10 +61,13 @@ def _is_kept(frame: gdb.Frame, parameter: gdb.Symbol) -> bool:
         called = called.newer()
     if called is None:
         return not find_registers(_describe(frame, parameter), frame.pc()) & _find_given_back(frame)
-    # An interrupt has saved every register, and a function that has not begun has changed none.
-    if called.type() == gdb.SIGTRAMP_FRAME or _has_not_begun(called):
+    if called.type() == gdb.SIGTRAMP_FRAME:
+        return True  # an interrupt has saved every register
+    description, pc = _describe(frame, parameter), frame.pc() - 1
+    if is_kept_by_calls(description, pc):
         return True
-    return is_kept_by_calls(_describe(frame, parameter), frame.pc() - 1)
+    registers = find_registers(description, pc)
+    return bool(registers) and registers <= KEPT_BY_CALLS | _find_unchanged(called)
 
 
 def _find_given_back(frame: gdb.Frame) -> set[str]:
@@ -79,9 +85,23 @@ def _find_given_back(frame: gdb.Frame) -> set[str]:
     return {name for name in KEPT_BY_CALLS - {"rsp"} if frame.read_register(name) == caller.read_register(name)}
 
 
-def _has_not_begun(frame: gdb.Frame) -> bool:
-    function = frame.function()
-    return frame.level() == 0 and function is not None and frame.pc() == _address(function)
+def _find_unchanged(function: gdb.Frame) -> frozenset[str]:
+    """The registers that the function called has not changed yet, if it is the innermost and has only begun."""
+    if function.level() != 0:
+        return frozenset()
+    return find_unchanged(VirtualMemory(selected_cpu()), function_range(function), function.pc())
+
+
+def function_range(frame: gdb.Frame) -> range:
+    """Where the code of the function of `frame` is, by debug info; without it nothing but the frame's address."""
+    nothing = range(frame.pc(), frame.pc())
+    try:
+        block: gdb.Block | None = frame.block()
+    except RuntimeError:
+        return nothing
+    while block is not None and block.function is None:
+        block = block.superblock
+    return range(block.start, block.end) if block is not None else nothing
 
 
 def _describe(frame: gdb.Frame, variable: gdb.Symbol) -> str:
