@@ -23,7 +23,10 @@ from exogdb.trace.sink import Sink
 __all__ = ["CLOCK", "NAME", "KernelFacts", "trace_by_stops"]
 
 NAME = "stops at entry and return"
-CLOCK = "time that the guest ran, seen from the host; what was done while it was stopped is left out"
+CLOCK = (
+    "time that the guest ran, seen from the host; "
+    "QEMU's starting again after each stop is in it, and is most of a short one"
+)
 
 _ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 _MOST_STEPS = 5  # QEMU 7.2 sometimes reports a step that did not happen
