@@ -7,7 +7,14 @@ state is known; where they contradict each other, the kernel runs on the user's 
     SYSCALL ---- entry window ----> swapgs ---- kernel ----> swapgs ---- exit window ----> SYSRET
                  user's is active            kernel's is active          user's is active
 
-Source: Intel SDM Vol. 2B, SWAPGS; AMD APM Vol. 3, SWAPGS.
+SWAPGS is not the only way to another base. WRMSR sets the active one, and so does WRGSBASE, with CR4.FSGSBASE at
+any CPL, to any canonical address. A selector loaded into GS takes the base out of its descriptor; with the null
+selector Intel's CPUs set it to 0, AMD's before Zen 2 leave it as it was (CPUID.80000021H:EAX[6] tells, from Zen 3
+on). A program that loads one changes its own base only, because the kernel's waits meanwhile. Where CR4.FRED is
+set nothing here holds: the CPU exchanges the bases itself at every change between ring 3 and ring 0, and SWAPGS
+raises #UD.
+
+Source: Intel SDM Vol. 2B, SWAPGS; AMD APM Vol. 3, SWAPGS; Vol. 2, FS and GS Registers in 64-Bit Mode.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """RFLAGS by name, and what IA32_FMASK does to it at SYSCALL.
 
-An interrupt or exception clears TF, NT, RF and VM by itself, and IF through an interrupt gate; SYSCALL clears RF
-and what FMASK says. Neither clears AC or DF unasked: handlers need CLAC and CLD as much as the entry stub.
+SYSCALL puts RFLAGS into R11, without RF on AMD, and then clears RF and what FMASK says. An interrupt or
+exception clears TF, NT, RF and VM by itself, and IF through an interrupt gate. Neither clears AC or DF unasked:
+handlers need CLAC and CLD as much as the entry stub.
 
 SYSCALL and SYSRET look at TF when they are done, other instructions before they begin. So FMASK with TF set
 keeps #DB out of the kernel, and a SYSRET that restores TF raises #DB before the program's next instruction,
@@ -23,7 +24,6 @@ __all__ = [
     "check_fmask",
     "decode_fmask",
     "decode_rflags",
-    "rflags_after_syscall",
     "rflags_after_sysret",
 ]
 
@@ -77,16 +77,6 @@ def decode_rflags(value: int) -> tuple[str, ...]:
         unknown_last = bool(names) and names[-1].startswith("0x")
         names.insert(len(names) - unknown_last, f"IOPL={iopl}")
     return tuple(names)
-
-
-def rflags_after_syscall(rflags: int, fmask: int) -> int:
-    """RFLAGS right after SYSCALL, without RF; the old value, without RF too, is in R11 (AMD APM Vol. 3, SYSCALL).
-
-    >>> hex(rflags_after_syscall(0x346, 0x200))
-    '0x146'
-    """
-    rf = 1 << 16
-    return (rflags & ~fmask & ~rf) | RESERVED_ONE
 
 
 def rflags_after_sysret(r11: int) -> int:

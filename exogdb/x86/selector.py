@@ -12,12 +12,16 @@ Source: Intel SDM Vol. 3A, Segment Selectors.
 
 from dataclasses import dataclass
 
-__all__ = ["Selector", "decode_selector"]
+__all__ = ["Selector"]
 
 
 @dataclass(frozen=True)
 class Selector:
-    """A 16-bit segment selector."""
+    """A 16-bit segment selector.
+
+    >>> str(Selector(0x2b))
+    '0x002b (GDT 5, RPL 3)'
+    """
 
     value: int
 
@@ -50,12 +54,3 @@ class Selector:
         if self.is_null:
             return f"{self.value:#06x} (null, RPL {self.rpl})"
         return f"{self.value:#06x} ({'LDT' if self.in_ldt else 'GDT'} {self.index}, RPL {self.rpl})"
-
-
-def decode_selector(value: int) -> Selector:
-    """The selector in the low 16 bits of `value`.
-
-    >>> str(decode_selector(0x2b))
-    '0x002b (GDT 5, RPL 3)'
-    """
-    return Selector(value & 0xFFFF)

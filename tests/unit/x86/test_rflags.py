@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exogdb.x86.rflags import RFLAGS, decode_fmask, decode_rflags, rflags_after_syscall, rflags_after_sysret
+from exogdb.x86.rflags import RFLAGS, decode_fmask, decode_rflags, rflags_after_sysret
 
 U64 = st.integers(0, (1 << 64) - 1)
 
@@ -18,13 +18,6 @@ def test_no_bit_is_lost(value: int) -> None:
         else:
             total |= masks[name] if name in masks else int(name, 16)
     assert total == value
-
-
-@given(U64, U64)
-def test_syscall_clears_exactly_the_mask_and_rf(rflags: int, fmask: int) -> None:
-    after = rflags_after_syscall(rflags, fmask)
-    assert after & fmask & ~2 == 0
-    assert after | fmask | 0x10002 == rflags | fmask | 0x10002
 
 
 @given(U64)

@@ -2,7 +2,7 @@
 
 from exogdb.x86.apic_base import decode_apic_base
 from exogdb.x86.pat import decode_pat
-from exogdb.x86.selector import decode_selector
+from exogdb.x86.selector import Selector
 from exogdb.x86.sysenter import decode_sysenter_cs
 
 
@@ -28,5 +28,5 @@ def test_sysenter_selectors() -> None:
 
 
 def test_null_selectors_have_four_forms() -> None:
-    assert [decode_selector(value).is_null for value in (0, 3, 4, 8)] == [True, True, False, False]
-    assert decode_selector(0x0F).in_ldt
+    assert [Selector(value).is_null for value in (0, 3, 4, 8)] == [True, True, False, False]
+    assert Selector(0x0F).in_ldt
