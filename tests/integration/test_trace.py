@@ -309,10 +309,16 @@ def test_a_summary_counts_what_the_kernel_counts(demo: Guest) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_bad_words_are_refused_before_the_guest_runs(demo: Guest) -> None:
+def test_bad_words_are_refused_before_the_guest_runs(demo: Guest, tmp_path: Path) -> None:
     before = demo.gdb.integer("$rip")
-    for words in ("nosuch", "--count 0", "--for soon", "--output /nonexistent/file", "--engine best"):
-        assert demo.gdb.fails(f"exo-syscall trace {words}")
+    for words, said in {
+        "nosuch": "no system call is called 'nosuch'",
+        "--count 0": "'0' is not a number of calls",
+        "--for soon": "'soon' is not a time in seconds",
+        f"--output {tmp_path}/missing/file": "missing/file cannot be written: No such file or directory",
+        "--engine best": "invalid choice: 'best'",
+    }.items():
+        assert said in demo.gdb.fails(f"exo-syscall trace {words}")
     assert demo.gdb.integer("$rip") == before
 
 
