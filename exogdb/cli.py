@@ -137,7 +137,8 @@ def _run(options: Namespace, qemu: tuple[str, ...]) -> int:
         accel=options.accel,
         stopped=True,
         qemu=options.qemu,
-        extra=(*log_filter(image), *qemu),
+        # A guest that resets stands still to be looked at, and does not take QEMU along.
+        extra=("-no-shutdown", *log_filter(image), *qemu),
     )
     interactive = sys.stdin.isatty()
     farewell = options.farewell if interactive else ""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import gdb
 
+from exogdb.commands.shutdown import say_shutdown
 from exogdb.launch.progress import announce_boot
+from exogdb.target.run.shutdown import is_shutdown
 from exogdb.target.with_setting import with_setting
 
 __all__ = ["define_start"]
@@ -51,16 +53,24 @@ def _start(target: str, entry: int | None, programs: Sequence[str], booted: str)
 def _go_to_first_call(entry: int) -> None:
     # A hardware breakpoint needs no page to be mapped yet, and writes nothing into the guest.
     gdb.execute(f"thbreak *{entry:#x}", to_string=True)
+    seen: list[gdb.StopEvent] = []
+    gdb.events.stop.connect(seen.append)
     try:
         gdb.execute("continue", to_string=True)
     except gdb.error:
         if gdb.selected_inferior().pid:
             raise
+    finally:
+        gdb.events.stop.disconnect(seen.append)
     if not gdb.selected_inferior().pid:
         raise gdb.GdbError(
             "QEMU ended before the guest's first system call: it shut down or reset, as after a triple fault"
         )
+    if any(map(is_shutdown, seen)):
+        say_shutdown()  # what was said at the stop went where the output of `continue` went
+        raise gdb.GdbError("The guest did not get to its first system call")
     if gdb.selected_frame().pc() != entry:
         raise gdb.GdbError(
-            "The guest was stopped before its first system call; `continue` goes on to it, `bt` shows where it is"
+            "The guest was stopped before its first system call; `continue` goes on to it, `bt` shows where "
+            "it is, `exo-syscall check` what is wrong with the way there"
         )

@@ -153,7 +153,9 @@ class _StopFunction(gdb.Function):
 def _report_stop(event: gdb.StopEvent) -> None:
     if not isinstance(event, gdb.BreakpointEvent):
         return
-    catches = [PLACEMENT.find(row.number) for row in event.breakpoints if not _is_silent(row)]
+    # A breakpoint of exogdb's own that stopped at the same place may be gone by now.
+    rows = [row for row in event.breakpoints if row.is_valid()]
+    catches = [PLACEMENT.find(row.number) for row in rows if not _is_silent(row)]
     # Several breakpoints may have stopped at one call.
     for hit in dict.fromkeys(catch.hit for catch in catches if catch is not None and catch.hit is not None):
         if hit.result is not None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from exogdb.errors import UsageError
+from exogdb.errors import FormatError, UsageError
 from exogdb.launch.elf import Elf, read_elf
 
 __all__ = ["ENTRY_SYMBOLS", "Image", "read_image"]
@@ -33,7 +33,12 @@ def read_image(kernel: Path, entry: str | None = None, symbols: tuple[Path, ...]
     for path in (kernel, *symbols):
         if not path.is_file():
             raise UsageError(f"there is no file {path}; `make kernel` builds build/kernel/exo-os.elf")
-    elf = read_elf(kernel)
+    try:
+        elf = read_elf(kernel)
+    except FormatError as error:
+        raise FormatError(
+            f"{error}; boot it with a QEMU of your own (docs/troubleshooting.md), or name its ELF file, vmlinux"
+        ) from error
     programs = (*sorted((kernel.parent / "programs").glob("*.elf")), *symbols)
     return Image(kernel, elf, _find_entry(elf, entry), programs)
 

@@ -18,7 +18,7 @@ __all__ = ["HINT", "SerialFollower", "announce_boot"]
 POLL_SECONDS = 0.02
 SHOWN_SECONDS = 2.0
 HINT_SECONDS = 10.0
-HINT = "The guest has made no system call yet; Ctrl-C stops it where it is."
+HINT = "The guest has made no system call yet; Ctrl-C stops it where it is, `exo-syscall check` looks for a cause."
 
 
 def announce_boot(booted: Path) -> None:

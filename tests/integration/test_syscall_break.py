@@ -266,6 +266,18 @@ def test_two_breakpoints_on_one_arm(guest: OpenGuest, tmp_path: Path) -> None:
     assert plan["cost"] == "one stop per call of the numbers that share the arm"
 
 
+def test_a_hidden_breakpoint_of_the_same_stop_that_is_gone(guest: OpenGuest) -> None:
+    """Those that are done with are deleted at the next stop, which they may be among the reasons for."""
+    gdb = guest().gdb
+    gdb.run("exo-syscall break ipc_send")
+    gdb.run("python from exogdb.target.breakpoint.hidden_breakpoints import _retired")
+    gdb.run(f"python _retired.append(gdb.Breakpoint('*{gdb.address('sys_ipc_send')}', internal=True))")
+    reply = gdb.reply("continue")
+    assert "Exception" not in reply.err
+    assert "System call 101 ipc_send(" in reply.out
+    assert gdb.run("python print(_retired)").strip() == "[]"
+
+
 def test_numbers_that_the_table_lacks(guest: OpenGuest) -> None:
     gdb = guest("run=selftest", stopped=True).gdb
     gdb.run("exo-syscall break unknown")

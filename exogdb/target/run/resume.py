@@ -10,6 +10,7 @@ import gdb
 from exogdb.errors import TargetLostError
 from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending, no_signals, take_ctrl_c
 from exogdb.target.run.main_thread import run_on_main_thread
+from exogdb.target.run.shutdown import SHUTDOWN, is_shutdown, require_runnable
 from exogdb.target.with_setting import with_setting
 
 __all__ = ["QEMU_ENDED", "Stopper", "run_guest"]
@@ -74,7 +75,9 @@ def run_guest(stopper: Stopper, seconds: float | None) -> str:
     one that has come before the guest runs ends the run at once, and no moment is left in which one is overlooked.
 
     :raise TargetLostError: QEMU ended or closed the connection.
+    :raise UnavailableError: the guest has shut down.
     """
+    require_runnable()
     seen: list[gdb.StopEvent] = []
     gdb.events.stop.connect(seen.append)
     try:
@@ -126,6 +129,8 @@ def _until(deadline: float) -> float:
 def _describe_stop(event: gdb.StopEvent | None, stopper: Stopper) -> str:
     if isinstance(event, gdb.BreakpointEvent):
         return f"breakpoint {event.breakpoint.number}"
+    if event is not None and is_shutdown(event):
+        return SHUTDOWN
     if isinstance(event, gdb.SignalEvent) and event.stop_signal != "SIGINT":
         return event.stop_signal
     return stopper.ending or "the guest was stopped by somebody else"

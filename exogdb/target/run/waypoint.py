@@ -20,6 +20,7 @@ from exogdb.errors import ExoError, TargetLostError
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.run.ctrl_c import no_signals
 from exogdb.target.run.resume import Stopper
+from exogdb.target.run.shutdown import SHUTDOWN, is_shutdown, require_runnable
 from exogdb.target.with_setting import with_setting
 
 __all__ = ["Arrival", "Place", "run_to"]
@@ -122,6 +123,7 @@ def _ctrl_c_stops(stopper: Stopper) -> Iterator[None]:
 
 def _continue(stopper: Stopper) -> str:
     """Resume, wait for the stop, and say in a few words what it was."""
+    require_runnable()
     seen: list[gdb.StopEvent] = []
     gdb.events.stop.connect(seen.append)
     try:
@@ -142,8 +144,12 @@ def _continue(stopper: Stopper) -> str:
 def _describe(event: gdb.StopEvent | None) -> str:
     match event:
         case gdb.BreakpointEvent():
-            numbers = ", ".join(str(each.number) for each in event.breakpoints if each.number > 0)
+            numbers = ", ".join(
+                str(each.number) for each in event.breakpoints if each.is_valid() and each.number > 0
+            )
             return f"breakpoint {numbers}"
+        case gdb.SignalEvent() if is_shutdown(event):
+            return SHUTDOWN
         case gdb.SignalEvent():
             return str(event.stop_signal)
     return "for a reason that GDB does not tell"

@@ -26,6 +26,7 @@ from exogdb.target.qemu.peer import find_stub_socket
 from exogdb.target.registers import read_register
 from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending
 from exogdb.target.run.resume import QEMU_ENDED
+from exogdb.target.run.shutdown import SHUTDOWN, SHUTDOWN_SIGNAL, note_shutdown, require_runnable
 from exogdb.target.with_setting import with_setting
 
 __all__ = ["StubRegisters", "StubRun", "open_stub_run"]
@@ -57,6 +58,7 @@ class StubRun:
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._writes: list[str] = []
         self._breakpoints: list[int] = []
+        self._stopped_by = ""
         self.thread = ""
         self.ran_ns = 0
 
@@ -109,6 +111,8 @@ class StubRun:
     @property
     def reason_to_end(self) -> str:
         """Why no further resume is wanted, or an empty string."""
+        if self._stopped_by:
+            return self._stopped_by
         if is_ctrl_c_pending():
             return CTRL_C
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -150,7 +154,10 @@ class StubRun:
             self._lose(None)
         fields = dict(field.partition(":")[::2] for field in answer[3:].split(";"))
         self.thread = fields.get("thread", self.thread)
-        return answer.startswith("T05")
+        if answer.startswith("T05"):
+            return True
+        self._stopped_by = self.reason_to_end or _name_stop(int(answer[1:3], 16))
+        return False
 
     def _wait_for_stop(self, packet: str) -> bytes:
         self._send(packet)
@@ -191,6 +198,14 @@ class StubRun:
         raise TargetLostError(QEMU_ENDED) from cause
 
 
+def _name_stop(signal: int) -> str:
+    """What a stop was that is neither a breakpoint nor asked for here, by the stub's number for it."""
+    if signal == SHUTDOWN_SIGNAL:
+        note_shutdown()
+        return SHUTDOWN
+    return f"the guest was stopped by somebody else, signal {signal}"
+
+
 def _expect_ok(packet: str, answer: bytes) -> None:
     if answer != b"OK":
         raise UnavailableError(f"the GDB stub refuses the packet {packet}: {answer.decode('ascii', 'replace')}")
@@ -204,6 +219,7 @@ def open_stub_run(seconds: float | None) -> Iterator[StubRun]:
 
     :raise UnavailableError: this connection is none of which that can be done.
     """
+    require_runnable()
     connection = gdb.selected_inferior().connection
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UnavailableError("the stub can be talked to over a connection made by `target remote` only")
