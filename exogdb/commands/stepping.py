@@ -4,6 +4,7 @@ import gdb
 
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub.entry_path import NUMBER_REGISTER
+from exogdb.target.breakpoint.hit_arguments import name_arguments
 from exogdb.target.cpus import Cpu
 from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_register
@@ -46,6 +47,7 @@ def _call_step(cpu: Cpu, reached: str, entered: Entered, table: NumberTable) -> 
         number=entered.number,
         name=entry.name if entry is not None else "",
         arguments=entered.arguments,
+        named=tuple(name_arguments(cpu, entry.handler if entry is not None else "", entered.arguments)),
         doubts=read_entry_path(cpu).doubts,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from exogdb.abi.argument import ArgumentText
 from exogdb.view.style import Style
 
-__all__ = ["HitReport", "render_hit"]
+__all__ = ["HitReport", "render_arguments", "render_hit"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,20 @@ def render_hit(report: HitReport, style: Style) -> str:
     >>> render_hit(call, Style(colour=False))
     'System call 4 getpid() by process 3 on CPU 1'
     """
-    arguments = ", ".join(_render_argument(argument) for argument in report.arguments)
+    arguments = render_arguments(report.arguments)
     name = "" if report.name == str(report.number) else style.paint("name", report.name)
     by = f" by process {report.process}" if report.process else ""
     result = f" = {report.result}" if report.result else ""
     return f"System call {report.number} {name}({arguments}){result}{by} on CPU {report.cpu}"
+
+
+def render_arguments(arguments: Sequence[ArgumentText]) -> str:
+    """What stands between the brackets.
+
+    >>> render_arguments([ArgumentText("channel", "64"), ArgumentText("message", "0x7ffe", '"hello"')])
+    'channel=64, message=0x7ffe "hello"'
+    """
+    return ", ".join(map(_render_argument, arguments))
 
 
 def _render_argument(argument: ArgumentText) -> str:

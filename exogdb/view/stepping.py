@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from exogdb.abi.argument import ArgumentText
+from exogdb.view.hit import render_arguments
 from exogdb.view.style import Style
 from exogdb.view.table import render_sentence
 from exogdb.view.value import hex64
@@ -17,8 +19,9 @@ class Step:
     """`reached` is `entry`, `handler`, `dispatcher`, `dispatcher return` or `user`.
 
     It is None if something else stopped the guest; `report` says what. `number` and `arguments` are known at the
-    entry, `value` (64 bits) when the call has returned. `location` is GDB's own line about the place. `doubts` are
-    those of the analysis that says where entry, dispatcher and stack are.
+    entry, `value` (64 bits) when the call has returned; `named` are those arguments that the call takes.
+    `location` is GDB's own line about the place. `doubts` are those of the analysis that says where entry,
+    dispatcher and stack are.
     """
 
     cpu: int
@@ -28,6 +31,7 @@ class Step:
     number: int | None = None
     name: str = ""
     arguments: tuple[int, ...] = ()
+    named: tuple[ArgumentText, ...] = ()
     value: int | None = None
     report: str = ""
     doubts: tuple[str, ...] = ()
@@ -53,9 +57,8 @@ def render_step(step: Step, style: Style) -> str:
 
 
 def _call(step: Step, style: Style) -> str:
-    arguments = ", ".join(hex64(argument) for argument in step.arguments)
     name = style.paint("symbol", step.name) if step.name else "unknown"
-    return f"system call {step.number} {name}({arguments})"
+    return f"system call {step.number} {name}({render_arguments(step.named)})"
 
 
 def _value(value: int | None) -> str:

@@ -15,21 +15,36 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.symbols import find_address
 
-__all__ = ["read_arguments"]
+__all__ = ["name_arguments", "read_arguments"]
 
 _LONGEST_TEXT = 40
 _OUTPUTS = ("buf", "out", "dst", "dest")
 _LENGTHS = ("len", "size", "count", "bytes")
 
 
-def read_arguments(hit: Hit, handler: str) -> list[ArgumentText]:
-    """The arguments that `handler` takes; all six, as they are, if nothing is known about it."""
+def name_arguments(cpu: Cpu, handler: str, values: Sequence[int | None]) -> list[ArgumentText]:
+    """The arguments that `handler` takes, of these six; all, as they are, if nothing is known about it.
+
+    `cpu` lends its address space. The guest must be stopped; nothing changes.
+    """
     function = _find_function(handler)
-    parameters = [symbol for symbol in function if symbol.is_argument][:6] if function is not None else None
-    if function is None or parameters is None:
-        return [ArgumentText(f"arg{i + 1}", _as_hex(value)) for i, value in enumerate(hit.arguments)]
-    values = [_read_value(hit, index, function, symbol) for index, symbol in enumerate(parameters)]
-    return [_to_text(hit.cpu, index, parameters, values) for index in range(len(values))]
+    if function is None:
+        return [ArgumentText(f"arg{i + 1}", _as_hex(value)) for i, value in enumerate(values)]
+    parameters = _find_parameters(function)
+    return [_to_text(cpu, index, parameters, values) for index in range(len(parameters))]
+
+
+def read_arguments(hit: Hit, handler: str) -> list[ArgumentText]:
+    """The same for a call at which a breakpoint stopped, also where only the handler's parameter has a value."""
+    function, values = _find_function(handler), list(hit.arguments)
+    for index, symbol in enumerate(_find_parameters(function)):
+        if function is not None and values[index] is None and hit.result is None:
+            values[index] = _read_parameter(function, symbol)
+    return name_arguments(hit.cpu, handler, values)
+
+
+def _find_parameters(function: gdb.Block | None) -> list[gdb.Symbol]:
+    return [symbol for symbol in function if symbol.is_argument][:6] if function is not None else []
 
 
 def _find_function(handler: str) -> gdb.Block | None:
@@ -41,12 +56,11 @@ def _find_function(handler: str) -> gdb.Block | None:
     return block if is_it else None
 
 
-def _read_value(hit: Hit, index: int, function: gdb.Block, symbol: gdb.Symbol) -> int | None:
-    """The user's register; if no place keeps it, what the handler's own parameter holds at its beginning."""
-    value = hit.arguments[index]
+def _read_parameter(function: gdb.Block, symbol: gdb.Symbol) -> int | None:
+    """What the handler's own parameter holds at its beginning, if the guest stands there."""
     frame = gdb.newest_frame()
-    if value is not None or hit.result is not None or not function.start <= frame.pc() < function.end:
-        return value
+    if not function.start <= frame.pc() < function.end:
+        return None
     try:
         return int(frame.read_var(symbol))
     except (gdb.error, ValueError):

@@ -4,11 +4,17 @@ import json
 
 import pytest
 
+from exogdb.abi.argument import ArgumentText
 from exogdb.view.stepping import Step, render_step, step_to_json
 from exogdb.view.style import PLAIN
 
-CALL = {"number": 101, "name": "ipc_send", "arguments": (0x40, 0x7FFF0000, 9, 0, 0, 0)}
-SHOWN = "system call 101 ipc_send(0x40, 0x7fff0000, 0x9, 0x0, 0x0, 0x0)"
+CALL = {
+    "number": 101,
+    "name": "ipc_send",
+    "arguments": (0x40, 0x7FFF0000, 9, 0, 0, 0),
+    "named": (ArgumentText("channel", "64"), ArgumentText("message", "0x7fff0000", '"x"')),
+}
+SHOWN = 'system call 101 ipc_send(channel=64, message=0x7fff0000 "x")'
 
 
 @pytest.mark.parametrize(
