@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exogdb.view.style import Style
-from exogdb.view.table import Cell, render_table
+from exogdb.view.table import KEPT_BLANK, Cell, render_table
 from exogdb.view.value import hex64
 from exogdb.x86.descriptor import (
     CallGate,
@@ -65,7 +65,8 @@ def _extent(descriptor: Descriptor) -> tuple[str, str]:
 
 def _row(report: GdtReport, entry: GdtEntry) -> list[Cell]:
     uses = [*report.loaded.get(entry.selector.offset, ()), *report.star.get(entry.selector.offset, ())]
-    words = (describe_descriptor(entry.descriptor), *_extent(entry.descriptor), ", ".join(uses))
+    description = describe_descriptor(entry.descriptor).replace("DPL ", f"DPL{KEPT_BLANK}")
+    words = (description, *_extent(entry.descriptor), ", ".join(uses))
     return [Cell(f"{entry.selector.value:#04x}", "name"), *map(Cell, words)]
 
 

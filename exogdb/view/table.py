@@ -7,7 +7,9 @@ from textwrap import TextWrapper
 
 from exogdb.view.style import Style
 
-__all__ = ["Cell", "render_sentence", "render_table", "table_width", "wrap_painted"]
+__all__ = ["KEPT_BLANK", "Cell", "render_sentence", "render_table", "table_width", "wrap_painted"]
+
+KEPT_BLANK = "\N{NO-BREAK SPACE}"  # in a cell: a blank at which its line is not broken
 
 
 class _Wrapper(TextWrapper):
@@ -100,4 +102,5 @@ def _fit(widths: list[int], limit: int, narrow: Mapping[int, int]) -> list[int]:
 
 def _paint(cell: Cell, width: int, style: Style) -> str:
     lines = _Wrapper(width, break_on_hyphens=False).wrap(cell.text) if len(cell.text) > width else [cell.text]
+    lines = [line.replace(KEPT_BLANK, " ") for line in lines]
     return "\n".join(style.paint(cell.role, line) if cell.role else line for line in lines)

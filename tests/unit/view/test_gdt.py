@@ -18,8 +18,13 @@ def test_text() -> None:
     assert "0xffff800000001000" in lines[5]
 
 
-def test_lines_fit_the_terminal() -> None:
-    assert max(len(line) for line in render_gdt(REPORT, Style(width=80)).splitlines()) <= 80
+def test_lines_fit_the_terminal_and_do_not_break_behind_dpl() -> None:
+    lines = render_gdt(REPORT, Style(width=80)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines[-2:]] == [
+        "0x18      64-bit TSS (busy),      0xffff800000001000  0x67        TR",
+        "DPL 0",
+    ]
 
 
 def test_json_has_bases_only_where_there_are_any() -> None:
