@@ -21,6 +21,7 @@ from pathlib import Path
 from exogdb.errors import LaunchError
 from exogdb.launch.child import dying_with_parent
 from exogdb.launch.deadline import DeadlineExceeded, wait_until
+from exogdb.launch.sockets import is_listening
 
 __all__ = ["Machine", "Qemu"]
 
@@ -84,7 +85,7 @@ class Qemu:
 
     def _ready(self) -> bool:
         exited = self.process.poll() is not None
-        return exited or (self.gdb_socket.is_socket() and self.qmp_socket.is_socket())
+        return exited or (is_listening(self.qmp_socket) and is_listening(self.gdb_socket))
 
     def __enter__(self) -> "Qemu":
         return self

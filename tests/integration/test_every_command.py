@@ -3,10 +3,12 @@
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from exogdb.launch.deadline import wait_until
+from exogdb.launch.sockets import is_listening
 from tests.harness.commands import for_each_command
 from tests.harness.gdb import Gdb, Reply
 from tests.harness.kernel import ROOT, build_kernel
@@ -127,7 +129,7 @@ def test_a_guest_of_another_architecture_is_called_by_it() -> None:
         qemu = ["qemu-system-i386", "-S", "-gdb", stub, "-display", "none", "-monitor", "none", "-serial", "none"]
         with subprocess.Popen(qemu) as process:
             try:
-                wait_until(socket.exists, 20, "qemu-system-i386")
+                wait_until(partial(is_listening, socket), 20, "qemu-system-i386")
                 reply = gdb.reply(f"target remote {socket}")  # warns that it has no program
                 assert reply.out.startswith("Remote debugging using"), reply
                 for command in COMMANDS:
