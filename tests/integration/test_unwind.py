@@ -191,19 +191,6 @@ def test_arguments_that_calls_have_overwritten_are_not_shown(guest: OpenGuest) -
     assert "arg2=<not saved>" in one.gdb.run("bt")
 
 
-def test_a_backtrace_says_where_the_analysis_is_not_sure(guest: OpenGuest) -> None:
-    one = guest()
-    one.gdb.run("hbreak sys_ipc_send")
-    one.gdb.run("continue")
-    assert "not sure" not in one.gdb.run("bt")
-    one.gdb.run("python import exogdb.target.path as path, dataclasses")
-    one.gdb.run(
-        "python path._remembered.update({entry: dataclasses.replace(known, path=dataclasses.replace("
-        "known.path, doubts=('something',))) for entry, known in path._remembered.items()})"
-    )
-    assert "<system call 101 ipc_send> (not sure: see exo-syscall abi)" in one.gdb.run("bt")
-
-
 def test_user_frames_have_their_variables(guest: OpenGuest) -> None:
     one = guest()
     one.gdb.run("hbreak sys_ipc_send")
