@@ -162,13 +162,16 @@ def test_a_triple_fault_can_be_looked_at(kernel: Kernel, engine: str) -> None:
         f"exo-syscall trace --engine {engine}",
         "info registers rip",
         "exo-gs",
+        "exo-msr read 0x10",
         "exo-syscall next",
     )
     done = run("run", kernel.elf, "--smp", "2", *(word for line in lines for word in ("--ex", line)))
     assert "ended (the guest shut down or reset): 0 entries" in done.stdout
     assert re.search(r"^rip +0x1234 ", done.stdout, re.MULTILINE)
     assert "entered without swapgs" in done.stdout
-    assert "the guest shut down or reset, and cannot go on: quit, and start it again" in done.stdout
+    refusal = "the guest shut down or reset, and cannot go on: quit, and start it again"
+    assert re.search(rf"unavailable +- +{refusal}$", done.stdout, re.MULTILINE)
+    assert f"\n{refusal}\n" in done.stdout
     assert done.returncode == 1
 
 

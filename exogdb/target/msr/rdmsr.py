@@ -26,6 +26,7 @@ from exogdb.target.msr.guest_step import GuestStep, StepStalledError, touching_g
 from exogdb.target.paging import walk_address
 from exogdb.target.qemu.cpu_dump import CpuDump
 from exogdb.target.registers import read_register
+from exogdb.target.run.shutdown import require_runnable
 from exogdb.target.tables import read_cpu_dump, read_gdt
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor
@@ -145,6 +146,7 @@ def _find_place(cpu: Cpu, code: bytes) -> _Place:
 
 
 def _require_steppable(cpu: Cpu, dump: CpuDump) -> None:
+    require_runnable()
     if dump.halted and not read_register(cpu, "eflags") & RFLAGS_IF:
         raise UnavailableError(f"CPU {cpu.index} is halted with interrupts off: an instruction would never run")
     if dump.interrupts_inhibited:
