@@ -12,7 +12,8 @@ DOUBT = "the kernel does something strange"
 # Puts the doubt into what is remembered of the stub's analysis, which holds while the stub's bytes stay the same.
 PLANT = (
     "import exogdb.target.path as path, dataclasses; path._remembered.update({entry: dataclasses.replace("
-    f"known, path=dataclasses.replace(known.path, doubts=({DOUBT!r},))) for entry, known in path._remembered.items()}})"
+    f"known, path=dataclasses.replace(known.path, doubts=({DOUBT!r},)))"
+    " for entry, known in path._remembered.items()})"
 )
 SHOWN = f"not sure: {DOUBT}"
 
@@ -32,6 +33,7 @@ def doubtful() -> Iterator[Guest]:
 LOOKS = ["exo-syscall abi", "exo-syscall frame", "exo-syscall list 101"]
 RUNS = ["exo-syscall finish", "exo-syscall next", "exo-syscall step"]
 TRACES = ["exo-syscall trace --count 3", "exo-syscall summary --count 3"]
+WITH_JSON = [*LOOKS, "exo-syscall next", "exo-syscall step", "exo-syscall summary --count 3"]
 
 
 @pytest.mark.parametrize("command", [*LOOKS, *RUNS, *TRACES])
