@@ -156,21 +156,7 @@ class LogParser:
             else:
                 events.append(entry)
         elif rip in self._returns:
-            events.append(
-                Return(
-                    self._find_cpu(task, rip),
-                    space,
-                    int(fs, 16),
-                    self._preserved(fields),
-                    int(fields[_RAX], 16) if self.points.result_in_rax else None,
-                    int(fields[_RSP], 16),
-                    None,
-                    time_ns,
-                    None,
-                    repeats,
-                    fields[_FLAGS] in _INTERRUPTIBLE,
-                )
-            )
+            events.append(self._to_return(fields, space, int(fs, 16), self._find_cpu(task, rip), time_ns, repeats))
         elif rip in self._handlers:
             events.append(InHandler(self._find_cpu(task, rip), space, int(fields[_RSP], 16)))
         elif rip in self._links:
@@ -192,20 +178,18 @@ class LogParser:
         number, one, two, three, four, five, six, user_rip, user_rsp = _nine_words(
             unhexlify(b"".join(_entered_with(fields)))
         )
-        return Entry(
-            cpu,
-            space,
-            fs_base,
-            self._preserved(fields),
-            number,
-            (one, two, three, four, five, six),
-            user_rip,
-            user_rsp,
-            time_ns,
-            None,
-            repeats,
-            fields[_FLAGS] in _INTERRUPTIBLE,
-        )
+        arguments = (one, two, three, four, five, six)
+        kept, interruptible = self._preserved(fields), fields[_FLAGS] in _INTERRUPTIBLE
+        where = (user_rip, user_rsp)
+        return Entry(cpu, space, fs_base, kept, number, arguments, *where, time_ns, None, repeats, interruptible)
+
+    def _to_return(
+        self, fields: Fields, space: int, fs_base: int, cpu: int | None, time_ns: int | None, repeats: bool
+    ) -> Return:
+        result = int(fields[_RAX], 16) if self.points.result_in_rax else None
+        kept, interruptible = self._preserved(fields), fields[_FLAGS] in _INTERRUPTIBLE
+        stack = int(fields[_RSP], 16)
+        return Return(cpu, space, fs_base, kept, result, stack, None, time_ns, None, repeats, interruptible)
 
     def _learn_space(self, cr3: bytes) -> int:
         """The same few are in nearly every dump."""
