@@ -21,9 +21,9 @@ def _find_problem(cpu: Cpu, top: int) -> str:
     walk = walk_address(cpu, top - 8 & (1 << 64) - 1)
     if not walk.mapped:
         return f"not mapped ({walk.reason})"
-    if not walk.writable:
-        return "mapped read-only"
-    return "mapped, but user code can write it" if walk.user else ""
+    if walk.user:
+        return "in a user page"
+    return "" if walk.writable else "mapped read-only"
 
 
 def _make_row(cpu: Cpu, name: str, top: int, gates: list[Gate]) -> StackRow:

@@ -6,7 +6,8 @@
     0x24 IST1  0x2c IST2 ... 0x54 IST7   0x5c reserved   0x66 u16 I/O map base   (104 bytes)
 
 RSP0 is loaded when an interrupt or exception arrives at CPL 3 through a gate without an IST; with one, that
-stack is loaded at any CPL. SYSCALL uses neither. RSP1 and RSP2 are for rings that nothing enters in practice.
+stack is loaded at any CPL. SYSCALL uses neither. RSP1 and RSP2 are for rings that nothing enters in practice,
+and so free for other use: Linux keeps the user's rsp of a system call in RSP2.
 
 None of these need be a multiple of 16: in long mode the CPU aligns rsp down before it pushes a frame. There is
 no SS here: a change of privilege loads SS with the null selector, whose RPL is the new CPL; an IST without one

@@ -75,6 +75,7 @@ def test_msrs_gs_and_tables_of_linux_with_5_level_paging() -> None:
         stacks = {stack["name"]: stack for stack in gdb.json("exo-tss")["stacks"]}
         assert stacks["IST1"]["usable"]
         assert "#DF" in stacks["IST1"]["used_by"]
+        assert stacks["RSP2"]["problem"] == "in a user page"  # rsp of the last call: nothing enters ring 2
         (page_fault,) = gdb.json("exo-idt 14")["gates"]
         assert page_fault["name"] == "#PF"
         check_interrupt_from_ring_3(gdb)

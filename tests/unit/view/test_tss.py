@@ -27,7 +27,7 @@ def test_text() -> None:
 
 def test_what_cannot_work_is_marked_only_where_a_gate_needs_it() -> None:
     """Linux keeps a scratch word of the user's in RSP2, which nothing ever loads."""
-    scratch = StackRow("RSP2", 0x7FFC0000, "", "mapped, but user code can write it", ())
+    scratch = StackRow("RSP2", 0x7FFC0000, "", "in a user page", ())
     needed = StackRow("IST2", 0, "", "", ("NMI",))
     text = render_tss(TssReport(0, 0x30, 0x5000, 0x67, [scratch, needed], 104), Style(colour=True, width=0))
     rsp2, ist2 = (line for line in text.splitlines() if "RSP2" in line or "IST2" in line)
