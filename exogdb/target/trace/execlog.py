@@ -30,9 +30,8 @@ from exogdb.target.run.ctrl_c import no_signals
 from exogdb.target.run.resume import Stopper, run_guest
 from exogdb.target.trace.forgotten import log_prefix, switch_log_off
 from exogdb.target.trace.outlet import Outlet
-from exogdb.trace.chaining import is_any_chained
 from exogdb.trace.event import address_space
-from exogdb.trace.execlog import LogDamage, LogParser, decode_task_registers
+from exogdb.trace.execlog import LogDamage, LogParser, choose_log_items, decode_task_registers
 from exogdb.trace.points import TracePoints
 from exogdb.trace.sink import Sink
 from exogdb.x86.memory import ReadableMemory
@@ -70,7 +69,8 @@ def trace_by_log(
     with _fifo() as (path, descriptor), outlet.alone():
         reader = _Reader(descriptor, parser, sink, stopper)
         try:
-            with _log_switched_on(path, _choose_items(points, memory, parser)):
+            tells_cpus = len(parser.cpu_of_task) == len(all_cpus())
+            with _log_switched_on(path, choose_log_items(points, memory, tells_cpus=tells_cpus)):
                 with no_signals():
                     reader.start()
                 ending = run_guest(stopper, seconds)
@@ -175,20 +175,6 @@ def _fifo() -> Iterator[tuple[Path, int]]:
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def _choose_items(points: TracePoints, memory: ReadableMemory, parser: LogParser) -> str:
-    """What QEMU is to log: the registers, and what slows the guest down only where it is needed.
-
-    `exec` adds a line that names the CPU, at a tenth of the speed: where no TR tells the CPUs apart. `nochain`
-    makes everything slower that the guest does: where QEMU might pass a point by unseen.
-    """
-    items = ["cpu"]
-    if len(parser.cpu_of_task) != len(all_cpus()):
-        items.insert(0, "exec")
-    if is_any_chained((points.entry, *points.returns, *points.links, *points.handlers), memory.read):
-        items.append("nochain")
-    return ",".join(items)
 
 
 @contextmanager

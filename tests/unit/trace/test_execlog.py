@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exogdb.trace.event import Entry, Event, InHandler, Return
-from exogdb.trace.execlog import LogParser, decode_task_registers
+from exogdb.trace.execlog import LogParser, choose_log_items, decode_task_registers
 from exogdb.trace.points import TracePoints
 from tests.unit.trace.logtext import ENTRY, RETURN, Dump, announce
 
@@ -198,3 +198,23 @@ def test_the_monitor_ends_its_lines_as_a_terminal_does() -> None:
 def test_a_task_register_that_two_cpus_share_tells_nothing(shared: int) -> None:
     text = "".join(f"CPU#{cpu}\nRAX=0\nTR =0030 {shared:016x} 00000067 00008900\n\n" for cpu in (0, 1))
     assert decode_task_registers(text) == {}
+
+
+class _Code:
+    """Two pages of nothing from ENTRY's page on, and a jump to `target` near its beginning."""
+
+    def __init__(self, target: int = 0) -> None:
+        jump = b"\xe9" + (target - ENTRY - 0x105 & 0xFFFF_FFFF).to_bytes(4, "little") if target else b""
+        self._code = (b"\xcc" * 0x100 + jump).ljust(8192, b"\xcc")
+
+    def read(self, address: int, size: int) -> bytes:
+        return self._code[address - ENTRY :][:size]
+
+
+def test_what_slows_the_guest_is_logged_only_where_it_is_needed() -> None:
+    handler = ENTRY + 0x400
+    points = TracePoints(ENTRY, frozenset({RETURN}), handlers=frozenset({handler}))
+    assert choose_log_items(points, _Code(), tells_cpus=True) == "cpu"
+    assert choose_log_items(points, _Code(), tells_cpus=False) == "exec,cpu"
+    for point in (ENTRY, RETURN, handler):
+        assert choose_log_items(points, _Code(point), tells_cpus=True) == "cpu,nochain"
