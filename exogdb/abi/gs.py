@@ -63,11 +63,6 @@ class GsPath:
     before_call: frozenset[tuple[int, int]]
     after_call: frozenset[tuple[int, int]]
 
-    def find_count(self, rip: int) -> int | None:
-        """How many `swapgs` ran when RIP is at `rip`; None off the path and where paths with other counts meet."""
-        counts = self.swaps.get(rip, frozenset())
-        return next(iter(counts)) if len(counts) == 1 else None
-
 
 Node = tuple[int, int]
 

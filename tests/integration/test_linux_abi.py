@@ -136,12 +136,17 @@ def test_at_every_instruction_the_user_is_known(linux: tuple[Guest, LinuxTruth])
 
 
 def test_in_user_mode_no_call_is_in_progress(linux: tuple[Guest, LinuxTruth]) -> None:
-    """With page-table isolation the kernel's stack is not even mapped there."""
+    """With page-table isolation the kernel's stack, and the last call's frame, are not even mapped there."""
     guest, _ = linux
+    behind = guest.gdb.address("getppid_syscall") + 2
     run_to(guest, "getppid_syscall")
+    rsp = guest.gdb.integer("$rsp")
+    run_to(guest, hex(behind))
     answer = guest.gdb.json("exo-syscall frame")
     assert answer["state"] == "user"
     assert answer["number"]["unavailable"].startswith("no system call is in progress")
+    left = {name: int(value, 16) for name, value in answer["saved"].items() if isinstance(value, str)}
+    assert {name: left[name] for name in ("rip", "rsp", *PATTERN)} == {"rip": behind, "rsp": rsp, **PATTERN}
     assert guest.gdb.json("exo-syscall abi")["doubts"] == []
     assert "<system call" not in guest.gdb.run("bt")
 

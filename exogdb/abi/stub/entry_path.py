@@ -16,7 +16,7 @@ Offsets and sizes are in bytes. Addresses are virtual.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exogdb.abi.stub.location import InFrame, InRegister, Location
+from exogdb.abi.stub.location import Location
 from exogdb.abi.stub.stub_state import StubState
 from exogdb.abi.stub.symbolic import Gs, Value
 
@@ -212,16 +212,6 @@ class Dispatcher:
         if self.realigned:
             return True
         return None if self.rsp_below_top is None else self.rsp_below_top % 16 == 0
-
-    @property
-    def takes_frame(self) -> bool:
-        """Whether number or arguments are read through a pointer to the saved frame."""
-        return any(isinstance(where, InFrame) for where in (self.number, *self.arguments))
-
-    @property
-    def takes_registers(self) -> bool:
-        """Whether the number is in a register when the dispatcher starts."""
-        return isinstance(self.number, InRegister)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def test_where_paths_with_other_counts_meet_nothing_is_claimed() -> None:
 def test_a_loop_of_swapgs_ends() -> None:
     jmp_back = "ebfb"
     path = find_gs_path(Disassembler(Code(SWAPGS, jmp_back)), ENTRY)
-    assert path.find_count(ENTRY) is None
+    assert len(path.swaps[ENTRY]) > 1
 
 
 def test_an_unreadable_entry_is_an_analysis_error() -> None:
