@@ -257,6 +257,7 @@ class Emulator:
             self._uc.emu_stop()
             return True
         if address in self._follow:
+            self._close_calls(rsp + 1)  # a call from within has its frame below; one at the same place is over
             self._open_calls.append((address, rsp))
             return False
         self._trace.call = Call(address, returns_to)

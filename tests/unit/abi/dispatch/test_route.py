@@ -170,6 +170,36 @@ def test_a_call_that_cannot_be_emulated_is_passed_over() -> None:
     assert routes[7].private == (image.symbols["arm_7"],)
 
 
+def test_a_fault_is_not_blamed_on_a_call_that_has_returned() -> None:
+    """Both calls push their return address at the same place; without the first there is no number."""
+    image = build_assembly(
+        """
+        .globl syscall_dispatch
+        syscall_dispatch:
+            call enter
+            cmp rax, 7
+            je arm_7
+        done:
+            call leave
+            ret
+        arm_7:
+            xor eax, eax
+            jmp done
+        .section .text.sys_getpid
+        enter:
+            mov rax, rdi
+            ret
+        leave:
+            call restore
+            ret
+        restore:
+            ud2
+        """
+    )
+    routes = find_routes(image, entry_of(image), (7,))
+    assert routes[7].private == (image.symbols["arm_7"],)
+
+
 def test_nothing_is_read_twice_and_writes_stay_in_the_emulator() -> None:
     image = build_rust(rust_dispatcher(), "opt-level=3")
     before = dict(image.pages)
