@@ -118,7 +118,7 @@ def _bound(guest: Guest) -> float:
         fifo = Path(directory) / "log"
         os.mkfifo(fifo, 0o600)
         with subprocess.Popen(["cat", fifo], stdout=subprocess.DEVNULL):
-            for command in (f'logfile "{fifo}"', "log cpu,nochain"):
+            for command in (f'logfile "{fifo}"', "log cpu"):
                 guest.gdb.run(f"monitor {command}")
             try:
                 return _print_rate(guest.gdb, "run()")
