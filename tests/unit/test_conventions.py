@@ -2,6 +2,7 @@
 
 import ast
 
+from tests.harness.kernel import ROOT
 from tests.harness.source import Module, for_each_module
 
 LONGEST_FILE = 400
@@ -44,6 +45,15 @@ def test_functions_are_short() -> None:
         (f"{module.name}.{node.name}", length(node)) for module in EVERYTHING for node in module.functions
     ]
     assert not [(name, lines) for name, lines in functions if lines > LONGEST_FUNCTION]
+
+
+def test_every_decision_is_in_the_list_by_its_title() -> None:
+    folder = ROOT / "docs" / "adr"
+    rows = (folder / "README.md").read_text().splitlines()
+    for page in sorted(folder.glob("0*.md")):
+        number, title = page.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
+        assert int(number) == int(page.name[:4]), page.name
+        assert f"| [{number}]({page.name}) | {title} |" in rows, "a row for it belongs into docs/adr/README.md"
 
 
 def exported(module: Module) -> set[str]:
