@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from shlex import quote
 
 import gdb
 
@@ -17,6 +18,7 @@ from exogdb.commands.tracing import (
     render_start,
     report_end,
 )
+from exogdb.launch.script import find_launcher
 from exogdb.target.session import Session
 from exogdb.target.trace.outlet import LineBuffer, Outlet, open_output_file
 from exogdb.target.trace.tracing import prepare_tracing
@@ -62,4 +64,6 @@ def record(session: Session, options: Namespace) -> None:
         outcome = tracing.run(sink, options.seconds, Outlet())
         lines.finish(sink, outcome)
     report_end(outcome, gdb.write)
-    gdb.write(f"{options.file}: make a page of it with `exogdb report {options.file}`\n")
+    # On a line of its own, to be copied.
+    gdb.write(f"{options.file}: outside GDB, this makes a page of it:\n")
+    gdb.write(f"  {quote(find_launcher())} report {quote(str(options.file))}\n")

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Script", "render_script", "show"]
+__all__ = ["Script", "find_launcher", "render_script", "show"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class Script:
     commands: tuple[str, ...] = ()
     farewell: str = ""
     last: str = ""
+
+
+def find_launcher() -> str:
+    """What starts the launcher in a shell: its path in this checkout's `.venv`, or its name if it is elsewhere."""
+    program = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "exogdb"
+    return str(program) if program.is_file() else "exogdb"
 
 
 def render_script(script: Script) -> str:
