@@ -66,11 +66,10 @@ class PacketStream:
 
     def _write(self, data: bytes) -> None:
         while data:
-            self._output.poll()
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # somebody has made it so, and QEMU is slow
-                continue
+            except BlockingIOError:  # GDB has made it so, and QEMU is slow
+                self._output.poll()
 
 
 def _frame(packet: str) -> bytes:

@@ -160,28 +160,33 @@ class StubRun:
         return False
 
     def _wait_for_stop(self, packet: str) -> bytes:
-        self._send(packet)
+        writes = self._send(packet)
         try:
             while (answer := self._stream.receive(_LOOK_MS)) is None:
                 if self.reason_to_end:
                     self._stream.interrupt()
         except OSError as error:
             self._lose(error)
+        _expect_all_ok(writes)
         return answer
 
     def _ask(self, *packets: str) -> list[bytes]:
-        self._send(*packets)
-        return [self._receive() for _ in packets]
+        writes = self._send(*packets)
+        answers = [self._receive() for _ in packets]
+        _expect_all_ok(writes)
+        return answers
 
-    def _send(self, *packets: str) -> None:
-        """With what was to be written before, which must succeed."""
+    def _send(self, *packets: str) -> list[tuple[str, bytes]]:
+        """With what was to be written before; answers that and the replies to it.
+
+        They must be OK, but that is for the caller to see to when no reply is outstanding any more.
+        """
         writes, self._writes = self._writes, []
         try:
             self._stream.send(*writes, *packets)
         except OSError as error:
             self._lose(error)
-        for each in writes:
-            _expect_ok(each, self._receive())
+        return [(each, self._receive()) for each in writes]
 
     def _receive(self) -> bytes:
         try:
@@ -204,6 +209,11 @@ def _name_stop(signal: int) -> str:
         note_shutdown()
         return SHUTDOWN
     return f"the guest was stopped by somebody else, signal {signal}"
+
+
+def _expect_all_ok(answers: list[tuple[str, bytes]]) -> None:
+    for packet, answer in answers:
+        _expect_ok(packet, answer)
 
 
 def _expect_ok(packet: str, answer: bytes) -> None:
