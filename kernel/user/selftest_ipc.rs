@@ -53,7 +53,7 @@ fn check_bad_arguments(checks: &mut Checks) {
 
 fn check_blocking(checks: &mut Checks) {
     let (request, answer) = (calls::ipc_create(0, 1) as u64, calls::ipc_create(0, 1) as u64);
-    let rounds = 500;
+    let rounds = 100;
     let pid = calls::fork();
     if pid == 0 {
         let mut byte = [0];
@@ -68,7 +68,7 @@ fn check_blocking(checks: &mut Checks) {
         calls::ipc_send(request, &[round as u8]);
         calls::ipc_recv(answer, &mut byte) == 1 && byte[0] == (round as u8).wrapping_add(1)
     });
-    checks.holds("500 questions and answers between two processes", correct);
+    checks.holds("100 questions and answers between two processes", correct);
     checks.equal("the other process ends", calls::wait(pid as u64, &mut 0), pid);
     calls::ipc_close(request);
     calls::ipc_close(answer);
