@@ -1,5 +1,6 @@
 """The distribution's Linux, a kernel that nobody here wrote: its path, its frame, and backtraces across it."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,23 @@ def test_the_frame_is_what_the_program_put_into_its_registers(linux: tuple[Guest
         assert int.from_bytes(guest.gdb.memory(int(slot, 16), 8), "little") == saved[name], name
 
 
+def test_break_stops_exactly_when_the_program_calls(linux: tuple[Guest, LinuxTruth]) -> None:
+    """The program counts its calls of getppid, between which it makes 65 others."""
+    guest, _ = linux
+    guest.gdb.run("delete")
+    guest.gdb.run("exo-syscall break getppid")
+    counted = None
+    for _ in range(3):
+        text = guest.gdb.run("continue")
+        assert re.search(r"^System call 110 getppid\(.*\) on CPU 0$", text, re.MULTILINE), text
+        calls = guest.gdb.integer("getppid_calls[0]")
+        assert counted is None or calls == counted + 1
+        counted = calls
+        answer = guest.gdb.json("exo-syscall frame")
+        assert int(answer["saved"]["rip"], 16) == guest.gdb.address("getppid_syscall") + 2
+    guest.gdb.run("delete")
+
+
 def test_a_backtrace_crosses_from_code_without_symbols(linux: tuple[Guest, LinuxTruth]) -> None:
     guest, truth = linux
     run_to(guest, hex(truth.symbols["__x64_sys_getppid"]))
@@ -141,8 +159,11 @@ def test_in_user_mode_no_call_is_in_progress(linux: tuple[Guest, LinuxTruth]) ->
     behind = guest.gdb.address("getppid_syscall") + 2
     run_to(guest, "getppid_syscall")
     rsp = guest.gdb.integer("$rsp")
-    run_to(guest, hex(behind))
-    answer = guest.gdb.json("exo-syscall frame")
+    for _ in range(20):
+        run_to(guest, hex(behind))
+        answer = guest.gdb.json("exo-syscall frame")
+        if answer["saved"]:
+            break  # no interrupt has used the stack between the return and here
     assert answer["state"] == "user"
     assert answer["number"]["unavailable"].startswith("no system call is in progress")
     left = {name: int(value, 16) for name, value in answer["saved"].items() if isinstance(value, str)}
