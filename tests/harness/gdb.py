@@ -18,7 +18,9 @@ import termios
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from exogdb.launch.deadline import wait_until
@@ -86,7 +88,8 @@ class Gdb:
         self._token = secrets.token_hex(8)
         self._pending: list[str] = []
         command = (binary, "-nx", "-q", *settings)
-        environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_GDB}
+        kept = {name: value for name, value in os.environ.items() if name not in NOT_FOR_GDB}
+        environment = kept | {"TMPDIR": _scratch().name}
         self._process: GdbProcess = (
             _warm(command, arguments, environment)
             if warm
@@ -269,6 +272,12 @@ class Gdb:
 
 def _position(buffer: bytearray, mark: str) -> int:
     return buffer.find(f"{mark}\n".encode())
+
+
+@cache
+def _scratch() -> "TemporaryDirectory[str]":
+    """For what GDBs leave behind when they are killed, as they are here; removed when the tests are done."""
+    return TemporaryDirectory(prefix="exogdb-", ignore_cleanup_errors=True)
 
 
 def _warm(command: tuple[str, ...], arguments: Sequence[str | Path], environment: dict[str, str]) -> GdbProcess:
