@@ -76,11 +76,16 @@ def build_linux() -> tuple[Path, Path, Path]:
 
 
 @contextmanager
-def open_linux(smp: int = 2, cpu: str = "qemu64") -> Iterator[tuple[Guest, LinuxTruth]]:
-    """A Linux that has just printed `ready`, and a GDB that has the plugin and the program's symbols."""
+def open_linux(
+    smp: int = 2, cpu: str = "qemu64", qemu: tuple[str, ...] = ()
+) -> Iterator[tuple[Guest, LinuxTruth]]:
+    """A Linux that has just printed `ready`, and a GDB that has the plugin and the program's symbols.
+
+    `qemu` is added to QEMU's command line; it must not change the machine.
+    """
     vmlinuz, _, init = build_linux()
     state, printed = _booted(smp, cpu)
-    machine = _machine(smp, cpu, "-incoming", f"exec:cat {state}")
+    machine = _machine(smp, cpu, "-incoming", f"exec:cat {state}", *qemu)
     with ExitStack() as stack:
         directory = stack.enter_context(private_directory())
         process = stack.enter_context(Qemu(machine, directory))

@@ -1,8 +1,10 @@
 """`exo-syscall trace`, `summary` and `record` against the record that the kernel keeps of its own calls."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -322,14 +324,39 @@ def test_bad_words_are_refused_before_the_guest_runs(demo: Guest, tmp_path: Path
     assert demo.gdb.integer("$rip") == before
 
 
-def test_a_kernel_that_nobody_here_wrote() -> None:
-    """Linux returns results through pt_regs: with stops they are read from there."""
+def test_a_kernel_that_nobody_here_wrote(tmp_path: Path) -> None:
+    """Linux returns results through pt_regs: with stops they are read from there.
+
+    Its program makes 64 calls of getpid between two of getppid: the log has every one of them.
+    """
     with open_linux() as (guest, _):
         text = guest.gdb.run("exo-syscall trace getpid,getppid --count 20 --engine stops")
+        filter_words = re.search(r"-dfilter (\S+), as", guest.gdb.fails("exo-syscall trace --engine log"))
     results = re.findall(r" (getp?pid)\(arg1=0x.*\) = (\S+)$", text, re.MULTILINE)
     assert len(results) >= 18
     assert all(int(value) >= 0 for _, value in results)
     assert "guess" not in text
+    assert filter_words
+    with open_linux(qemu=("-dfilter", filter_words[1])) as (guest, _):
+        guest.gdb.run(f"exo-syscall record {tmp_path / 'trace'} --engine log --count 4000")
+    runs = [run for calls in names_by_process(read_whole(tmp_path / "trace")) for run in between(calls, "getppid")]
+    assert len(runs) >= 50
+    assert all(run.count("getpid") == 64 for run in runs)
+
+
+def names_by_process(record: Record) -> list[list[str]]:
+    """The names of each process's calls, in the order in which they were entered."""
+    found = defaultdict(list)
+    for call, shown in sorted(zip(record.calls, record.shown, strict=True), key=lambda pair: pair[0].sequence):
+        if call.number is not None:
+            found[call.process].append(shown.name)
+    return list(found.values())
+
+
+def between(names: list[str], mark: str) -> list[list[str]]:
+    """What stands between every two neighbouring marks."""
+    places = [place for place, name in enumerate(names) if name == mark]
+    return [names[first + 1 : second] for first, second in pairwise(places)]
 
 
 LOOK_AT_THE_OTHER_CPU_LAST = """
