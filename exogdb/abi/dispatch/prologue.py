@@ -1,4 +1,4 @@
-"""What a function's first instructions say about where its parameters are."""
+"""What a function's first and last instructions say about where its parameters are."""
 
 from exogdb.abi.stub.disassembly import (
     GENERAL_REGISTERS,
@@ -10,7 +10,7 @@ from exogdb.abi.stub.disassembly import (
 from exogdb.errors import AnalysisError, MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["find_unchanged", "keeps_parameters_in_memory"]
+__all__ = ["find_unchanged", "is_near_end", "keeps_parameters_in_memory"]
 
 # System V ABI for x86-64, 3.2.3: where integer parameters are at a function's first instruction.
 _PARAMETERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
@@ -69,6 +69,26 @@ def find_unchanged(memory: ReadableMemory, function: range, pc: int) -> frozense
     except (AnalysisError, MemoryFault):
         return frozenset()
     return frozenset(unchanged)
+
+
+def is_near_end(memory: ReadableMemory, pc: int, limit: int = 32) -> bool:
+    """Whether straight-line code leads from `pc` out of its function, so that this may be its epilogue.
+
+    True as well where the code cannot be read. Looks at no more than `limit` instructions.
+    """
+    disassembler = Disassembler(memory)
+    at = pc
+    try:
+        for _ in range(limit):
+            instruction = disassembler.at(at)
+            if instruction.mnemonic in ("ret", "jmp"):
+                return True
+            if _leaves_line(instruction):
+                return False
+            at = instruction.next
+    except (AnalysisError, MemoryFault):
+        return True
+    return False
 
 
 def _leaves_line(instruction: Instruction) -> bool:

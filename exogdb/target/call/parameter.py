@@ -2,7 +2,7 @@
 
 import gdb
 
-from exogdb.abi.dispatch.prologue import find_unchanged
+from exogdb.abi.dispatch.prologue import find_unchanged, is_near_end
 from exogdb.abi.variable import KEPT_BY_CALLS, find_registers, is_kept_by_calls
 from exogdb.target.cpus import selected_cpu
 from exogdb.target.gdb_command import ask_gdb
@@ -67,28 +67,29 @@ def is_kept(frame: gdb.Frame, parameter: gdb.Symbol) -> bool:
     if is_kept_by_calls(description, pc):
         return True
     registers = find_registers(description, pc)
-    return bool(registers) and registers <= KEPT_BY_CALLS | _find_unchanged(called)
+    unchanged = _find_unchanged(called) if called.level() == 0 else frozenset()
+    return bool(registers) and registers <= KEPT_BY_CALLS | unchanged
 
 
 def _find_given_back(frame: gdb.Frame) -> set[str]:
     """The registers that calls keep and that are the caller's, for all that can be seen, in the innermost `frame`.
 
     Behind the `pop rbp` of its epilogue a function's variables are still where rbp leads, by its debug info; by
-    then that is into the caller's frame. GDB shows what is there.
+    then that is into the caller's frame, as it is before the prologue has set rbp. GDB shows what is there.
     """
     function: gdb.Frame | None = frame
     while function is not None and function.type() == gdb.INLINE_FRAME:
         function = function.older()
     caller = function.older() if function is not None else None
-    if caller is None:
+    if function is None or caller is None:
         return set()
-    return {name for name in KEPT_BY_CALLS - {"rsp"} if frame.read_register(name) == caller.read_register(name)}
+    same = {name for name in KEPT_BY_CALLS - {"rsp"} if frame.read_register(name) == caller.read_register(name)}
+    near_end = is_near_end(VirtualMemory(selected_cpu()), function.pc())
+    return same if near_end else same & _find_unchanged(function)
 
 
 def _find_unchanged(function: gdb.Frame) -> frozenset[str]:
-    """The registers that the function called has not changed yet, if it is the innermost and has only begun."""
-    if function.level() != 0:
-        return frozenset()
+    """The registers that `function`, the innermost that is not inlined, has not changed since it began."""
     return find_unchanged(VirtualMemory(selected_cpu()), function_range(function), function.pc())
 
 

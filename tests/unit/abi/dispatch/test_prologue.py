@@ -2,7 +2,7 @@
 
 import pytest
 
-from exogdb.abi.dispatch.prologue import find_unchanged, keeps_parameters_in_memory
+from exogdb.abi.dispatch.prologue import find_unchanged, is_near_end, keeps_parameters_in_memory
 from exogdb.errors import MemoryFault
 
 START = 0x1000
@@ -72,3 +72,18 @@ def test_nothing_is_said_where_a_loop_may_come_back_to() -> None:
     assert find_unchanged(code, function, CLEARED - 2) == frozenset()
     assert find_unchanged(code, function, CLEARED) == frozenset()
     assert find_unchanged(code, function, START + 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_end"),
+    [
+        ("5b 5d c3", True),  # pop rbx; pop rbp; ret
+        ("5d 89c8 eb10", True),  # pop rbp; mov eax, ecx; jmp elsewhere
+        ("5b 7402 c3", False),  # pop rbx; jz
+        ("e800000000 c3", False),  # call
+        ("5b", True),  # and nothing that can be read
+        ("90" * 40, False),
+    ],
+)
+def test_an_epilogue_leads_straight_out(code: str, *, is_end: bool) -> None:
+    assert is_near_end(Code(bytes.fromhex(code)), START) is is_end
