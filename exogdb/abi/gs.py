@@ -17,7 +17,7 @@ raises #UD.
 Source: Intel SDM Vol. 2B, SWAPGS; AMD APM Vol. 3, SWAPGS; Vol. 2, FS and GS Registers in 64-Bit Mode.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -79,9 +79,10 @@ def _successors(instruction: Instruction, count: int) -> list[Node]:
     return following + target if instruction.is_conditional else following
 
 
-def find_gs_path(code: Disassembler, entry: int) -> GsPath:
+def find_gs_path(code: Disassembler, entry: int, jumped_calls: Mapping[int, int] | None = None) -> GsPath:
     """Follow the code from `entry` (what LSTAR holds) and count `swapgs`; calls are stepped over.
 
+    `jumped_calls` are instructions that call without being a CALL, each with the address that it returns to.
     Code that cannot be read or decoded ends a path there. The guest is only read.
     :raise AnalysisError: not even the first instruction can be read.
     """
@@ -96,8 +97,11 @@ def find_gs_path(code: Disassembler, entry: int) -> GsPath:
                     f"the system-call entry at {entry:#x} cannot be read: {error}", entry
                 ) from error
             return []
-        if instruction.mnemonic == "call":
+        returns_to = (jumped_calls or {}).get(node[0])
+        if instruction.mnemonic == "call" or returns_to is not None:
             calls.add(node)
+        if returns_to is not None:
+            return [(returns_to, node[1])]
         return [] if node[1] > MOST_SWAPS else _successors(instruction, node[1])
 
     edges = explore([(entry, 0)], find_following, MOST_INSTRUCTIONS)

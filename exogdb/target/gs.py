@@ -12,6 +12,7 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.memory import RememberingMemory, VirtualMemory
 from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.paging import walk_address
+from exogdb.target.path import analysed_paths
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.symbols import find_address
 from exogdb.target.tables import read_idt, read_long_mode_dump
@@ -68,9 +69,15 @@ def read_gs(cpu: Cpu, entry: int | None) -> GsBases:
 
 def _find_path(cpu: Cpu, entry: int) -> GsPath | None:
     try:
-        return find_gs_path(Disassembler(RememberingMemory(VirtualMemory(cpu))), entry)
+        return find_gs_path(Disassembler(RememberingMemory(VirtualMemory(cpu))), entry, _find_jumped_calls(entry))
     except AnalysisError:
         return None
+
+
+def _find_jumped_calls(entry: int) -> dict[int, int]:
+    """The dispatcher's call where the stub at `entry` pushes the return address itself and jumps, if it does."""
+    found = (path.dispatcher for path in analysed_paths() if path.entry == entry and path.dispatcher is not None)
+    return {each.call_address: each.return_address for each in found}
 
 
 def _find_windows(cpu: Cpu) -> InterruptWindows | None:

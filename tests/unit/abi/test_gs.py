@@ -4,7 +4,9 @@ import pytest
 
 from exogdb.abi.gs import GsReport, GsState, diagnose_gs, find_gs_path
 from exogdb.abi.stub.disassembly import Disassembler
+from exogdb.abi.stub.entry import find_entry_path
 from exogdb.errors import AnalysisError, MemoryFault
+from tests.unit.abi.stub_fixture import assemble_stub
 
 ENTRY = 0xFFFFFFFF80001000
 KERNEL_BASE, USER_BASE = 0xFFFFFFFF80020000, 0x7F0000001000
@@ -164,3 +166,15 @@ def test_nothing_is_claimed_where_neither_the_code_nor_the_bases_tell() -> None:
     """A CPU at reset: both bases 0, LSTAR 0."""
     report = diagnose_gs(0, 0xFFF0, 0, 0, None, lambda _base: None)
     assert (report.state, report.active, report.kernel, report.user) == (GsState.UNKNOWN, "unknown", None, None)
+
+
+def test_a_dispatcher_that_is_jumped_to_is_stepped_over() -> None:
+    stub = assemble_stub("push_jump")
+    code, entry = Disassembler(stub.memory), stub.labels["syscall_entry"]
+    dispatcher = find_entry_path(stub.memory, entry).dispatcher
+    assert dispatcher is not None
+    swaps = find_gs_path(code, entry, {dispatcher.call_address: dispatcher.return_address}).swaps
+    assert swaps[stub.labels["back"]] == {1}
+    assert max(swaps) < stub.labels["dispatcher"]
+    assert {2} in swaps.values()  # at SYSRET, behind the last swapgs
+    assert stub.labels["back"] not in find_gs_path(code, entry).swaps
