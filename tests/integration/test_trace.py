@@ -15,8 +15,10 @@ from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
 from exogdb.trace.call import CallState
 from exogdb.trace.record import Record, read_record
+from tests.harness.gdb import GdbFailure
 from tests.harness.kernel import Kernel, build_kernel
 from tests.harness.linux import open_linux
+from tests.harness.qmp import ask_qmp
 from tests.harness.session import DEMO_RUNS, Guest, open_guest
 from tests.harness.trace_truth import (
     count_proven_parents,
@@ -222,6 +224,23 @@ def test_ctrl_c_while_a_trace_is_set_up(demo: Guest, engine: str) -> None:
     demo.gdb.interrupt()
     reply = demo.gdb.finish()
     assert "Quit" in reply.err or "ended (Ctrl-C)" in reply.out
+    check_usable(demo)
+
+
+def test_somebody_else_who_stops_the_guest_ends_a_trace_by_stops(demo: Guest) -> None:
+    demo.gdb.start("exo-syscall trace --engine stops")
+    demo.gdb.wait_output("ipc_send(")
+
+    def has_ended() -> bool:
+        ask_qmp(demo.qemu.qmp_socket, {"execute": "stop"})  # of no effect where the engine has it stopped just now
+        try:
+            demo.gdb.wait_output("ended (", 0.2)
+        except GdbFailure:
+            return False
+        return True
+
+    wait_until(has_ended, 20.0, "the end of the trace")
+    assert "ended (the guest was stopped by somebody else, signal 2)" in demo.gdb.finish().out
     check_usable(demo)
 
 
