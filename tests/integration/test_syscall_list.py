@@ -52,3 +52,19 @@ def test_without_a_guest_there_are_numbers_and_no_places(guest: OpenGuest) -> No
     assert {row["number"]: (row["name"], row["group"]) for row in rows} == TABLE
     assert all("unavailable" in row["plan"] for row in rows)
     assert "Places unavailable (" in gdb.run("exo-syscall list")
+
+
+def test_a_table_that_is_named_later_counts_from_then_on(guest: OpenGuest, tmp_path: Path) -> None:
+    """The plan of a list or a breakpoint without a table is kept; that there was none is not."""
+    gdb = guest("run=demo", variant="stripped").gdb
+    assert "no table of system-call numbers" in gdb.fails("exo-syscall list")
+    gdb.run("exo-syscall break 101")
+    table = tmp_path / "numbers.rs"
+    table.write_text("const SYS_GETPID: u64 = 4;\nconst SYS_SEND: u64 = 101;\n")
+    gdb.run(f"set exo syscalls {table}")
+    rows = gdb.json("exo-syscall list")["syscalls"]
+    assert [(row["number"], row["name"], row["breakpoints"]) for row in rows] == [
+        (4, "getpid", []),
+        (101, "send", [1]),
+    ]
+    assert "System call 101 send(" in gdb.run("continue")
