@@ -4,7 +4,7 @@ Plans are kept as long as the code that they were made from is still there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from exogdb.abi.dispatch.trace import Block, DispatcherEntry, TableRead
@@ -72,6 +72,14 @@ class Place:
     callers: frozenset[int | None] = frozenset()
     entry: TableRead | None = None
     reasons: tuple[str, ...] = ()
+
+    def where_every_call_is_wanted(self) -> "Place":
+        """The same place without its table entry, if its address tells the number: one stop a call, not two."""
+        if self.entry is None or self.numbers != {self.number}:
+            return self
+        reason = "every call is chosen, so each pays for its stop alone: no table entry is watched"
+        kind, cost = PlaceKind.ADDRESS, Cost.STOP_PER_CALL
+        return replace(self, kind=kind, cost=cost, entry=None, reasons=(*self.reasons, reason))
 
 
 class Plan(Mapping[int, Place]):

@@ -127,7 +127,10 @@ class Placement:
             return []
         places = self.plan.places
         numbers = [number for number in places if number != UNKNOWN and number in choice.numbers]
-        return [places[number] for number in numbers] + ([places[UNKNOWN]] if choice.unknown else [])
+        numbers += [UNKNOWN] if choice.unknown else []
+        if len(numbers) == len(places):
+            return [places[number].where_every_call_is_wanted() for number in numbers]
+        return [places[number] for number in numbers]
 
     def choice_of(self, request: Request, table: NumberTable | None = None) -> Choice:
         """What the request's words choose from the table; nothing if they are those of another kernel's table.

@@ -54,6 +54,18 @@ def test_merged_arms_get_the_table_entry_or_a_check_where_the_number_still_is() 
     assert second.entry.address - first.entry.address == first.entry.size
 
 
+def test_where_every_call_is_wanted_no_entry_is_watched_but_for_merged_arms() -> None:
+    image = build_rust(rust_dispatcher(), "opt-level=3")
+    handler = image.symbols[HANDLERS[4]]
+    plan = plan_of(image, NUMBERS, hot=[handler + 64])
+    watched = plan[4]
+    assert (watched.kind, watched.address) == (PlaceKind.TABLE_ENTRY, handler)
+    place = watched.where_every_call_is_wanted()
+    assert (place.kind, place.address, place.entry) == (PlaceKind.ADDRESS, handler, None)
+    assert place.cost is Cost.STOP_PER_CALL
+    assert plan[1].where_every_call_is_wanted() == plan[1], "its address does not tell the number"
+
+
 def test_without_watchpoints_a_merged_arm_is_left_to_what_can_still_tell_the_number() -> None:
     image = build_rust(rust_dispatcher(), "opt-level=3")
     place = plan_of(image, NUMBERS, machine=Machine("several CPUs"))[1]
