@@ -20,6 +20,9 @@ def ask_qmp(path: Path, *commands: dict[str, Any]) -> list[Any]:
             answer = json.loads(lines.readline())
             while "event" in answer:
                 answer = json.loads(lines.readline())
+            if "QMP" in answer:  # QEMU has only now noticed that the last client is gone, and begins anew
+                assert not answers
+                return ask_qmp(path, *commands)
             assert "return" in answer, answer
             answers.append(answer["return"])
         return answers[1:]
