@@ -6,7 +6,7 @@ from typing import Any
 from exogdb.abi.argument import ArgumentText
 from exogdb.view.hit import render_arguments
 from exogdb.view.style import Style
-from exogdb.view.table import render_sentence
+from exogdb.view.table import render_sentence, wrap_painted
 from exogdb.view.value import hex64
 
 __all__ = ["Step", "render_step", "step_to_json"]
@@ -51,8 +51,8 @@ def render_step(step: Step, style: Style) -> str:
         case "user":
             head = f"is back in user space: {_value(step.value)}"
         case _:
-            head = render_sentence(f"was stopped on the way: {step.report}", style)
-    lines = [f"CPU {step.cpu} {head}", step.location.strip()]
+            head = f"was stopped on the way: {step.report}"
+    lines = [wrap_painted(f"CPU {step.cpu} {head}", style, "      "), step.location.strip()]
     return "\n".join([*lines, *(render_sentence(f"not sure: {doubt}", style, "warning") for doubt in step.doubts)])
 
 

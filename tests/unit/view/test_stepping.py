@@ -6,7 +6,7 @@ import pytest
 
 from exogdb.abi.argument import ArgumentText
 from exogdb.view.stepping import Step, render_step, step_to_json
-from exogdb.view.style import PLAIN
+from exogdb.view.style import PLAIN, Style
 
 CALL = {
     "number": 101,
@@ -28,7 +28,10 @@ SHOWN = 'system call 101 ipc_send(channel=64, message=0x7fff0000 "x")'
 )
 def test_a_call_is_shown_with_its_arguments(reached: str, line: str) -> None:
     step = Step(2, reached, 0x1000, "#0  here\n", **CALL)  # type: ignore[arg-type]  # values of several types
-    assert render_step(step, PLAIN) == f"{line}\n#0  here"
+    assert render_step(step, Style(width=0)) == f"{line}\n#0  here"
+    narrow = render_step(step, Style(width=60)).splitlines()
+    assert max(map(len, narrow)) <= 60
+    assert " ".join(each.strip() for each in narrow[:-1]) == line
 
 
 @pytest.mark.parametrize(
