@@ -9,7 +9,7 @@ from exogdb.view.table import render_sentence
 __all__ = ["say_shutdown"]
 
 _ADVICE = (
-    f"{SHUTDOWN.capitalize()}, as after a triple fault: it stands where that happened, and cannot go on "
+    f"{SHUTDOWN.capitalize()} itself; a triple fault resets, too. It stands where that happened, and cannot go on "
     "(`continue` would wait for ever). The CPU that caused it need not be the selected one: `info threads`. "
     "$cr2 has the last page fault's address. `exo-syscall check`, `exo-gs`, `exo-idt` and `exo-tss` look closer."
 )

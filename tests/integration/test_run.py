@@ -131,7 +131,7 @@ def test_a_user_gets_the_prompt_and_quitting_ends_qemu(kernel: Kernel) -> None:
 
 def test_a_triple_fault_while_booting_leaves_a_gdb_that_can_be_used(kernel: Kernel, tmp_path: Path) -> None:
     with Terminal([*EXOGDB, "run", break_boot(kernel.elf, tmp_path / "broken.elf")], ROOT) as terminal:
-        terminal.wait_for("as after a triple fault")
+        terminal.wait_for("a triple fault resets, too")
         terminal.wait_for("The guest did not get to its first system call")
         terminal.wait_for("(gdb) ")
         terminal.type("set confirm off")
