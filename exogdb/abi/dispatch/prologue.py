@@ -1,5 +1,8 @@
 """What a function's first and last instructions say about where its parameters are."""
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 from exogdb.abi.stub.disassembly import (
     GENERAL_REGISTERS,
     Disassembler,
@@ -52,23 +55,49 @@ def find_unchanged(memory: ReadableMemory, function: range, pc: int) -> frozense
     """The registers that hold at `pc`, in code at `function`, what they held at its first instruction.
 
     Empty unless straight-line code alone leads there: no branch or call on the way, and none behind it that goes
-    back. Looks at no more than 16 KiB.
+    back; branches through tables are taken not to. Reads no more than 16 KiB, in one piece.
     """
-    disassembler = Disassembler(memory)
-    unchanged = set(GENERAL_REGISTERS)
-    at = function.start
+    if pc == function.start:
+        return frozenset(GENERAL_REGISTERS)
+    if pc not in function or len(function) > _LONGEST_FUNCTION:
+        return frozenset()
     try:
-        while at < pc:
-            instruction = disassembler.at(at)
-            if _leaves_line(instruction):
-                return frozenset()
-            unchanged -= instruction.writes
-            at = instruction.next
-        if at != pc or (pc > function.start and _is_reached_again(disassembler, function, pc)):
-            return frozenset()
+        instructions = _disassemble(function.start, memory.read(function.start, len(function)))
     except (AnalysisError, MemoryFault):
         return frozenset()
-    return frozenset(unchanged)
+    before = [each for each in instructions if each.address < pc]
+    if before[-1].next != pc or any(_leaves_line(each) for each in before):
+        return frozenset()
+    if any(_goes_back(each, function.start, pc) for each in instructions[len(before) :]):
+        return frozenset()
+    return frozenset(GENERAL_REGISTERS).difference(*(each.writes for each in before))
+
+
+@lru_cache(maxsize=32)
+def _disassemble(start: int, code: bytes) -> tuple[Instruction, ...]:
+    """All instructions of a function. A frame asks for many parameters at many places of the same one.
+
+    :raise AnalysisError: some of it is no instruction.
+    """
+    disassembler = Disassembler(_Code(start, code))
+    instructions, at = [], start
+    while at < start + len(code):
+        instructions.append(disassembler.at(at))
+        at = instructions[-1].next
+    return tuple(instructions)
+
+
+@dataclass(frozen=True)
+class _Code:
+    """`code` at `start`; what is behind it is of no instruction that begins in it."""
+
+    start: int
+    code: bytes
+
+    def read(self, address: int, size: int) -> bytes:
+        """As `exogdb.x86.memory.ReadableMemory`, with as many zeros as are wanted behind the end."""
+        offset = address - self.start
+        return self.code[offset : offset + size].ljust(size, b"\0")
 
 
 def is_near_end(memory: ReadableMemory, pc: int, limit: int = 32) -> bool:
@@ -95,14 +124,6 @@ def _leaves_line(instruction: Instruction) -> bool:
     return instruction.is_conditional or instruction.mnemonic in _LEADS_ELSEWHERE
 
 
-def _is_reached_again(disassembler: Disassembler, function: range, pc: int) -> bool:
-    """Whether a branch in `function` goes back to what lies before or at `pc`. Tables are taken not to."""
-    if len(function) > _LONGEST_FUNCTION:
-        return True
-    at = pc
-    while at < function.stop:
-        instruction = disassembler.at(at)
-        if instruction.mnemonic != "call" and instruction.target in range(function.start, pc + 1):
-            return True
-        at = instruction.next
-    return False
+def _goes_back(instruction: Instruction, start: int, pc: int) -> bool:
+    """Whether it is a branch to what lies from `start` up to and with `pc`."""
+    return instruction.mnemonic != "call" and instruction.target in range(start, pc + 1)
