@@ -164,7 +164,8 @@ def test_ctrl_c_ends_a_step_and_leaves_nothing_behind() -> None:
         guest.gdb.resume("exo-syscall finish")
         guest.gdb.interrupt()
         reply = guest.gdb.finish()
-        assert "was stopped on the way: Ctrl-C" in reply.out
+        has_new_owner = "the way back leads to" in reply.err  # a process that got the stack was quicker than Ctrl-C
+        assert has_new_owner or "was stopped on the way: Ctrl-C" in reply.out, reply
         no_waypoint_is_left(guest)
         reach(guest, "exo-syscall next --any-cpu", "entry")
 
