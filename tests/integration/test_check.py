@@ -226,8 +226,8 @@ def test_gdb_in_batch_mode_ends_with_a_status() -> None:
         assert "error EXO010" in done.stdout
 
 
-# Variant, the function to stop in, seconds until it is examined anyway (GDB's start is in them), exit status, rules
-# with errors.
+# Variant, the function to stop in, seconds until it is examined anyway (from GDB's start), exit status, rules with
+# errors.
 IN_CI = [
     ("", "syscall_dispatch", 30, 0, set[str]()),
     ("fmask-without-if", "syscall_dispatch", 30, 1, {"EXO010"}),

@@ -1,5 +1,6 @@
 """`exo-syscall next`, `finish` and `step` against what the kernel wrote down about each call."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -164,8 +165,8 @@ def test_ctrl_c_ends_a_step_and_leaves_nothing_behind() -> None:
         guest.gdb.resume("exo-syscall finish")
         guest.gdb.interrupt()
         reply = guest.gdb.finish()
-        has_new_owner = "the way back leads to" in reply.err  # a process that got the stack was quicker than Ctrl-C
-        assert has_new_owner or "was stopped on the way: Ctrl-C" in reply.out, reply
+        # A process that got the stack may have been quicker than Ctrl-C.
+        assert re.search("was stopped on the way: (Ctrl-C|on the call's kernel stack)", reply.out), reply
         no_waypoint_is_left(guest)
         reach(guest, "exo-syscall next --any-cpu", "entry")
 
