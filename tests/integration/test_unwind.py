@@ -33,7 +33,7 @@ def names():
             frame = frame.older()
         return plain
     return [str(frame.function()) for frame in frames]
-def walk(every):
+def walk():
     steps = []
     start = gdb.newest_frame().pc()
     while True:
@@ -46,18 +46,12 @@ def walk(every):
             if pc == start:
                 continue  # QEMU had something else to do first, and ended the step before the instruction
             break
-        entry = steps[0]["pc"] if steps else pc
-        returns = gdb.selected_inferior().read_memory(pc, 1)[0] == b"\\xc3"
-        wanted = returns or 0 <= pc - entry < 0x100 or len(steps) % every == 0
-        steps.append({"pc": pc, "user": user_registers(), "names": names() if wanted else None})
+        steps.append({"pc": pc, "user": user_registers(), "names": names()})
     print()
     print(json.dumps(steps))
 """
 KEPT = ("rip", "rsp", "rbp", "rbx", "r12", "r13", "r14", "r15", "eflags")
 WALK_SECONDS = 100.0
-# Outside the stub `bt` is asked at every instruction of an optimised build; of a debug build's many at each `ret`
-# and each eighth. The registers of the user's frame are asked at every single one in both.
-EVERY = {"debug": 8}
 
 
 def find_syscall(guest: Guest, program: str, function: str) -> int:
@@ -120,9 +114,7 @@ def test_the_user_frame_is_right_at_every_instruction(guest: OpenGuest, variant:
     define_snippet(one)
     before = json.loads(one.gdb.run("python print(json.dumps(registers(gdb.newest_frame())))"))
     programs = json.loads(one.gdb.run("python print(json.dumps(names()))"))
-    steps: list[dict[str, Any]] = json.loads(
-        one.gdb.reply(f"python walk({EVERY.get(variant, 1)})", WALK_SECONDS).out.splitlines()[-1]
-    )
+    steps: list[dict[str, Any]] = json.loads(one.gdb.reply("python walk()", WALK_SECONDS).out.splitlines()[-1])
     assert one.gdb.integer("$rip") == address + 2
     assert len(steps) > 60
     possible = {"rax": {before["rax"], one.gdb.integer("$rax")}} if variant == "today" else {}
@@ -133,16 +125,15 @@ def test_the_user_frame_is_right_at_every_instruction(guest: OpenGuest, variant:
     for place, step in enumerate(steps):
         kept = {name: step["user"].get(name) for name in KEPT}
         assert kept == {**{name: before[name] for name in KEPT}, "rip": address + 2}, hex(step["pc"])
-        if step["names"] is not None:
-            check_names(step, programs, steps[0]["names"][0], stub)
-            boundary = step["names"][-len(programs) - 1]
-            check_number(boundary, name, number, variant, is_over=place >= coming)
+        check_names(step, programs, steps[0]["names"][0], stub)
+        boundary = step["names"][-len(programs) - 1]
+        check_number(boundary, name, number, variant, is_over=place >= coming)
         if place < coming:  # of the others nothing is invented: they are what the program had, or not there
             for other, value in step["user"].items():
                 assert other in KEPT or value in possible.get(other, {before[other]}), (other, hex(step["pc"]))
     # Known all the way into the dispatcher, before debug info has its parameters; without debug info, to its first
     # instruction, because nothing says how far it goes and what may lead back.
-    named = [step["names"] and not step["names"][-len(programs) - 1].startswith(LOST) for step in steps]
+    named = [not step["names"][-len(programs) - 1].startswith(LOST) for step in steps]
     entered = next(place for place, step in enumerate(steps) if step["pc"] not in stub)
     assert False not in named[: entered + (1 if variant == "stripped" else 3)]
 
