@@ -81,4 +81,4 @@ class Coverage:
 
 
 def _overlap(one: TableRead, other: TableRead) -> bool:
-    return one.address < other.address + other.size and other.address < one.address + one.size
+    return one.address < other.end and other.address < one.end

@@ -143,15 +143,50 @@ class Emulator:
                 return
             at = self._take_resume()
 
-    def _emulate(self, begin: int, until: int) -> None:
-        """Run the emulator. Ctrl-C waits: in what it calls back through C a KeyboardInterrupt would be lost."""
+    def _emulate(self, begin: int, until: int, count: int = 0) -> None:
+        """Run the emulator, no more than `count` instructions if that is not 0.
+
+        Ctrl-C waits: in what it calls back through C a KeyboardInterrupt would be lost.
+        """
         with interrupts_held():
-            self._uc.emu_start(begin, until)
+            self._uc.emu_start(begin, until, count=count)
 
     def snapshot(self, number: int, address: int, follow: Set[int], skip: Set[int]) -> Snapshot | None:
         """The CPU when `number` first reaches `address`, calls followed where needed; None if it never does."""
         if self.run(number, follow, skip, until=address).ending is not Ending.REACHED:
             return None
+        return self._take_snapshot()
+
+    def behind(
+        self, number: int, read: TableRead, follow: Set[int], skip: Set[int]
+    ) -> tuple[int, Snapshot] | None:
+        """The CPU right behind the instruction of `number`'s run that made `read`, and that address."""
+        trace = self.run(number, follow, skip)
+        position = next((position for position, each in trace.reads if each == read), None)
+        if position is None:
+            return None
+        block = trace.blocks[position]
+        if self.run(number, follow, skip, until=block.start).ending is not Ending.REACHED:
+            return None
+        if not self._step_past(read, block):
+            return None
+        return self._read("rip"), self._take_snapshot()
+
+    def _step_past(self, read: TableRead, block: Block) -> bool:
+        """Step from the first instruction of `block` past the one that makes `read`; whether it was there."""
+        self._uc.ctl_flush_tb()  # what is translated already runs without counting
+        try:
+            while block.start <= (at := self._read("rip")) < block.end:
+                self._emulate(at, RETURN, count=1)
+                if any(each == read for _position, each in self._trace.reads):
+                    return True
+        except self._error:
+            return False
+        finally:
+            self._uc.ctl_flush_tb()
+        return False
+
+    def _take_snapshot(self) -> Snapshot:
         registers = {name: self._read(name) for name in (*GENERAL_REGISTERS, "rsp")}
         size = max(ENTRY_RSP + 0x48 - registers["rsp"], 0)
         raw = bytes(self._uc.mem_read(registers["rsp"], size)) if size <= 0x8000 else b""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from exogdb.abi.dispatch.table_range import TableRange
 from exogdb.abi.dispatch.trace import Block, DispatcherEntry, TableRead
 from exogdb.abi.stub.location import Location
 from exogdb.errors import MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["Cost", "FindArguments", "Machine", "Place", "PlaceKind", "Plan", "PlanCache"]
+__all__ = ["Cost", "FindArguments", "JoinEntries", "Machine", "Place", "PlaceKind", "Plan", "PlanCache"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Machine:
 
 FindArguments = Callable[[int, int], tuple[Location | None, ...]]
 """For a number and an address on its way, where its six arguments are there; None for what is gone."""
+
+JoinEntries = Callable[[Mapping[int, TableRead]], tuple[TableRange, ...]]
+"""For table entries by number, the ranges that they are in."""
 
 
 class PlaceKind(Enum):
@@ -88,6 +92,7 @@ class Plan(Mapping[int, Place]):
     `counters` are addresses of 8-byte words that the dispatcher adds 1 to in every call: one for all
     CPUs, or several of which some may be a CPU's own.
     `find_arguments` tells where the six arguments of a number are when its call comes by an address.
+    `join_entries` makes the ranges to watch from table entries by number.
     """
 
     def __init__(
@@ -96,11 +101,13 @@ class Plan(Mapping[int, Place]):
         code: Mapping[Block, bytes],
         counters: Iterable[int] = (),
         find_arguments: FindArguments = lambda _number, _address: (None,) * 6,
+        join_entries: JoinEntries = lambda _entries: (),
     ) -> None:
         self._places = dict(places)
         self.code = dict(code)
         self.counters = tuple(counters)
         self.find_arguments = find_arguments
+        self._join_entries = join_entries
 
     def __getitem__(self, number: int) -> Place:
         return self._places[number]
@@ -110,6 +117,10 @@ class Plan(Mapping[int, Place]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def ranges(self, places: Iterable[Place]) -> tuple[TableRange, ...]:
+        """What to watch so that a read of the table entry of any of `places` is seen."""
+        return self._join_entries({place.number: place.entry for place in places if place.entry is not None})
 
 
 class PlanCache:

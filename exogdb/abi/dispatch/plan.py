@@ -21,6 +21,7 @@ from exogdb.abi.dispatch.page_use import PAGE, PageUse
 from exogdb.abi.dispatch.place import Cost, Machine, Place, PlaceKind, Plan
 from exogdb.abi.dispatch.route import UNKNOWN, Route, Routes
 from exogdb.abi.dispatch.scene import Caller, Scenes
+from exogdb.abi.dispatch.table_range import TableRanges
 from exogdb.abi.dispatch.trace import DispatcherEntry, TableRead
 from exogdb.abi.stub.location import Location
 
@@ -50,7 +51,7 @@ def plan_places(
     pages = PageUse(routes, entry, hot, handlers or {})
     planner = _Planner(routes, entry, pages, first_line, handlers or {}, machine or Machine())
     places = {number: planner.choose(route) for number, route in routes.items()}
-    return Plan(places, routes.code(), routes.counters(), planner.find_arguments)
+    return Plan(places, routes.code(), routes.counters(), planner.find_arguments, planner.join_entries)
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class _Planner:
         self._entry = entry
         self._pages = pages
         self._scenes = Scenes(routes, entry)
+        self.join_entries = TableRanges(self._scenes).join
         self._first_line = first_line
         self._handlers = handlers
 

@@ -72,6 +72,11 @@ class Routes(Mapping[int, Route]):
         found = ((run, self._emulator.snapshot(run, address, follow, self._walk.skip)) for run in runs)
         return [(run, snapshot) for run, snapshot in found if snapshot is not None]
 
+    def behind(self, number: int, read: TableRead) -> tuple[int, Snapshot] | None:
+        """The address right behind the instruction that makes `read` for `number`, and the CPU there, emulated."""
+        run = self._traces[number][0].number
+        return self._emulator.behind(run, read, self._follow(number), self._walk.skip)
+
     def is_straight(self, number: int, start: int, address: int) -> bool:
         """Whether code that begins at `start` gets to `address` without a jump, so that no call can miss it."""
         run = self._traces[number][0].number

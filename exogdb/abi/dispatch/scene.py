@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exogdb.abi.dispatch.route import UNKNOWN, Routes
-from exogdb.abi.dispatch.trace import ARGUMENT_VALUES, DispatcherEntry, Snapshot
+from exogdb.abi.dispatch.trace import ARGUMENT_VALUES, DispatcherEntry, Snapshot, TableRead
 from exogdb.abi.stub.location import InFrame, InRegister, Location
 
-__all__ = ["Caller", "Scene", "Scenes"]
+__all__ = ["Caller", "Scene", "Scenes", "first_of"]
 
 _Run = tuple[int, Snapshot]
 
@@ -75,6 +75,14 @@ class Scenes:
         words = {None if s.is_dispatcher_return(s.stack[0]) else s.stack[0] for s in starts}
         return Caller(slots.pop(), frozenset(words)) if len(slots) == 1 else Caller()
 
+    def behind(self, number: int, read: TableRead) -> tuple[int, set[Location]] | None:
+        """Where a CPU stands that has just made `read` for `number`, and all places that hold the number then."""
+        found = self._routes.behind(number, read)
+        if found is None:
+            return None
+        address, snapshot = found
+        return address, self._holders(number, snapshot)
+
     def _at(self, number: int, address: int) -> list[_Run]:
         key = number, address
         if key not in self._runs:
@@ -86,22 +94,25 @@ class Scenes:
         for number in sorted(numbers):
             runs = self._at(number, address)
             for run, snapshot in runs:
-                held = set(snapshot.locate(run)) | _in_frame(snapshot, self._entry.number)
+                held = self._holders(run, snapshot)
                 common = held if common is None else common & held
             if not runs or not common:
                 return None  # the others need not be run
-        return _first(common or set())
+        return first_of(common or set())
+
+    def _holders(self, run: int, snapshot: Snapshot) -> set[Location]:
+        return set(snapshot.locate(run)) | _in_frame(snapshot, self._entry.number)
 
     def _find_argument(self, snapshots: list[Snapshot], index: int) -> Location | None:
         where = self._entry.arguments[index] if index < len(self._entry.arguments) else None
         held = [set(s.locate(ARGUMENT_VALUES[index])) | _in_frame(s, where) for s in snapshots]
-        return _first(set.intersection(*held) if held else set())
+        return first_of(set.intersection(*held) if held else set())
 
 
 def _in_frame(snapshot: Snapshot, original: Location | None) -> set[Location]:
     return set(snapshot.locate_frame(original.offset)) if isinstance(original, InFrame) else set()
 
 
-def _first(common: set[Location]) -> Location | None:
-    # Registers before stack slots, in an order that does not change from run to run.
+def first_of(common: set[Location]) -> Location | None:
+    """The same one each time, a register if there is one, else a stack slot; None if empty."""
     return min(common, key=lambda where: (not isinstance(where, InRegister), repr(where)), default=None)

@@ -72,6 +72,11 @@ class TableRead:
     address: int
     size: int
 
+    @property
+    def end(self) -> int:
+        """The address behind its last byte."""
+        return self.address + self.size
+
 
 class Ending(Enum):
     """Why a run ended."""

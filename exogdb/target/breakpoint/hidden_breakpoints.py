@@ -2,7 +2,7 @@
 
 ::
 
-    TableWatch     a read of one number's entry in a jump table: lets that number's place be seen, once
+    TableWatch     a read of entries in a jump table: lets the place of the number that was read be seen, once
     ReturnWatch    the stack slot that a call returns through: tells when, without looking at other returns
     Provisional    the dispatcher, until the plan is made: before the kernel runs there is nothing to plan with
 
@@ -15,8 +15,10 @@ from dataclasses import replace
 
 import gdb
 
+from exogdb.abi.dispatch.table_range import TableRange
+from exogdb.abi.stub.location import read_location
 from exogdb.errors import ExoError, UnavailableError
-from exogdb.target.breakpoint.hit import Hit
+from exogdb.target.breakpoint.hit import Hit, StopRegisters
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register
@@ -54,21 +56,37 @@ class _Internal(gdb.Breakpoint):
 
 
 class TableWatch(_Internal):
-    """Sees the dispatcher read one number's entry of its table; `tell` gets the CPU and the number."""
+    """Sees the dispatcher read an entry of its table in a range; `tell` gets the CPU and the entry's number."""
 
-    def __init__(self, address: int, size: int, number: int, tell: Callable[[Cpu, int], None]) -> None:
-        self._number = number
+    def __init__(self, entries: TableRange, tell: Callable[[Cpu, int], None]) -> None:
+        self._entries = entries
         self._tell = tell
         with with_setting("language", "c"):
-            super().__init__(_watch_expression(address, size), gdb.BP_WATCHPOINT, gdb.WP_READ, internal=True)
+            expression = _watch_expression(entries.address, entries.size)
+            super().__init__(expression, gdb.BP_WATCHPOINT, gdb.WP_READ, internal=True)
 
     def stop(self) -> bool:
-        """Tell which CPU will come by this number's place next."""
+        """Tell which CPU will come by which number's place next."""
         return decide_undisturbed(self._pass_on)
 
     def _pass_on(self) -> bool:
-        self._tell(selected_cpu(), self._number)
+        cpu = selected_cpu()
+        number = self._read_number(cpu)
+        if number is not None:
+            self._tell(cpu, number)
         return False
+
+    def _read_number(self, cpu: Cpu) -> int | None:
+        """The number whose entry `cpu` has just read; None if it was not the dispatcher that read."""
+        registers = StopRegisters()
+        try:
+            told = self._entries.tell(registers["rip"])
+            if told is None or isinstance(told, int):
+                return told
+            number = read_location(told, registers, VirtualMemory(cpu))
+        except UnavailableError:
+            return None
+        return number if number in self._entries.numbers else None
 
 
 class ReturnWatch(_Internal):
@@ -156,5 +174,5 @@ class Provisional(_Internal):
 
 
 def _watch_expression(address: int, size: int) -> str:
-    kind = {1: "char", 2: "short", 4: "int", 8: "long"}[size]
-    return f"*(unsigned {kind} *){address:#x}"
+    kind = {1: "char", 2: "short", 4: "int", 8: "long"}.get(size)
+    return f"*(unsigned {kind} *){address:#x}" if kind else f"*(unsigned char (*)[{size}]){address:#x}"

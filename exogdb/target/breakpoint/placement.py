@@ -14,6 +14,7 @@ from exogdb.abi.choice import Choice, parse_choice
 from exogdb.abi.dispatch.place import Place, PlaceKind
 from exogdb.abi.dispatch.request import PROVIDER, Request, decode_location, squeeze_expression
 from exogdb.abi.dispatch.route import UNKNOWN
+from exogdb.abi.dispatch.table_range import TableRange
 from exogdb.abi.numbers import NumberTable
 from exogdb.errors import ExoError, UnavailableError, UsageError
 from exogdb.target.breakpoint.breakpoints import Catch, Setting, SyscallBreakpoint, make_condition
@@ -40,7 +41,7 @@ class Placement:
     def __init__(self) -> None:
         self.plan: SyscallPlan | None = None
         self._catches: dict[int, Catch] = {}
-        self._watches: dict[tuple[int, int, int], TableWatch] = {}
+        self._watches: dict[TableRange, TableWatch] = {}
         self._provisional: Provisional | None = None
         self._probes = LoadedProbes()
         self._is_placing = False
@@ -110,12 +111,11 @@ class Placement:
 
     def sync(self) -> None:
         """Have exactly the watchpoints that an enabled breakpoint needs."""
-        wanted = set(self._wanted_entries()) if self.plan is not None else set()
-        for key in wanted - self._watches.keys():
-            address, size, number = key
-            self._watches[key] = TableWatch(address, size, number, self._tell)
-        for key, watch in self._watches.items():
-            watch.switch(key in wanted)
+        wanted = set(self.plan.places.ranges(self._wanted_entries())) if self.plan is not None else set()
+        for entries in wanted - self._watches.keys():
+            self._watches[entries] = TableWatch(entries, self._tell)
+        for entries, watch in self._watches.items():
+            watch.switch(entries in wanted)
 
     def _tell(self, cpu: Cpu, number: int) -> None:
         for each in self.catches():
@@ -205,12 +205,10 @@ class Placement:
             self._provisional.retire()
         self._provisional = None
 
-    def _wanted_entries(self) -> Iterator[tuple[int, int, int]]:
+    def _wanted_entries(self) -> Iterator[Place]:
         for each in self.catches():
             if each.is_enabled and each.setting is not None:
-                for place in each.setting.places:
-                    if place.kind is PlaceKind.TABLE_ENTRY and place.entry is not None:
-                        yield place.entry.address, place.entry.size, place.number
+                yield from (place for place in each.setting.places if place.kind is PlaceKind.TABLE_ENTRY)
 
     def _give_settings(self) -> None:
         for each in self.catches():
