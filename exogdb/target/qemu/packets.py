@@ -34,15 +34,19 @@ class PacketStream:
         owed, self._owed = self._owed, b""
         self._write(owed + b"".join(map(_frame, packets)))
 
-    def receive(self, timeout_ms: int | None) -> bytes | None:
-        """The next reply's content, or None if there is none in time. `timeout_ms` None waits for ever."""
+    def receive(self) -> bytes:
+        """The next reply's content, waited for as long as it takes."""
+        while (reply := self._take()) is None:
+            self._input.poll()
+            self._read()
+        return reply
+
+    def receive_within(self, timeout_ms: int) -> bytes | None:
+        """The next reply's content, or None if nothing comes for `timeout_ms`."""
         while (reply := self._take()) is None:
             if not self._input.poll(timeout_ms):
                 return None
-            data = os.read(self._descriptor, _CHUNK_BYTES)
-            if not data:
-                raise ConnectionResetError("the GDB stub has closed the connection")
-            self._received += data
+            self._read()
         return reply
 
     def interrupt(self) -> None:
@@ -53,6 +57,12 @@ class PacketStream:
         """Acknowledge the last reply. The guest must stand."""
         owed, self._owed = self._owed, b""
         self._write(owed)
+
+    def _read(self) -> None:
+        data = os.read(self._descriptor, _CHUNK_BYTES)
+        if not data:
+            raise ConnectionResetError("the GDB stub has closed the connection")
+        self._received += data
 
     def _take(self) -> bytes | None:
         start = self._received.find(b"$")

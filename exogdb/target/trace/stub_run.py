@@ -162,7 +162,7 @@ class StubRun:
     def _wait_for_stop(self, packet: str) -> bytes:
         writes = self._send(packet)
         try:
-            while (answer := self._stream.receive(_LOOK_MS)) is None:
+            while (answer := self._stream.receive_within(_LOOK_MS)) is None:
                 if self.reason_to_end:
                     self._stream.interrupt()
         except OSError as error:
@@ -190,11 +190,9 @@ class StubRun:
 
     def _receive(self) -> bytes:
         try:
-            answer = self._stream.receive(None)
+            return self._stream.receive()
         except OSError as error:
             self._lose(error)
-        assert answer is not None
-        return answer
 
     def _lose(self, cause: OSError | None) -> NoReturn:
         """QEMU is gone: let GDB notice, too."""
