@@ -42,9 +42,7 @@ def test_it_is_said_on_the_screen(doubtful: Guest, command: str) -> None:
     assert SHOWN in text
 
 
-@pytest.mark.parametrize(
-    "command", [*LOOKS, "exo-syscall next", "exo-syscall step", "exo-syscall summary --count 3"]
-)
+@pytest.mark.parametrize("command", WITH_JSON)
 def test_it_is_in_json(doubtful: Guest, command: str) -> None:
     assert DOUBT in doubtful.gdb.json(command)["doubts"]
 
