@@ -11,11 +11,11 @@ import gdb
 
 from exogdb.commands.registry import explain
 from exogdb.errors import ExoError, UnavailableError, UsageError
-from exogdb.target.cpus import Cpu, broken_connection_told, frames_kept_whole, waiting_for_replies
+from exogdb.target.cpus import Cpu
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.msr.msrs import Via, read_msr
 from exogdb.target.registers import read_cpl
-from exogdb.target.session import require_guest
+from exogdb.target.session import asking_guest, require_guest
 
 __all__ = ["register_functions"]
 
@@ -60,7 +60,7 @@ class _Function(gdb.Function):
         """Called by GDB when the function is evaluated."""
         try:
             cpu = require_guest().cpu
-            with broken_connection_told(), waiting_for_replies(), frames_kept_whole():
+            with asking_guest():
                 number = self._body(cpu, *arguments)
         except ExoError as error:
             raise gdb.GdbError(str(error)) from None

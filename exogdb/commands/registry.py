@@ -31,9 +31,9 @@ import gdb
 
 from exogdb.commands.completion import Completer, complete_word
 from exogdb.errors import ExoError, UsageError
-from exogdb.target.cpus import broken_connection_told, frames_kept_whole, waiting_for_replies
+from exogdb.target.connection import BROKEN, is_broken
 from exogdb.target.run.ctrl_c import ctrl_c_held
-from exogdb.target.session import Session, find_guest, require_guest
+from exogdb.target.session import Session, asking_guest, find_guest, require_guest
 from exogdb.target.symbol_match import find_other_builds
 from exogdb.target.trace.forgotten import end_forgotten_log
 from exogdb.view.style import Style
@@ -191,7 +191,7 @@ def _run_body(entry: Command, options: Namespace) -> None:
     if session is None:
         _run_on(entry, options, None)
         return
-    with broken_connection_told(), waiting_for_replies(), frames_kept_whole():
+    with asking_guest():
         _run_on(entry, options, session)
 
 
@@ -242,9 +242,9 @@ def _write(output: Output, *, as_json: bool) -> None:
 
 def explain(name: str, error: gdb.error) -> str:
     """One sentence for what GDB itself could not do for the command or function `name`."""
+    if is_broken(error):
+        return f"{name}: {BROKEN}"
     text = " ".join(str(error).split())
-    if "Remote connection closed" in text or "Remote communication error" in text:
-        return f"{name}: the connection to QEMU broke; start it again and use `target remote`"
     if "while the target is running" in text:
         return f"{name}: the guest is running: stop it with Ctrl-C (or `interrupt`) first"
     return f"{name}: GDB could not do this: {text}"

@@ -12,29 +12,24 @@ import gdb
 
 from exogdb.errors import NoTargetError, TargetLostError, UsageError
 from exogdb.interrupts import finish, interrupts_held
-from exogdb.target.with_setting import with_setting
+from exogdb.target.connection import BROKEN, is_broken, is_connection_lost
 
 __all__ = [
     "Cpu",
     "all_cpus",
-    "broken_connection_told",
     "cpu_selected",
     "cpus_in_turn",
     "find_cpu",
     "forget_caches",
     "frames_kept_whole",
-    "is_connection_lost",
     "is_reading_registers",
     "selected_cpu",
     "selected_thread",
-    "waiting_for_replies",
 ]
 
-_BROKEN = "the connection to QEMU broke: start it again and use `target remote`"
 # By global number, as last seen: listing the threads of a remote target asks it each time.
 _threads: dict[int, gdb.InferiorThread] = {}
 _is_reading_registers = False
-_PATIENCE_SECONDS = 3600  # GDB's own are 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ def selected_cpu() -> Cpu:
     """
     thread = selected_thread()
     if thread is None and is_connection_lost():
-        raise TargetLostError(_BROKEN)
+        raise TargetLostError(BROKEN)
     if thread is None:
         raise NoTargetError("no CPU is selected: connect with `target remote`, then choose one with `thread N`")
     return _to_cpu(thread)
@@ -140,38 +135,6 @@ def is_reading_registers() -> bool:
 
 
 @contextmanager
-def waiting_for_replies() -> Iterator[None]:
-    """Inside the block GDB waits for each of QEMU's replies as long as it takes, or until Ctrl-C twice.
-
-    GDB gives up after two seconds otherwise and asks the next thing. Once QEMU goes on, the late replies come: GDB
-    takes each for the reply to another question, and shows wrong values from then on.
-    """
-    with with_setting("remotetimeout", _PATIENCE_SECONDS):
-        yield
-
-
-def is_connection_lost() -> bool:
-    """Whether GDB has no guest. It notices a connection that broke when it next asks for something."""
-    return gdb.selected_inferior().pid == 0
-
-
-@contextmanager
-def broken_connection_told() -> Iterator[None]:
-    """Around what began with a guest: everything that GDB raises once the connection broke is one sentence.
-
-    That is RuntimeError by threads and connections that it has thrown away, and, where it found out while it
-    unwound, what exogdb's unwinder ends that with.
-    :raise TargetLostError: the connection broke.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, RuntimeError) as error:
-        if is_connection_lost():
-            raise TargetLostError(_BROKEN) from error
-        raise
-
-
-@contextmanager
 def frames_kept_whole() -> Iterator[None]:
     """After a Ctrl-C inside the block GDB finds every frame anew, and selects the one that was selected.
 
@@ -237,7 +200,7 @@ def _find_thread(cpu: Cpu) -> gdb.InferiorThread:
         if thread.global_num == cpu.thread:
             return thread
     if is_connection_lost():
-        raise TargetLostError(_BROKEN)
+        raise TargetLostError(BROKEN)
     raise NoTargetError(f"CPU {cpu.index} is gone: the connection to the guest was made anew")
 
 
@@ -257,7 +220,7 @@ def _selected_outer_frame() -> gdb.Frame | None:
     try:
         frame = gdb.selected_frame()
     except gdb.error as error:
-        if "Remote connection closed" in str(error) or "Remote communication error" in str(error):
-            raise TargetLostError(_BROKEN) from error
+        if is_broken(error):
+            raise TargetLostError(BROKEN) from error
         return None
     return frame if frame.level() > 0 else None

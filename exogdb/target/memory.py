@@ -11,6 +11,7 @@ import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.interrupts import interrupts_held
+from exogdb.target.connection import is_broken
 from exogdb.target.cpus import Cpu, cpu_selected
 from exogdb.target.qemu.monitor import run_monitor
 from exogdb.x86.memory import ReadableMemory
@@ -193,6 +194,6 @@ def _read_packet(connection: gdb.RemoteTargetConnection, address: int, size: int
 
 
 def _to_fault(error: Exception, address: int, size: int) -> UnavailableError:
-    if "Remote connection closed" in str(error) or "Remote communication error" in str(error):
+    if is_broken(error):
         return TargetLostError(f"the connection to QEMU broke while reading memory at {address:#x}")
     return MemoryFault(address, size)

@@ -10,6 +10,7 @@ import gdb
 
 from exogdb.errors import TargetLostError, UnavailableError
 from exogdb.reading import Reading, Value, note
+from exogdb.target.connection import is_broken
 from exogdb.target.cpus import Cpu, cpu_selected, is_reading_registers
 
 __all__ = ["read_cpl", "read_register", "read_registers", "register_value", "write_register"]
@@ -120,7 +121,6 @@ def _to_signed(value: int) -> int:
 
 
 def _to_unavailable(error: gdb.error, what: str) -> UnavailableError:
-    text = str(error)
-    if "Remote connection closed" in text or "Remote communication error" in text:
+    if is_broken(error):
         return TargetLostError(f"the connection to QEMU broke while reading {what}")
-    return UnavailableError(f"{what}: {text}")
+    return UnavailableError(f"{what}: {error}")

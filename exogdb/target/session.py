@@ -3,16 +3,19 @@
 A `Session` is made anew for every command, so it holds nothing that could be stale.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import gdb
 
 from exogdb.errors import NoTargetError, UnavailableError
-from exogdb.target.cpus import Cpu, all_cpus, selected_cpu, selected_thread
+from exogdb.target.connection import broken_connection_told, waiting_for_replies
+from exogdb.target.cpus import Cpu, all_cpus, frames_kept_whole, selected_cpu, selected_thread
 from exogdb.target.memory import PhysicalMemory, VirtualMemory
 from exogdb.target.qemu.peer import find_qemu_process, is_qemu_frozen
 
-__all__ = ["Session", "find_guest", "require_guest"]
+__all__ = ["Session", "asking_guest", "find_guest", "require_guest"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,13 @@ def find_guest() -> Session | None:
         return require_guest()
     except NoTargetError:
         return None
+
+
+@contextmanager
+def asking_guest() -> Iterator[None]:
+    """Around everything that asks a guest: late replies are waited for, and GDB's frames survive a Ctrl-C.
+
+    :raise TargetLostError: the connection broke inside the block.
+    """
+    with broken_connection_told(), waiting_for_replies(), frames_kept_whole():
+        yield

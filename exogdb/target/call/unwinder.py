@@ -33,7 +33,8 @@ from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.interrupts import finish
 from exogdb.target.call.call_number import read_saved_number
 from exogdb.target.call.frame_tables import has_frame_tables
-from exogdb.target.cpus import is_connection_lost, is_reading_registers
+from exogdb.target.connection import is_connection_lost
+from exogdb.target.cpus import is_reading_registers
 from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
 from exogdb.target.run.ctrl_c import press_ctrl_c_again

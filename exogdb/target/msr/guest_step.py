@@ -20,6 +20,7 @@ import gdb
 
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.interrupts import interrupts_held
+from exogdb.target.connection import is_broken
 from exogdb.target.cpus import Cpu, cpu_selected, forget_caches, selected_thread
 from exogdb.target.memory import VirtualMemory
 from exogdb.target.registers import read_register, write_register
@@ -215,9 +216,8 @@ def _send(packet: str, exchange: _Exchange = _exchange) -> bytes:
     try:
         return exchange(connection, packet)
     except gdb.error as error:
-        text = str(error)
-        if "onnection closed" in text or "communication error" in text:
+        if is_broken(error):
             raise TargetLostError("the connection to QEMU broke while an instruction was executed") from error
-        if "fetching packet" in text:
+        if "fetching packet" in str(error):
             return b""  # GDB gave up waiting
-        raise UnavailableError(f"QEMU did not answer {packet}: {text}") from error
+        raise UnavailableError(f"QEMU did not answer {packet}: {error}") from error

@@ -6,6 +6,7 @@ import gdb
 
 from exogdb.errors import MonitorError, TargetLostError
 from exogdb.target import settings
+from exogdb.target.connection import is_broken
 from exogdb.target.qemu.address import QmpAddress, parse_address, to_address
 from exogdb.target.qemu.chardev import (
     describe_monitors,
@@ -52,7 +53,7 @@ def run_monitor(command: str) -> str:
     try:
         return gdb.execute(f"monitor {command}", to_string=True)
     except gdb.error as error:
-        if "Remote connection closed" in str(error):
+        if is_broken(error):
             raise TargetLostError("the connection to QEMU broke while asking its monitor") from error
         raise MonitorError(f"the target does not answer `monitor {command}`: {error}") from error
 
