@@ -80,13 +80,12 @@ def _source_files(code: Iterable[int]) -> list[Path]:
 
 @lru_cache(maxsize=16)
 def _find_symtabs(_objfiles: tuple[gdb.Objfile, ...], code: tuple[int, ...]) -> tuple[gdb.Symtab, ...]:
-    """What the functions were compiled from, the given ones first, as long as the same symbols are loaded."""
+    """What the functions were compiled from, the given ones first, as long as the same symbols are loaded.
+
+    A file that has changed and is read anew is another `gdb.Objfile` (GDB 13 and 16).
+    """
     symtabs = (gdb.find_pc_line(address).symtab for address in (*code, *_usual_functions()))
     return tuple(symtab for symtab in symtabs if symtab is not None)
-
-
-# A file that has changed is read anew into the same objfile.
-gdb.events.new_objfile.connect(lambda _event: _find_symtabs.cache_clear())
 
 
 def _best_table_near(source: Path) -> NumberTable | None:

@@ -1,7 +1,10 @@
 """The list is the kernel's own table, and its plan needs no stop of the guest."""
 
+import os
+import shutil
 from pathlib import Path
 
+from tests.harness.kernel import build_kernel
 from tests.integration.conftest import OpenGuest
 
 TABLE = {
@@ -68,3 +71,17 @@ def test_a_table_that_is_named_later_counts_from_then_on(guest: OpenGuest, tmp_p
         (101, "send", [1]),
     ]
     assert "System call 101 send(" in gdb.run("continue")
+
+
+def test_a_file_that_gdb_reads_anew_is_looked_at_anew(guest: OpenGuest, tmp_path: Path) -> None:
+    """GDB does so at `target remote`, if the file is another one now than at `file`."""
+    elf, full = tmp_path / "kernel.elf", tmp_path / "full.elf"
+    shutil.copy(build_kernel("stripped").elf, elf)
+    one = guest("run=demo", elf=elf, attach=False, stopped=True)
+    assert "no table of system-call numbers" in one.gdb.fails("exo-syscall list")
+    shutil.copy(build_kernel().elf, full)
+    os.utime(full, (0, elf.stat().st_mtime + 10))  # GDB looks at seconds
+    full.replace(elf)
+    one.gdb.run(f"target remote {one.qemu.gdb_socket}")
+    rows = one.gdb.json("exo-syscall list")["syscalls"]
+    assert {row["number"]: (row["name"], row["group"]) for row in rows} == TABLE
