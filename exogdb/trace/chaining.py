@@ -7,10 +7,11 @@ any jump through a register. `log nochain` forbids it altogether, which slows ev
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 
 from exogdb.errors import MemoryFault
+from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["is_any_chained"]
 
@@ -20,26 +21,21 @@ _NEAR = re.compile(rb"(?=(?:[\xe8\xe9]|\x0f[\x80-\x8f])(.{4}))", re.DOTALL)
 _SHORT = re.compile(rb"(?=[\xeb\x70-\x7f\xe0-\xe3](.))", re.DOTALL)
 
 
-def is_any_chained(points: Iterable[int], read: Callable[[int, int], bytes]) -> bool:
+def is_any_chained(points: Iterable[int], memory: ReadableMemory) -> bool:
     """Whether a direct jump may lead to one of `points` from within its page. True where the code cannot be read.
 
     What merely looks like such a jump counts, too. A block may go on into the next page, so its jump may be there.
-
-    >>> code = bytes.fromhex("e9 0b000000").ljust(8192, b"\\xcc")  # at 0x1000: jmp 0x1010
-    >>> read = lambda address, size: code[address - 0x1000:][:size]
-    >>> is_any_chained([0x1010], read), is_any_chained([0x1020], read)
-    (True, False)
     """
-    return any(_is_chained(point, read) for point in points)
+    return any(_is_chained(point, memory) for point in points)
 
 
-def _is_chained(point: int, read: Callable[[int, int], bytes]) -> bool:
+def _is_chained(point: int, memory: ReadableMemory) -> bool:
     start = point & -_PAGE_SIZE
     try:
-        code = read(start, _PAGE_SIZE)
+        code = memory.read(start, _PAGE_SIZE)
     except MemoryFault:
         return True
     with suppress(MemoryFault):  # no block goes on where nothing is mapped
-        code += read(start + _PAGE_SIZE, _PAGE_SIZE)
+        code += memory.read(start + _PAGE_SIZE, _PAGE_SIZE)
     jumps = (jump for form in (_NEAR, _SHORT) for jump in form.finditer(code))
     return any(start + jump.end(1) + int.from_bytes(jump[1], "little", signed=True) == point for jump in jumps)

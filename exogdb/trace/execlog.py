@@ -273,7 +273,7 @@ def choose_log_items(points: TracePoints, memory: ReadableMemory, *, tells_cpus:
     everything slower that the guest does: where QEMU might pass a point by unseen. `memory` has the kernel's code.
     """
     items = ["cpu"] if tells_cpus else ["exec", "cpu"]
-    if is_any_chained((points.entry, *points.returns, *points.links, *points.handlers), memory.read):
+    if is_any_chained((points.entry, *points.returns, *points.links, *points.handlers), memory):
         items.append("nochain")
     return ",".join(items)
 

@@ -2,26 +2,19 @@
 
 import pytest
 
-from exogdb.errors import MemoryFault
 from exogdb.trace.chaining import is_any_chained
+from tests.unit.abi.stub_fixture import StubMemory
 
 _BASE = 0xFFFF_FFFF_8000_1000
 _POINT = _BASE + 0x80
 
 
 def _is_chained(code: dict[int, str], *, mapped: int = 8192) -> bool:
-    memory = bytearray(b"\xcc" * mapped)
+    content = bytearray(b"\xcc" * mapped)
     for address, text in code.items():
-        content = bytes.fromhex(text)
-        memory[address - _BASE : address - _BASE + len(content)] = content
-
-    def read(address: int, size: int) -> bytes:
-        start = address - _BASE
-        if start < 0 or start + size > mapped:
-            raise MemoryFault(address, size)
-        return bytes(memory[start : start + size])
-
-    return is_any_chained([_POINT], read)
+        instruction = bytes.fromhex(text)
+        content[address - _BASE : address - _BASE + len(instruction)] = instruction
+    return is_any_chained([_POINT], StubMemory(_BASE, bytes(content)))
 
 
 @pytest.mark.parametrize(
