@@ -23,10 +23,10 @@ from difflib import get_close_matches
 
 from exogdb.abi.numbers import NumberTable, plain_name
 from exogdb.errors import UsageError
+from exogdb.x86.word import MASK_64
 
 __all__ = ["Choice", "complete_choice", "parse_choice"]
 
-_LARGEST = (1 << 64) - 1
 _NUMBER = re.compile(r"^(0[xX][0-9a-fA-F]+|\d+)$")
 _RANGE = re.compile(r"^(0[xX][0-9a-fA-F]+|\d+)-(0[xX][0-9a-fA-F]+|\d+)$")
 # Comma-separated, where a regular expression between slashes may hold commas (and `\/`) itself.
@@ -206,6 +206,6 @@ def _split(text: str) -> Iterator[str]:
 def _to_int(text: str) -> int:
     # Decimal may have leading zeros, which int(text, 0) refuses.
     number = int(text, 16) if text[:2] in ("0x", "0X") else int(text)
-    if number > _LARGEST:
+    if number > MASK_64:
         raise UsageError(f"{text} does not fit into the 64 bits of a system-call number")
     return number

@@ -12,9 +12,10 @@
 """
 
 from exogdb.abi.stub.entry_path import EntryPath
-from exogdb.abi.stub.symbolic import MASK_64, Cell, Constant, Loaded, Sum, Value
+from exogdb.abi.stub.symbolic import Cell, Constant, Loaded, Sum, Value
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = [
     "evaluate",

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from exogdb.abi.frame import Moment
 from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, EntryPath
 from exogdb.abi.stub.stub_state import InGsSlot, StubState
-from exogdb.abi.stub.symbolic import MASK_64
 from exogdb.errors import UsageError
 from exogdb.x86.address import is_canonical, is_upper_half
 from exogdb.x86.rflags import decode_rflags, rflags_after_sysret
+from exogdb.x86.word import MASK_64
 
 __all__ = ["EDITABLE", "Edit", "find_user_register", "plan_edit", "warn_of_edit"]
 

@@ -25,6 +25,7 @@ from exogdb.abi.gs_interrupt import InterruptWindows
 from exogdb.abi.stub.disassembly import Disassembler, Instruction
 from exogdb.abi.stub.graph import explore, find_reachable, reverse_edges
 from exogdb.errors import AnalysisError, MemoryFault
+from exogdb.x86.word import MASK_64
 
 __all__ = ["GsPath", "GsReport", "GsState", "diagnose_gs", "find_gs_path"]
 
@@ -72,7 +73,7 @@ def _successors(instruction: Instruction, count: int) -> list[Node]:
         return []
     if instruction.mnemonic == "swapgs":
         return [(instruction.next, count + 1)]
-    target = [] if instruction.target is None else [(instruction.target & (1 << 64) - 1, count)]
+    target = [] if instruction.target is None else [(instruction.target & MASK_64, count)]
     if instruction.mnemonic == "jmp":
         return target
     following = [(instruction.next, count)]

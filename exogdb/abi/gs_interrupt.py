@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from exogdb.abi.stub.disassembly import Disassembler, Instruction
 from exogdb.abi.stub.graph import explore, find_reachable, reverse_edges
 from exogdb.errors import AnalysisError, MemoryFault
+from exogdb.x86.word import MASK_64
 
 __all__ = ["InterruptWindows", "find_interrupt_windows"]
 
@@ -67,7 +68,7 @@ class _Ways:
         instruction = self.at(address)
         if instruction is None or instruction.mnemonic in PATH_ENDS:
             return []
-        target = [] if instruction.target is None else [instruction.target & (1 << 64) - 1]
+        target = [] if instruction.target is None else [instruction.target & MASK_64]
         if instruction.mnemonic == "jmp":
             return target
         return [instruction.next, *(target if instruction.is_conditional else [])]
@@ -86,7 +87,7 @@ class _Ways:
         instruction = self.at(address)
         if instruction is None or instruction.mnemonic != "call" or instruction.target is None:
             return self.up_to_swap(address)
-        callee = instruction.target & (1 << 64) - 1
+        callee = instruction.target & MASK_64
         inside = explore([callee], self.up_to_swap, MOST_IN_A_CALL)
         return [callee] if any(self.is_one_of(each, {"swapgs"}) for each in inside) else []
 

@@ -15,6 +15,7 @@ from exogdb.target.msr.rdmsr import write_msr_in_guest
 from exogdb.target.session import Session
 from exogdb.view.msr_write import MsrChange, change_to_json, render_change
 from exogdb.x86.msr import MsrSpec, parse_msr
+from exogdb.x86.word import MASK_64
 
 __all__: list[str] = []
 
@@ -32,7 +33,7 @@ def _evaluate(expression: str) -> int:
         value = _evaluate_by_gdb(expression)
     if not -1 << 63 <= value < 1 << 64:
         raise UsageError(f"{expression} has {value.bit_length()} bits, an MSR 64")
-    return value & (1 << 64) - 1
+    return value & MASK_64
 
 
 def _evaluate_by_gdb(expression: str) -> int:

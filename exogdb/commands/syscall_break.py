@@ -20,6 +20,7 @@ from exogdb.target.run.ctrl_c import decide_undisturbed
 from exogdb.target.symbols import find_symbol
 from exogdb.view.hit import HitReport, render_hit
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
+from exogdb.x86.word import to_signed
 
 __all__ = ["find_place_lines"]
 
@@ -177,7 +178,7 @@ def _describe(hit: Hit) -> str:
         read_arguments(hit, entry.handler if entry is not None else ""),
         hit.cpu.index,
         "" if process is None else str(process),
-        "" if hit.result is None else str(hit.result - (1 << 64) if hit.result >> 63 else hit.result),
+        "" if hit.result is None else str(to_signed(hit.result)),
     )
     return render_hit(report, current_style())
 

@@ -10,6 +10,7 @@ from exogdb.target.symbols import find_symbol_below
 from exogdb.target.tables import read_idt, read_long_mode_dump, read_tss
 from exogdb.view.tss import StackRow, TssReport, render_tss, tss_to_json
 from exogdb.x86.idt import Gate
+from exogdb.x86.word import MASK_64
 
 __all__: list[str] = []
 
@@ -18,7 +19,7 @@ def _find_problem(cpu: Cpu, top: int) -> str:
     """Why the CPU could not push below `top`; empty if it could, and for a stack that is not set."""
     if top == 0:
         return ""
-    walk = walk_address(cpu, top - 8 & (1 << 64) - 1)
+    walk = walk_address(cpu, top - 8 & MASK_64)
     if not walk.mapped:
         return f"not mapped ({walk.reason})"
     if walk.user:

@@ -14,6 +14,7 @@ from exogdb.target.memory import VirtualMemory
 from exogdb.target.symbols import find_symbol
 from exogdb.target.with_setting import with_setting
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = ["read_percpu"]
 
@@ -70,7 +71,7 @@ def _type_at(start: int, offset: int, paths: Iterable[str]) -> gdb.Type | None:
             value = variable.value()
         except (gdb.error, TypeError):
             continue
-        if value.address is not None and int(value.address) & (1 << 64) - 1 == start:
+        if value.address is not None and int(value.address) & MASK_64 == start:
             return _struct_at(value.type, offset)
     return None
 

@@ -12,10 +12,9 @@ from exogdb.errors import TargetLostError, UnavailableError
 from exogdb.reading import Reading, Value, note
 from exogdb.target.connection import is_broken
 from exogdb.target.cpus import Cpu, cpu_selected, is_reading_registers
+from exogdb.x86.word import MASK_64, to_signed
 
 __all__ = ["read_cpl", "read_register", "read_registers", "register_value", "write_register"]
-
-_MASK_64 = (1 << 64) - 1
 
 
 def read_register(cpu: Cpu, name: str) -> int:
@@ -52,7 +51,7 @@ def write_register(cpu: Cpu, name: str, value: int) -> None:
         try:
             _find_out_whether_the_connection_broke()
             gdb.newest_frame().select()
-            gdb.parse_and_eval(f"${name} = {_to_signed(value)}")
+            gdb.parse_and_eval(f"${name} = {to_signed(value)}")
         except gdb.error as error:
             raise _to_unavailable(error, f"register {name} of CPU {cpu.index}") from error
 
@@ -109,15 +108,11 @@ def _read_by_name(name: str) -> gdb.Value:
 
 def _read(cpu: Cpu, name: str, read: _Reader) -> int:
     try:
-        return int(read(name)) & _MASK_64
+        return int(read(name)) & MASK_64
     except ValueError as error:
         raise UnavailableError(f"QEMU's GDB stub has no register {name}") from error
     except gdb.error as error:
         raise _to_unavailable(error, f"register {name} of CPU {cpu.index}") from error
-
-
-def _to_signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
 
 
 def _to_unavailable(error: gdb.error, what: str) -> UnavailableError:

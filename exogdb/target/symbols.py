@@ -11,6 +11,7 @@ import gdb
 
 from exogdb.errors import UsageError
 from exogdb.target.with_setting import with_setting
+from exogdb.x86.word import MASK_64
 
 __all__ = [
     "SourceLine",
@@ -56,7 +57,7 @@ class SourceLine:
 def find_symbol(address: int) -> Symbol | None:
     """The symbol that GDB prints for `address`, minimal symbols included."""
     with with_setting("language", "c"), with_setting("max-value-size", "unlimited"):
-        pointer = gdb.Value(address & (1 << 64) - 1).cast(_code_pointer())
+        pointer = gdb.Value(address & MASK_64).cast(_code_pointer())
         found = _SYMBOL_IN_POINTER.search(pointer.format_string(symbols=True, raw=True, styling=False))
     if found is None:
         return None
@@ -81,7 +82,7 @@ def find_address(name: str) -> int | None:
     written = f"'{name}'" if re.search(r"[.$]", name) else name
     with with_setting("language", "c"):
         try:
-            return int(gdb.parse_and_eval(f"(unsigned long long)&{written}")) & (1 << 64) - 1
+            return int(gdb.parse_and_eval(f"(unsigned long long)&{written}")) & MASK_64
         except gdb.error:
             return None
 
@@ -93,7 +94,7 @@ def evaluate_address(expression: str) -> int:
     """
     with with_setting("language", "c"):
         try:
-            return int(gdb.parse_and_eval(f"(unsigned long long)({expression})")) & (1 << 64) - 1
+            return int(gdb.parse_and_eval(f"(unsigned long long)({expression})")) & MASK_64
         except gdb.error as error:
             raise UsageError(f"{expression}: {error}") from error
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Call", "CallState", "Parent", "is_error", "to_signed"]
+__all__ = ["Call", "CallState", "Parent", "is_error"]
 
 _FIRST_ERROR = (1 << 64) - 4095
 
@@ -66,15 +66,6 @@ class Call:
     def failed(self) -> bool:
         """Whether the result is an error."""
         return self.result is not None and is_error(self.result)
-
-
-def to_signed(value: int) -> int:
-    """A 64-bit register as a signed number.
-
-    >>> to_signed(0xffff_ffff_ffff_ffff)
-    -1
-    """
-    return value - (1 << 64) if value >> 63 else value
 
 
 def is_error(result: int) -> bool:

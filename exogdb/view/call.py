@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from exogdb.abi.numbers import NumberTable
-from exogdb.trace.call import Call, to_signed
+from exogdb.trace.call import Call
 from exogdb.trace.signature import Kind, Parameter, Signature
+from exogdb.x86.word import to_signed
 
 __all__ = ["CallWords", "quote"]
 

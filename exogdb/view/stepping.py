@@ -8,6 +8,7 @@ from exogdb.view.hit import render_arguments
 from exogdb.view.style import Style
 from exogdb.view.table import render_sentence, wrap_painted
 from exogdb.view.value import hex64
+from exogdb.x86.word import to_signed
 
 __all__ = ["Step", "render_step", "step_to_json"]
 
@@ -65,7 +66,7 @@ def _value(value: int | None) -> str:
     """The result, and what it is as a signed number if that is how a kernel reports errors."""
     if value is None:
         return "no value"
-    signed = value - (1 << 64) if value >> 63 else value
+    signed = to_signed(value)
     return f"the call returned {signed}" if abs(signed) <= _ERRNO_LIMIT else f"the call returned {hex64(value)}"
 
 

@@ -1,6 +1,7 @@
 """One value as text and as JSON: the same everywhere."""
 
 from exogdb.reading import Unavailable, Value
+from exogdb.x86.word import MASK_64
 
 __all__ = ["TOUCHED", "hex64", "render_value", "value_to_json"]
 
@@ -17,7 +18,7 @@ def hex64(value: int) -> str:
     >>> hex64(-1)
     '0xffffffffffffffff'
     """
-    return f"{value & (1 << 64) - 1:#x}"
+    return f"{value & MASK_64:#x}"
 
 
 def render_value(value: Value) -> str:

@@ -29,6 +29,7 @@ from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack
 from exogdb.errors import MemoryFault
 from exogdb.interrupts import interrupts_held
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = ["Emulator"]
 
@@ -305,12 +306,12 @@ class Emulator:
 
     def _on_write(self, _uc: object, _access: int, address: int, size: int, value: int, _data: object) -> None:
         if STACK <= address < STACK + STACK_SIZE:
-            self._last_push = address, value & (1 << 64) - 1
+            self._last_push = address, value & MASK_64
         else:
             page = address & _MASK_52 & -_PAGE
             if size == 8 and address % 8 == 0 and self._is_copied(page):
                 old = int.from_bytes(self._uc.mem_read(address & _MASK_52, 8), "little")
-                if value & (1 << 64) - 1 == old + 1:
+                if value & MASK_64 == old + 1:
                     self._trace.counters.add(_canonical(address & _MASK_52))
             self._dirty.update(page & _MASK_52 for page in range(address & -_PAGE, address + size, _PAGE))
 

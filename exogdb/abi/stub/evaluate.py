@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from exogdb.abi.stub.symbolic import MASK_64, Cell, Constant, Derived, Loaded, Sum, UserValue, Value, signed
+from exogdb.abi.stub.symbolic import Cell, Constant, Derived, Loaded, Sum, UserValue, Value
 from exogdb.errors import UnavailableError
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.word import MASK_64, to_signed
 
 __all__ = ["evaluate"]
 
@@ -17,7 +18,7 @@ _OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
     "shl": lambda one, other: one << (other & 63),
     "sal": lambda one, other: one << (other & 63),
     "shr": lambda one, other: one >> (other & 63),
-    "sar": lambda one, other: signed(one) >> (other & 63),
+    "sar": lambda one, other: to_signed(one) >> (other & 63),
     "bts": lambda one, other: one | 1 << (other & 63),
     "btr": lambda one, other: one & ~(1 << (other & 63)),
 }

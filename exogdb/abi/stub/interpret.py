@@ -18,7 +18,6 @@ from exogdb.abi.stub.disassembly import (
     RegisterOperand,
 )
 from exogdb.abi.stub.symbolic import (
-    MASK_64,
     WORD,
     Cell,
     Constant,
@@ -34,9 +33,9 @@ from exogdb.abi.stub.symbolic import (
     UserValue,
     Value,
     add,
-    signed,
     split,
 )
+from exogdb.x86.word import MASK_64, to_signed
 
 __all__ = [
     "CALLER_SAVED",
@@ -91,10 +90,10 @@ def find_cell(operand: MemoryOperand, instruction: Instruction, state: MachineSt
         if isinstance(base, Constant):
             offset, base = offset + base.value, None
     if operand.segment == "gs":
-        return Cell(_GS_SPACES[state.gs], base, signed(offset))
+        return Cell(_GS_SPACES[state.gs], base, to_signed(offset))
     if isinstance(base, GsBase):
-        return Cell(_GS_SPACES[base.owner], None, signed(offset))
-    return Cell("memory", base, signed(offset) if base is not None else offset & MASK_64)
+        return Cell(_GS_SPACES[base.owner], None, to_signed(offset))
+    return Cell("memory", base, to_signed(offset) if base is not None else offset & MASK_64)
 
 
 _GS_SPACES = {Gs.KERNEL: "gs", Gs.USER: "user gs", Gs.UNKNOWN: "unknown gs"}
@@ -229,17 +228,17 @@ def _combine(operation: str, one: Value, other: Value, instruction: Instruction)
     if operation in ("xor", "sub") and one == other:
         return Constant(0)
     if isinstance(other, Constant) and operation in ("add", "sub"):
-        return add(one, signed(other.value) if operation == "add" else -signed(other.value))
+        return add(one, to_signed(other.value) if operation == "add" else -to_signed(other.value))
     if operation == "and" and isinstance(one, Sum | Loaded) and _is_alignment(other):
         base, offset = split(one)
-        return Sum(base, signed(offset & other.value), exact=False)
+        return Sum(base, to_signed(offset & other.value), exact=False)
     if isinstance(one, Unknown) or isinstance(other, Unknown) or _depth(one) > 4 or _depth(other) > 4:
         return Unknown(instruction.address)
     return Derived(operation, (one, other))
 
 
 def _is_alignment(value: Value) -> TypeGuard[Constant]:
-    mask = signed(value.value) if isinstance(value, Constant) else 0
+    mask = to_signed(value.value) if isinstance(value, Constant) else 0
     return mask in (-8, -16, -32, -64)
 
 

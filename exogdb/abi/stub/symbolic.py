@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from exogdb.x86.word import MASK_64, to_signed
+
 __all__ = [
-    "MASK_64",
     "WORD",
     "Cell",
     "Constant",
@@ -34,11 +35,9 @@ __all__ = [
     "add",
     "find_origin",
     "join_states",
-    "signed",
     "split",
 ]
 
-MASK_64 = (1 << 64) - 1
 WORD = 8  # bytes
 
 
@@ -73,16 +72,6 @@ class Flag(Enum):
         return Flag.LEFT if {self, other} == {Flag.LEFT, Flag.CLEAR} else Flag.UNKNOWN
 
 
-def signed(value: int) -> int:
-    """A 64-bit pattern as a signed number.
-
-    >>> signed(0xffffffffffffffda)
-    -38
-    """
-    value &= MASK_64
-    return value - (1 << 64) if value >> 63 else value
-
-
 @dataclass(frozen=True)
 class UserValue:
     """What the user program's register held when it executed SYSCALL (`rip`: the address behind SYSCALL)."""
@@ -100,7 +89,7 @@ class Constant:
     value: int
 
     def __str__(self) -> str:
-        number = signed(self.value)
+        number = to_signed(self.value)
         return f"{self.value:#x}" if number < -0x1000 else f"{number:#x}" if abs(number) > 9 else str(number)
 
 
@@ -200,7 +189,7 @@ def add(value: Value, offset: int) -> Value:
         return Constant((value.value + offset) & MASK_64)
     base, start = split(value)
     exact = value.exact if isinstance(value, Sum) else True
-    total = signed(start + offset)
+    total = to_signed(start + offset)
     return base if total == 0 and exact else Sum(base, total, exact)
 
 

@@ -23,7 +23,6 @@ from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["find_argument_values", "find_handler_name", "find_parameters"]
 
-_MASK_64 = (1 << 64) - 1
 _HANDLERS = ("sys_{}", "__x64_sys_{}")
 # Linux's have one parameter, the frame (arch/x86/include/asm/syscall_wrapper.h), which is not the first argument.
 _TAKES_FRAME = "__x64_sys_"

@@ -23,7 +23,6 @@ from exogdb.abi.numbers import NumberTable
 from exogdb.abi.signature import Argument, decode_arguments
 from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, EntryPath
 from exogdb.abi.stub.stub_state import StubState
-from exogdb.abi.stub.symbolic import MASK_64
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.call.call_arguments import find_argument_values, find_handler_name, find_parameters
@@ -46,6 +45,7 @@ from exogdb.target.path import read_entry_path
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.tables import read_cpu_dump, read_tss
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = [
     "Call",

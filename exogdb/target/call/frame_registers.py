@@ -2,8 +2,8 @@
 
 import gdb
 
-from exogdb.abi.stub.symbolic import MASK_64
 from exogdb.errors import UnavailableError
+from exogdb.x86.word import MASK_64
 
 __all__ = ["FrameRegisters", "read_frame_register"]
 

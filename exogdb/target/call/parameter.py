@@ -7,10 +7,9 @@ from exogdb.abi.variable import KEPT_BY_CALLS, find_registers, is_kept_by_calls
 from exogdb.target.cpus import selected_cpu
 from exogdb.target.gdb_command import ask_gdb
 from exogdb.target.memory import VirtualMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = ["function_parameters", "function_range", "is_in_prologue", "is_kept", "read_parameter"]
-
-_MASK_64 = (1 << 64) - 1
 
 
 def read_parameter(frame: gdb.Frame, index: int) -> tuple[int, str] | None:
@@ -27,7 +26,7 @@ def read_parameter(frame: gdb.Frame, index: int) -> tuple[int, str] | None:
         value = frame.read_var(parameters[index])
         if value.is_optimized_out:
             return None
-        return int(value) & _MASK_64, parameters[index].print_name
+        return int(value) & MASK_64, parameters[index].print_name
     except (gdb.error, RuntimeError, ValueError):
         return None
 
@@ -110,4 +109,4 @@ def _describe(frame: gdb.Frame, variable: gdb.Symbol) -> str:
 
 
 def _address(function: gdb.Symbol) -> int:
-    return int(function.value().address or 0) & _MASK_64
+    return int(function.value().address or 0) & MASK_64

@@ -39,13 +39,13 @@ from exogdb.target.memory import read_selected
 from exogdb.target.path import analysed_paths
 from exogdb.target.run.ctrl_c import press_ctrl_c_again
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = ["StubUnwinder", "find_stub_state"]
 
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
 _REGISTERS = (*_GENERAL, *(f"r{number}" for number in range(8, 16)), "rip")
 _BASES = ("fs_base", "gs_base", "k_gs_base")
-_MASK_64 = (1 << 64) - 1
 _BLOCK_SIZE = 128  # a stub's frame is about that; a power of two, so that no block crosses a page
 
 
@@ -207,7 +207,7 @@ def _read(frame: gdb.PendingFrame, name: str) -> int:
 
 
 def _to_int(value: gdb.Value) -> int:
-    return int(value) & _MASK_64
+    return int(value) & MASK_64
 
 
 def _thread_number() -> int:
@@ -257,7 +257,7 @@ def _identify(
     stub has switched them.
     """
     if state.depth is not None:
-        return _read(frame, "rsp") + state.depth & _MASK_64
+        return _read(frame, "rsp") + state.depth & MASK_64
     try:
         return read_stack_top(path, gs_base, memory)
     except UnavailableError:

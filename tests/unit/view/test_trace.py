@@ -1,10 +1,11 @@
 """exogdb/view/trace.py: the lines, letter by letter."""
 
-from exogdb.trace.call import Call, CallState, Parent, to_signed
+from exogdb.trace.call import Call, CallState, Parent
 from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.unit import Unit
 from exogdb.view.style import Style
 from exogdb.view.trace import TraceLines
+from exogdb.x86.word import to_signed
 
 
 class _Words:
