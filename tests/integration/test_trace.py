@@ -350,12 +350,13 @@ def test_a_kernel_that_nobody_here_wrote(tmp_path: Path) -> None:
     """
     with open_linux() as (guest, _):
         text = guest.gdb.run("exo-syscall trace getpid,getppid --count 20 --engine stops")
-        filter_words = re.search(r"-dfilter (\S+), as", guest.gdb.fails("exo-syscall trace --engine log"))
+        error = guest.gdb.fails("exo-syscall trace --engine log")
     results = re.findall(r" (getp?pid)\(arg1=0x.*\) = (\S+)$", text, re.MULTILINE)
     assert len(results) >= 18
     assert all(int(value) >= 0 for _, value in results)
     assert "guess" not in text
-    assert filter_words
+    filter_words = re.search(r"-dfilter (\S+), as", error)
+    assert filter_words, error
     with open_linux(qemu=("-dfilter", filter_words[1])) as (guest, _):
         guest.gdb.run(f"exo-syscall record {tmp_path / 'trace'} --engine log --count 4000")
     runs = [run for calls in names_by_process(read_whole(tmp_path / "trace")) for run in between(calls, "getppid")]

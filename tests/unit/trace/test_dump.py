@@ -16,7 +16,7 @@ _ANY_DUMP = st.builds(Dump, **{each.name: _WORDS for each in dataclasses.fields(
 def _taught(text: bytes) -> tuple[DumpReader, Found]:
     reader = DumpReader()
     found = reader.find(text, 0)
-    assert found is not None
+    assert found is not None, text
     return reader, found[1]
 
 
@@ -37,7 +37,7 @@ def test_other_segments_are_looked_at() -> None:
     other = Dump(task=0xB000, fs_base=0x7F00).text
     assert reader.read(other, 0) is None
     _, found = reader.find(other, 0) or (0, None)
-    assert found is not None
+    assert found is not None, other
     assert (found.segments.task, found.segments.fs_base) == (b"%016x" % 0xB000, b"%016x" % 0x7F00)
     assert reader.read(other, 0) == found
 
