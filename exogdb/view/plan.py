@@ -105,6 +105,8 @@ def describe_place(line: PlaceLine, style: Style) -> str:
             return f"{where}{symbol} after a read of table entry {hex64(line.place.entry.address)}"
         case PlaceKind.DISPATCHER:
             return f"{where}{symbol} by comparing the number"
+        case PlaceKind.BEHIND_DISPATCHER:
+            return f"{where}{symbol} if the dispatcher was told so"
         case _:
             return f"{where}{symbol}"
 

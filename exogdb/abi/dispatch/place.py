@@ -3,7 +3,7 @@
 Plans are kept as long as the code that they were made from is still there.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -13,7 +13,7 @@ from exogdb.abi.stub.location import Location
 from exogdb.errors import MemoryFault
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["Cost", "FindArguments", "JoinEntries", "Machine", "Place", "PlaceKind", "Plan", "PlanCache"]
+__all__ = ["Cost", "FindArguments", "JoinEntries", "Machine", "Place", "PlaceKind", "Plan", "PlanCache", "combine"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class PlaceKind(Enum):
     ADDRESS = "breakpoint"
     TABLE_ENTRY = "read watchpoint"
     DISPATCHER = "condition at the dispatcher"
+    BEHIND_DISPATCHER = "breakpoint behind one at the dispatcher"
 
 
 class Cost(Enum):
@@ -57,7 +58,8 @@ class Cost(Enum):
 class Place:
     """Where to stop for `number` (`UNKNOWN` for all that the table lacks).
 
-    The user stops at `address`. With `entry`, a read of that table entry comes first and tells the number.
+    The user stops at `address`. With `entry`, a read of that table entry comes first and tells the number. If
+    `kind` is `BEHIND_DISPATCHER`, a stop at the dispatcher does; one of the breakpoint's other places is there.
     `numbers` are those that reach `address`; where they are several, `number_at` says where the number is then.
     `arguments` are the six, None where one is gone. Stack offsets count from rsp at `address`: `return_slot` is
     that of the dispatcher's return address, `caller_slot` that of the function's own, which must hold one of
@@ -82,8 +84,24 @@ class Place:
         if self.entry is None or self.numbers != {self.number}:
             return self
         reason = "every call is chosen, so each pays for its stop alone: no table entry is watched"
-        kind, cost = PlaceKind.ADDRESS, Cost.STOP_PER_CALL
-        return replace(self, kind=kind, cost=cost, entry=None, reasons=(*self.reasons, reason))
+        return self._stopping_every_call(PlaceKind.ADDRESS, reason)
+
+    def where_the_dispatcher_is_watched(self) -> "Place":
+        """The same place for a breakpoint that sees every call at the dispatcher anyway, and decides there."""
+        if self.kind is PlaceKind.DISPATCHER:
+            return self
+        reason = "every call stops at the dispatcher for this breakpoint, and those that are wanted stop here, too"
+        return self._stopping_every_call(PlaceKind.BEHIND_DISPATCHER, reason)
+
+    def _stopping_every_call(self, kind: PlaceKind, reason: str) -> "Place":
+        return replace(self, kind=kind, cost=Cost.STOP_PER_CALL, entry=None, reasons=(*self.reasons, reason))
+
+
+def combine(places: Sequence[Place], *, is_every_call: bool) -> list[Place]:
+    """What costs least for one breakpoint on all of `places`; `is_every_call`: no number is left out."""
+    if any(place.kind is PlaceKind.DISPATCHER for place in places):
+        return [place.where_the_dispatcher_is_watched() for place in places]
+    return [place.where_every_call_is_wanted() for place in places] if is_every_call else list(places)
 
 
 class Plan(Mapping[int, Place]):

@@ -7,8 +7,9 @@ it there are breakpoints that no user sees (`hidden_breakpoints`).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import gdb
 
@@ -48,6 +49,22 @@ class Setting:
     may_watch: bool = True
     find_arguments: FindArguments = lambda _number, _address: (None,) * 6
 
+    @cached_property
+    def behind_dispatcher(self) -> frozenset[int]:
+        """The numbers that are looked at when they stop at the dispatcher."""
+        return frozenset(place.number for place in self.places if place.kind is PlaceKind.BEHIND_DISPATCHER)
+
+    def places_at(self, address: int) -> Sequence[Place]:
+        """Those that a CPU at `address` may be at."""
+        return self._by_address.get(address, ())
+
+    @cached_property
+    def _by_address(self) -> Mapping[int, Sequence[Place]]:
+        found: dict[int, list[Place]] = {}
+        for place in self.places:
+            found.setdefault(place.address, []).append(place)
+        return found
+
 
 class Catch:
     """Decides which stops of one row are system calls that its user asked for."""
@@ -60,6 +77,8 @@ class Catch:
         self.hit: Hit | None = None
         """The call of the last stop."""
         self._told: dict[int, int] = {}
+        self._let_on: dict[int, Hit] = {}
+        """By return slot, the calls that were chosen at the dispatcher and are on the way to their place."""
         self._watches: dict[int, ReturnWatch] = {}
         self._returned: dict[int, Hit] = {}
         self._last_seen: dict[int, tuple[object, ...]] = {}
@@ -83,6 +102,19 @@ class Catch:
             # GDB stops at a condition that fails, and says why.
             raise gdb.GdbError(f"exo-syscall break: {error}") from None
 
+    def see_first_call(self, cpu: Cpu) -> None:
+        """The plan was just made at the dispatcher, and GDB steps the call past a breakpoint that is new there."""
+        registers = StopRegisters()
+        if not self.is_enabled or self.setting is None or registers["rip"] != self.setting.dispatcher:
+            return
+        found = self._find_hit(cpu, registers, registers["rip"])
+        if found is None or self._is_repeated(found, registers["rip"]) or not self._is_candidate(cpu, registers):
+            return
+        if self.request.on_return:
+            self._watch_return(found)
+        elif found.number in self.setting.behind_dispatcher:
+            self._let_go_on(found)
+
     def expect(self, cpu: Cpu, number: int) -> None:
         """A table entry of `number` was read on `cpu`: its place comes next on that CPU.
 
@@ -104,8 +136,9 @@ class Catch:
         setting = self.setting
         if setting is None or self.row is None or not self.row.is_valid():
             return
-        always = {p.address for p in setting.places if p.kind is not PlaceKind.TABLE_ENTRY}
-        now = {p.address for p in setting.places if p.number in self._told.values()}
+        always = {p.address for p in setting.places if p.kind in (PlaceKind.ADDRESS, PlaceKind.DISPATCHER)}
+        expected = {*self._told.values(), *(hit.number for hit in self._let_on.values())}
+        now = {p.address for p in setting.places if p.number in expected}
         if self._returned or self._in_flight:
             now.add(setting.return_address)
         if self._in_flight:
@@ -124,6 +157,7 @@ class Catch:
     def clear(self) -> None:
         """Forget every call in progress: the guest is another one now."""
         self._told.clear()
+        self._let_on.clear()
         self._returned.clear()
         for watch in self._watches.values():
             watch.retire()
@@ -145,13 +179,33 @@ class Catch:
         return self._decide_about_call(cpu, registers, address)
 
     def _decide_about_call(self, cpu: Cpu, registers: StopRegisters, address: int) -> bool:
+        assert self.setting is not None
         found = self._find_hit(cpu, registers, address)
         if found is None or self._is_repeated(found, address) or not self._is_candidate(cpu, registers):
             return False
         if self.request.on_return:
             self._watch_return(found)
             return False
+        if address == self.setting.dispatcher and found.number in self.setting.behind_dispatcher:
+            return self._decide_at_dispatcher(found)
         return self._accept(found)
+
+    def _decide_at_dispatcher(self, hit: Hit) -> bool:
+        """Let a call that is wanted go on to its place and stop there.
+
+        What can be decided here, and a hit that `ignore` takes off, need no second stop.
+        """
+        assert self.row is not None
+        is_alone = self.row.condition == make_condition(self.row.number, None)
+        if self.row.ignore_count and is_alone and self._is_wanted(hit):
+            return True
+        self._let_go_on(hit)
+        return False
+
+    def _let_go_on(self, hit: Hit) -> None:
+        if self._is_wanted(hit) is not False:
+            self._let_on[hit.return_slot] = hit
+            self.show_places()
 
     def _is_candidate(self, cpu: Cpu, registers: Mapping[str, int]) -> bool:
         """Whether it is a call on the CPU and by the process that the user asked for."""
@@ -167,23 +221,47 @@ class Catch:
         registers = StopRegisters()
         places = self.setting.find_arguments(number, registers["rip"])
         arguments = read_arguments_at(places, registers, VirtualMemory(cpu))
-        set_convenience(Hit(cpu, number, arguments, return_slot=0))
+        return self._is_wanted(Hit(cpu, number, arguments, return_slot=0)) is not False
+
+    def _is_wanted(self, hit: Hit) -> bool | None:
+        """Whether the condition holds for a call that is not at its place yet; None if that is not known here."""
+        if not self.request.condition:
+            return True
+        if not self.request.is_about_the_call:
+            return None
+        set_convenience(hit)
         try:
             return _is_true(self.request.condition)
         except UsageError:
-            return True  # an argument that is not known here may be known there
+            return None  # an argument that is not known here may be known there
 
     def _find_hit(self, cpu: Cpu, registers: StopRegisters, address: int) -> Hit | None:
         assert self.setting is not None
         told = self._told.pop(cpu.index, None)
-        hit = None
-        for place in self.setting.places:
-            if place.address == address and hit is None and self._may_be(place, told):
-                hit = read_hit(cpu, registers, place, self.setting.return_address, told)
-                hit = hit if hit is not None and self._is_of(place, hit.number) else None
+        found = (self._read_hit(cpu, registers, place, told) for place in self.setting.places_at(address))
+        hit = next((hit for hit in found if hit is not None), None)
         if told is not None:
             self.show_places()
         return hit
+
+    def _read_hit(self, cpu: Cpu, registers: StopRegisters, place: Place, told: int | None) -> Hit | None:
+        """The call that stands at `place` on `cpu`; None if it is none of this breakpoint's."""
+        assert self.setting is not None
+        if place.kind is PlaceKind.BEHIND_DISPATCHER:
+            return self._arrive(cpu, place, registers["rsp"] + place.return_slot)
+        if place.kind is PlaceKind.TABLE_ENTRY and place.number != told:
+            return None
+        hit = read_hit(cpu, registers, place, self.setting.return_address, told)
+        return hit if hit is not None and self._is_of(place, hit.number) else None
+
+    def _arrive(self, cpu: Cpu, place: Place, return_slot: int) -> Hit | None:
+        """A call that was let go on at the dispatcher is at its place, on whatever CPU it is by now."""
+        hit = self._let_on.get(return_slot)
+        if hit is None or hit.number != place.number:
+            return None
+        del self._let_on[return_slot]
+        self.show_places()
+        return replace(hit, cpu=cpu)
 
     def _is_repeated(self, hit: Hit, address: int) -> bool:
         """Whether this is the same call at the same instruction again.
@@ -202,11 +280,10 @@ class Catch:
         self._last_seen[hit.cpu.index] = state
         return False
 
-    def _may_be(self, place: Place, told: int | None) -> bool:
-        return place.kind is not PlaceKind.TABLE_ENTRY or place.number == told
-
     def _is_of(self, place: Place, number: int) -> bool:
         assert self.setting is not None
+        if place.kind is PlaceKind.DISPATCHER and number in self.setting.behind_dispatcher:
+            return True
         if place.number == UNKNOWN:
             return number not in self.setting.choice.known
         return number == place.number

@@ -11,7 +11,7 @@ from dataclasses import replace
 import gdb
 
 from exogdb.abi.choice import Choice, parse_choice
-from exogdb.abi.dispatch.place import Place, PlaceKind
+from exogdb.abi.dispatch.place import Place, PlaceKind, combine
 from exogdb.abi.dispatch.request import PROVIDER, Request, decode_location, squeeze_expression
 from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.abi.dispatch.table_range import TableRange
@@ -42,6 +42,8 @@ class Placement:
         self.plan: SyscallPlan | None = None
         self._catches: dict[int, Catch] = {}
         self._watches: dict[TableRange, TableWatch] = {}
+        self._served: set[int] = set()
+        """The rows that were enabled when the watchpoints were last set."""
         self._provisional: Provisional | None = None
         self._probes = LoadedProbes()
         self._is_placing = False
@@ -111,6 +113,7 @@ class Placement:
 
     def sync(self) -> None:
         """Have exactly the watchpoints that an enabled breakpoint needs."""
+        self._served = {number for number, each in self._catches.items() if each.is_enabled}
         wanted = set(self.plan.places.ranges(self._wanted_entries())) if self.plan is not None else set()
         for entries in wanted - self._watches.keys():
             self._watches[entries] = TableWatch(entries, self._tell)
@@ -128,9 +131,7 @@ class Placement:
         places = self.plan.places
         numbers = [number for number in places if number != UNKNOWN and number in choice.numbers]
         numbers += [UNKNOWN] if choice.unknown else []
-        if len(numbers) == len(places):
-            return [places[number].where_every_call_is_wanted() for number in numbers]
-        return [places[number] for number in numbers]
+        return combine([places[number] for number in numbers], is_every_call=len(numbers) == len(places))
 
     def choice_of(self, request: Request, table: NumberTable | None = None) -> Choice:
         """What the request's words choose from the table; nothing if they are those of another kernel's table.
@@ -193,7 +194,12 @@ class Placement:
     def _stand_by(self) -> None:
         address = self._dispatcher()
         if address is not None and (self._provisional is None or not self._provisional.is_valid()):
-            self._provisional = Provisional(address, self.replan)
+            self._provisional = Provisional(address, self._plan_at_first_call)
+
+    def _plan_at_first_call(self, cpu: Cpu) -> None:
+        self.replan(cpu)
+        for each in self.catches():
+            each.see_first_call(cpu)
 
     def _dispatcher(self) -> int | None:
         if self.plan is not None:
@@ -318,11 +324,12 @@ class Placement:
         if row.number not in self._catches:
             return
         # `condition N EXPR` is meant on top of what this breakpoint is for.
-        if not _ask_us(row) and not self._is_placing:
-            if not row.enabled:
-                self._catches[row.number].clear()  # what calls do meanwhile goes unseen
-                self._catches[row.number].show_places()
-            self.sync()
+        if _ask_us(row) or self._is_placing or row.enabled == (row.number in self._served):
+            return  # a hit is reported as a change, too
+        if not row.enabled:
+            self._catches[row.number].clear()  # what calls do meanwhile goes unseen
+            self._catches[row.number].show_places()
+        self.sync()
 
     def should_stop(self, number: int) -> bool:
         """What the condition of row `number` asks."""

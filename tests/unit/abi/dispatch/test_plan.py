@@ -1,10 +1,11 @@
 """The planner takes the cheapest place that is there, and says what it costs."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
-from exogdb.abi.dispatch.place import Cost, Machine, PlaceKind, Plan, PlanCache
+from exogdb.abi.dispatch.place import Cost, Machine, PlaceKind, Plan, PlanCache, combine
 from exogdb.abi.dispatch.plan import plan_places
 from exogdb.abi.dispatch.route import UNKNOWN, find_routes
 from exogdb.abi.dispatch.trace import DispatcherEntry
@@ -64,6 +65,17 @@ def test_where_every_call_is_wanted_no_entry_is_watched_but_for_merged_arms() ->
     assert (place.kind, place.address, place.entry) == (PlaceKind.ADDRESS, handler, None)
     assert place.cost is Cost.STOP_PER_CALL
     assert plan[1].where_every_call_is_wanted() == plan[1], "its address does not tell the number"
+
+
+def test_where_the_dispatcher_is_watched_anyway_all_is_decided_there() -> None:
+    image = build_rust(rust_dispatcher(), "opt-level=3")
+    plan = plan_of(image, NUMBERS, hot=[image.symbols[HANDLERS[4]] + 64])
+    dispatcher = replace(plan[4], kind=PlaceKind.DISPATCHER, address=image.symbols["syscall_dispatch"])
+    chosen = combine([plan[1], plan[101], dispatcher], is_every_call=False)
+    assert [each.kind for each in chosen] == [PlaceKind.BEHIND_DISPATCHER] * 2 + [PlaceKind.DISPATCHER]
+    assert [each.address for each in chosen] == [plan[1].address, plan[101].address, dispatcher.address]
+    assert all(each.entry is None for each in chosen[:2]), "no table entry is watched"
+    assert combine([plan[1], plan[4]], is_every_call=False) == [plan[1], plan[4]]
 
 
 def test_without_watchpoints_a_merged_arm_is_left_to_what_can_still_tell_the_number() -> None:
