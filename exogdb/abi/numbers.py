@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exogdb.errors import FormatError
+from exogdb.x86.word import MASK_64
 
 __all__ = ["NumberTable", "SyscallNumber", "parse_numbers", "plain_name"]
 
@@ -139,10 +140,12 @@ def _for_each_constant(lines: Iterable[str]) -> Iterator[tuple[str, int, str]]:
     values: dict[str, int] = {}
     group, after_gap, in_heading = "", True, False
     for line in lines:
-        definition = _RUST_CONST.match(line) or _C_DEFINE.match(line)
+        in_c = _C_DEFINE.match(line)
+        definition = in_c or _RUST_CONST.match(line)
         if definition is not None:
-            constant, value = definition[1], _evaluate(definition[2], values)
-            if value is not None:
+            constant = definition[1]
+            value = _evaluate(definition[2], values, leading_zero=8 if in_c is not None else 10)
+            if value is not None and 0 <= value <= MASK_64:
                 values[constant] = value
                 if _PREFIXED.match(constant) and constant not in _NOT_CALLS:
                     yield constant, value, group
@@ -157,15 +160,21 @@ def _for_each_constant(lines: Iterable[str]) -> Iterator[tuple[str, int, str]]:
             group, in_heading = (name, True) if name else (group, False)
 
 
-def _evaluate(expression: str, known: Mapping[str, int]) -> int | None:
-    """The value of a sum of literals and constants seen before; None for anything else."""
+def _evaluate(expression: str, known: Mapping[str, int], *, leading_zero: int) -> int | None:
+    """The value of a sum of literals and constants seen before; None for anything else.
+
+    `leading_zero` is the base of a literal that begins with 0 and a digit: octal in C, decimal in Rust.
+    """
     total = 0
     for term in expression.strip().strip("()").split("+"):
         word = term.strip().strip("()")
         literal = _TERM.match(word)
         if literal is not None:
             digits = literal["literal"].replace("_", "")
-            total += int(digits, 0) if digits.strip("0") else 0
+            try:
+                total += int(digits, leading_zero if digits.isdecimal() and digits.startswith("0") else 0)
+            except ValueError:  # 08 in C, or more digits than any number has
+                return None
         elif word in known:
             total += known[word]
         else:

@@ -90,6 +90,23 @@ def test_group_is_the_first_word_of_the_heading(heading: str, group: str) -> Non
     assert entry.group == group
 
 
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        ("#define SYS_X 0100", 64),
+        ("const SYS_X: u64 = 0100;", 100),
+        ("const SYS_X: u64 = 0x_1F;", 31),
+        ("#define SYS_X 08", None),
+        ("const SYS_X: u64 = 0x_;", None),
+        ("const SYS_X: u64 = 0x1_0000_0000_0000_0000;", None),
+        (f"const SYS_X: u64 = {'9' * 5000};", None),
+    ],
+)
+def test_a_literal_is_what_its_language_says_or_no_number(line: str, number: int | None) -> None:
+    table = parse_numbers(f"const SYS_ZERO: u64 = 0;\n{line}")
+    assert [entry.number for entry in table] == [0, *([number] if number is not None else [])]
+
+
 def test_a_source_without_numbers_is_refused() -> None:
     with pytest.raises(FormatError, match=r"main\.rs defines no SYS_\* or __NR_\* constant"):
         parse_numbers("fn main() {}", "main.rs")
