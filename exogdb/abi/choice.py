@@ -5,7 +5,7 @@
 `ipc_send`           a name, also `SYS_IPC_SEND`, `sys_ipc_send`, `__NR_ipc_send`, in any case
 `100-103`            the numbers of the table in that range
 `%ipc`               a group: a heading of the number table, or one from the profile
-`/^ipc_/`            the names that a regular expression matches (`re.search`)
+`/^ipc_/`            the names that a regular expression matches (`re.search`, in any case)
 `all`                every number, also those that the table lacks
 `unknown`            the numbers that the table lacks
 `a,b`                a or b
@@ -13,11 +13,16 @@
 `%ipc,!ipc_recv`     the group without one of its members
 ===================  =========================================================================
 
+Blanks separate like commas; between slashes both belong to the expression, and `\\/` is a slash. A group of the
+profile counts before a heading of the same name, which it may name itself to extend it. A call that is named as a
+keyword is chosen with its prefix: `SYS_all`.
+
 With no number table at all (a kernel without sources) every number may be named by its value.
 """
 
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -27,17 +32,21 @@ from exogdb.x86.word import MASK_64
 
 __all__ = ["Choice", "complete_choice", "parse_choice"]
 
-_NUMBER = re.compile(r"^(0[xX][0-9a-fA-F]+|\d+)$")
-_RANGE = re.compile(r"^(0[xX][0-9a-fA-F]+|\d+)-(0[xX][0-9a-fA-F]+|\d+)$")
-# Comma-separated, where a regular expression between slashes may hold commas (and `\/`) itself.
-_ITEM = re.compile(r"(!?\s*(?:/(?:\\.|[^/\\])*/|[^,]*))(?:,|$)")
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+", re.ASCII)
+_RANGE = re.compile(rf"({_NUMBER.pattern})-({_NUMBER.pattern})", re.ASCII)
+# A regular expression between slashes may hold commas and blanks (and `\/`) itself.
+_ITEM = re.compile(r"(?P<negation>!?)\s*(?P<word>/(?:\\.|[^/\\])*/(?=[\s,]|$)|[^\s,!][^\s,]*)")
+_KEYWORDS = ("all", "unknown")
+_MOST_DIGITS = len(str(MASK_64))
+_SEPARATOR = re.compile(r"\s*,\s*|\s+")
 
 
 @dataclass(frozen=True)
 class Choice:
     """A set of system-call numbers: some that were named, and perhaps all that the table lacks.
 
-    `text` is what the user wrote; `known` are the numbers of the table (or named by value when there is none).
+    `text` is what the user wrote, with commas and no blanks between the items; `known` are the numbers of the
+    table (or named by value when there is none).
     """
 
     text: str
@@ -52,6 +61,27 @@ class Choice:
     def single(self) -> int | None:
         """The number, if the choice is exactly one."""
         return next(iter(self.numbers)) if len(self.numbers) == 1 and not self.unknown else None
+
+
+def _finished_items(token: str) -> str | None:
+    """The items in front of the one that is being typed, with their commas; None within a regular expression."""
+    end = 0
+    while (item := _ITEM.match(token, end)) is not None and token[item.end() : item.end() + 1] == ",":
+        if item["word"].startswith("/") and not _is_expression(item["word"]):
+            return None
+        end = item.end() + 1
+    return token[:end]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One entry of the list: `word` without its `!`."""
+
+    word: str
+    is_negated: bool
+
+    def __str__(self) -> str:
+        return f"{'!' if self.is_negated else ''}{self.word}"
 
 
 @dataclass(frozen=True)
@@ -82,13 +112,15 @@ def complete_choice(token: str, table: NumberTable) -> list[str]:
     >>> complete_choice("b,!re", parse_numbers("const SYS_READ: u64 = 1;"))
     ['b,!read']
     """
-    head, comma, last = token.rpartition(",")
-    negation = "!" if last.startswith("!") else ""
-    typed = last[len(negation) :]
+    head = _finished_items(token)
+    if head is None:
+        return []
+    negation = "!" if token[len(head) :].startswith("!") else ""
+    typed = token[len(head) + len(negation) :]
     groups = [f"%{name}" for name in (*table.groups, *table.extra_groups)]
     constants = [entry.constant for entry in table if typed[:1].isupper() or typed.startswith("_")]
-    words = [*(entry.name for entry in table), *constants, *groups, "all", "unknown"]
-    return [f"{head}{comma}{negation}{word}" for word in sorted(set(words)) if word.startswith(typed)]
+    words = [*(entry.name for entry in table), *constants, *groups, *_KEYWORDS]
+    return [f"{head}{negation}{word}" for word in sorted(set(words)) if word.startswith(typed)]
 
 
 class _Grammar:
@@ -98,40 +130,36 @@ class _Grammar:
 
     def parse(self, text: str) -> Choice:
         items = list(_split(text))
-        if not all(items) or not items:
-            raise UsageError(f"'{text}' is not a list of system calls: write for example 101,ipc_recv,%file")
         everything = frozenset(entry.number for entry in self._table)
         # As in strace, a `!` in front of the list turns all of it round.
-        is_negated = items[0].startswith("!")
+        is_negated = items[0].is_negated
         numbers, unknown = (everything, True) if is_negated else (frozenset[int](), False)
         named: frozenset[int] = frozenset()
         for item in items:
-            part = self._parse_item(item.removeprefix("!").strip())
+            part = self._parse_word(item.word)
             named |= part.numbers
-            if is_negated or item.startswith("!"):
+            if is_negated or item.is_negated:
                 numbers, unknown = numbers - part.numbers, unknown and not part.unknown
             else:
                 numbers, unknown = numbers | part.numbers, unknown or part.unknown
         if not numbers and not unknown:
             raise UsageError(f"'{text}' chooses no system call: every number in it is taken out again")
-        return Choice(text, numbers, unknown, everything | named)
+        return Choice(",".join(map(str, items)), numbers, unknown, everything | named)
 
-    def _parse_item(self, item: str) -> _Part:
-        if item == "all":
+    def _parse_word(self, word: str) -> _Part:
+        if word == "all":
             return _Part(frozenset(entry.number for entry in self._table), unknown=True)
-        if item == "unknown":
+        if word == "unknown":
             return _Part(frozenset(), unknown=True)
-        if item.startswith("%"):
-            return self._parse_group(item[1:])
-        if len(item) > 1 and item.startswith("/") and item.endswith("/"):
-            return self._parse_expression(item[1:-1])
-        if _NUMBER.match(item):
-            return self._parse_number(_to_int(item))
-        if bounds := _RANGE.match(item):
-            return self._parse_range(_to_int(bounds[1]), _to_int(bounds[2]), item)
-        if item.startswith("/"):
-            raise UsageError(f"'{item}' is not a system call: a regular expression is written /PATTERN/")
-        return self._parse_name(item)
+        if word.startswith("%"):
+            return self._parse_group(word[1:])
+        if _is_expression(word):
+            return self._parse_expression(word[1:-1])
+        if _NUMBER.fullmatch(word):
+            return self._parse_number(_to_int(word))
+        if bounds := _RANGE.fullmatch(word):
+            return self._parse_range(_to_int(bounds[1]), _to_int(bounds[2]), word)
+        return self._parse_name(word)
 
     def _parse_number(self, number: int) -> _Part:
         if len(self._table) and number not in self._table:
@@ -141,42 +169,49 @@ class _Grammar:
             )
         return _Part(frozenset({number}))
 
-    def _parse_range(self, low: int, high: int, item: str) -> _Part:
+    def _parse_range(self, low: int, high: int, word: str) -> _Part:
         if low > high:
-            raise UsageError(f"the range {item} is empty: write the smaller number first")
+            raise UsageError(f"the range {word} is empty: write the smaller number first")
         if not len(self._table):
             if high - low > 4096:
-                raise UsageError(f"the range {item} is too long for a kernel without a number table")
+                raise UsageError(f"the range {word} is too long for a kernel without a number table")
             return _Part(frozenset(range(low, high + 1)))
         numbers = frozenset(entry.number for entry in self._table if low <= entry.number <= high)
         if not numbers:
             raise UsageError(f"no system call has a number from {low} to {high}{self._in_source()}")
         return _Part(numbers)
 
-    def _parse_name(self, item: str) -> _Part:
-        entry = self._table.by_name.get(plain_name(item)) or self._table.by_name.get(item.lower())
-        if entry is None:
-            raise UsageError(f"no system call is called '{item}'{self._in_source()}{self._suggest_name(item)}")
-        return _Part(frozenset({entry.number}))
+    def _parse_name(self, word: str) -> _Part:
+        entry = self._table.by_name.get(plain_name(word)) or self._table.by_name.get(word.lower())
+        if entry is not None:
+            return _Part(frozenset({entry.number}))
+        if word.startswith("/"):
+            raise UsageError(f"'{word}' is not a system call: a regular expression is written /PATTERN/")
+        if word[0] in "+-0123456789":
+            raise UsageError(f"'{word}' is no number and no range: write for example 101, 0x65 or 100-103")
+        raise UsageError(f"no system call is called '{word}'{self._in_source()}{self._suggest_name(word)}")
 
     def _parse_group(self, name: str) -> _Part:
-        if name in self._table.extra_groups:
-            if name in self._open_groups:
-                raise UsageError(f"the group %{name} of the profile contains itself")
-            inner = _Grammar(self._table, (*self._open_groups, name))
-            choice = inner.parse(self._table.extra_groups[name])
+        own, heading = _find_key(self._table.extra_groups, name), _find_key(self._table.groups, name)
+        if own is not None and own not in self._open_groups:
+            inner = _Grammar(self._table, (*self._open_groups, own))
+            try:
+                choice = inner.parse(self._table.extra_groups[own])
+            except UsageError as error:
+                raise UsageError(f"the group %{own} of the profile: {error}") from error
             return _Part(choice.numbers, choice.unknown)
-        numbers = self._table.groups.get(name.lower()) or self._table.groups.get(name.lower().removesuffix("s"))
-        if numbers is None:
-            groups = [*self._table.groups, *self._table.extra_groups]
-            known = ", ".join(f"%{group}" for group in groups) or "none"
-            raise UsageError(f"there is no group %{name}; the groups are {known}")
-        return _Part(numbers)
+        if heading is not None:
+            return _Part(self._table.groups[heading])
+        if own is not None:
+            raise UsageError(f"%{own} contains itself")
+        groups = dict.fromkeys([*self._table.groups, *self._table.extra_groups])
+        known = ", ".join(f"%{group}" for group in groups) or "none"
+        raise UsageError(f"there is no group %{name}; the groups are {known}")
 
     def _parse_expression(self, pattern: str) -> _Part:
         try:
-            expression = re.compile(pattern.replace("\\/", "/"))
-        except re.error as error:
+            expression = _compile(pattern.replace("\\/", "/"))
+        except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(f"/{pattern}/ is not a regular expression: {error}") from error
         matching = (entry for name, entry in self._table.by_name.items() if expression.search(name))
         numbers = frozenset(entry.number for entry in matching)
@@ -194,18 +229,40 @@ class _Grammar:
         return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def _split(text: str) -> Iterator[str]:
+def _split(text: str) -> Iterator[_Item]:
     at = 0
-    while at <= len(text):
+    text = text.strip()
+    while at < len(text) or not at:
         item = _ITEM.match(text, at)
-        assert item is not None  # the expression matches an empty item, too
-        yield item[1].strip()
-        at = item.end() if text[item.end() - 1 : item.end()] == "," and item.end() > item.end(1) else len(text) + 1
+        separator = _SEPARATOR.match(text, item.end()) if item is not None else None
+        if item is None or (separator is not None and separator.end() == len(text)):
+            raise UsageError(f"'{text}' is not a list of system calls: write for example 101,ipc_recv,%file")
+        word = item["word"]
+        yield _Item(word.lower() if word.lower() in _KEYWORDS else word, bool(item["negation"]))
+        at = separator.end() if separator is not None else len(text)
+
+
+def _find_key(groups: Iterable[str], name: str) -> str | None:
+    """The group that `name` means: as it is written, else in another case, else in the singular."""
+    forms = {group.lower(): group for group in groups}
+    return name if name in groups else forms.get(name.lower()) or forms.get(name.lower().removesuffix("s"))
+
+
+def _is_expression(word: str) -> bool:
+    return len(word) > 1 and word.startswith("/") and word.endswith("/")
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a later Python may read in another way
+        return re.compile(pattern, re.IGNORECASE)
 
 
 def _to_int(text: str) -> int:
     # Decimal may have leading zeros, which int(text, 0) refuses.
-    number = int(text, 16) if text[:2] in ("0x", "0X") else int(text)
+    base, digits = (16, text[2:]) if text[:2] in ("0x", "0X") else (10, text)
+    digits = digits.lstrip("0") or "0"
+    number = int(digits, base) if len(digits) <= _MOST_DIGITS else MASK_64 + 1
     if number > MASK_64:
         raise UsageError(f"{text} does not fit into the 64 bits of a system-call number")
     return number

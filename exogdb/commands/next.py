@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("choice", nargs="?", metavar="CHOICE")
+    parser.add_argument("choice", nargs="*", metavar="CHOICE")
     parser.add_argument("--any-cpu", action="store_true")
 
 
@@ -37,7 +37,7 @@ def exo_syscall_next(session: Session, options: Namespace) -> Output:
     handler.
     """
     table = read_number_table()
-    choice = parse_choice(options.choice, table) if options.choice else None
+    choice = parse_choice(" ".join(options.choice), table) if options.choice else None
     arrival = run_to_entry(session.cpu, choice, any_cpu=options.any_cpu)
     step = describe_stop(arrival) if arrival.place is None else describe_entry(arrival.cpu, table)
     return Output(lambda style: render_step(step, style), lambda: step_to_json(step))

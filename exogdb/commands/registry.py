@@ -216,13 +216,13 @@ def _parse(entry: Command, words: list[str]) -> tuple[Command, Namespace]:
     `exo-msr star` is a command, and `star lstar` are two MSRs that `exo-msr` shows.
     """
     if entry.is_name_too:
-        options, rest = entry.parser.parse_known_args(words)
+        options, rest = entry.parser.parse_known_intermixed_args(words)
         if not rest:
             return entry, options
         front = _front(entry)
         if not _unknown_options(front.parser, rest):
-            return front, front.parser.parse_args([entry.name.rpartition(" ")[2], *words])
-    return entry, entry.parser.parse_args(words)
+            return front, front.parser.parse_intermixed_args([entry.name.rpartition(" ")[2], *words])
+    return entry, entry.parser.parse_intermixed_args(words)
 
 
 def _front(entry: Command) -> Command:

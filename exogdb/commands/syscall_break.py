@@ -1,5 +1,6 @@
 """`exo-syscall break`: stop at system calls, at no cost to the others."""
 
+import re
 from argparse import ArgumentParser, Namespace
 
 import gdb
@@ -20,10 +21,12 @@ from exogdb.target.run.ctrl_c import decide_undisturbed
 from exogdb.target.symbols import find_symbol
 from exogdb.view.hit import HitReport, render_hit
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
-from exogdb.x86.word import to_signed
+from exogdb.x86.word import MASK_64, to_signed
 
 __all__ = ["find_place_lines"]
 
+_RESULT = re.compile(r"\$ret\b")
+_MOST_IGNORED = (1 << 31) - 1  # GDB keeps the low half of anything longer
 _VARIABLES = ("$nr", *(f"$arg{position}" for position in range(1, 7)), "$ret")
 
 
@@ -56,7 +59,7 @@ def exo_syscall_break(options: Namespace) -> Output:
                              [--commands] [--explain] [--json]
     Example: exo-syscall break ipc_send --if '$arg3 > 100'
 
-    CALLS is a list, separated by commas, of
+    CALLS is a list, separated by commas or blanks, of
       101, 0x65            a number
       ipc_send             a name, also SYS_IPC_SEND
       100-103              the numbers in a range
@@ -103,14 +106,19 @@ def exo_syscall_break(options: Namespace) -> Output:
 def _to_request(options: Namespace) -> Request:
     """What the user asks for.
 
-    :raise UsageError: a CPU that the guest does not have, or a negative number of hits.
+    :raise UsageError: a CPU or a process that no guest has, a number of hits that GDB cannot count to, or a
+        result that is asked for before there is one.
     """
     if options.cpu is not None and options.cpu < 0:
         raise UsageError(f"there is no CPU {options.cpu}: CPUs count from 0")
-    if options.ignore < 0:
-        raise UsageError("--ignore takes how many hits to pass over, 0 or more")
+    if options.process is not None and not 0 <= options.process <= MASK_64:
+        raise UsageError(f"no process has the number {options.process}")
+    if not 0 <= options.ignore <= _MOST_IGNORED:
+        raise UsageError(f"--ignore takes how many hits to pass over, from 0 to {_MOST_IGNORED}")
+    if _RESULT.search(options.condition) and not options.on_return:
+        raise UsageError(f"`--if {options.condition}`: $ret is known when a call returns: add --on-return")
     _check_cpu(options.cpu)
-    return Request(",".join(options.calls), options.condition, options.cpu, options.process, options.on_return)
+    return Request(" ".join(options.calls), options.condition, options.cpu, options.process, options.on_return)
 
 
 def _to_report(catch: Catch, row: gdb.Breakpoint) -> BreakpointReport:

@@ -36,7 +36,7 @@ def exo_syscall_list(options: Namespace) -> Output:
     table = PLACEMENT.table()
     if not len(table):
         raise UnavailableError("no table of system-call numbers was found: name it with `set exo syscalls FILE`")
-    choice = parse_choice(",".join(options.calls), table) if options.calls else None
+    choice = parse_choice(" ".join(options.calls), table) if options.calls else None
     plan, reason = _find_plan(table)
     rows = [_to_row(entry, plan) for entry in table if choice is None or entry.number in choice]
     listing = SyscallList(rows, table.source, reason, plan.doubts if plan is not None else ())

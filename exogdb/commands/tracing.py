@@ -43,7 +43,7 @@ _LONGEST_TEXT = 64
 
 def add_trace_arguments(parser: ArgumentParser) -> None:
     """CHOICE, --count, --for, --engine and --clock."""
-    parser.add_argument("choice", nargs="?", metavar="CHOICE")
+    parser.add_argument("choice", nargs="*", metavar="CHOICE")
     parser.add_argument("--count", type=_positive, metavar="N")
     parser.add_argument("--for", dest="seconds", type=_seconds, metavar="SECONDS")
     parser.add_argument("--engine", choices=ENGINES, default="auto")
@@ -52,7 +52,7 @@ def add_trace_arguments(parser: ArgumentParser) -> None:
 
 def parse_trace_choice(options: Namespace, tracing: Tracing) -> Choice | None:
     """The calls that were asked for; None for all of them."""
-    return None if options.choice is None else parse_choice(options.choice, tracing.numbers)
+    return parse_choice(" ".join(options.choice), tracing.numbers) if options.choice else None
 
 
 def make_words(tracing: Tracing, *, with_stack: bool = False) -> tuple[CallWords, list[Observer]]:

@@ -86,7 +86,8 @@ def test_every_option_offers_its_values_and_nothing_else(gdb: Gdb) -> None:
         ("exo-syscall frame set rip ", set()),
         ("exo-syscall record docs/adr/0052", {"docs/adr/0052-bring-in-what-is-missing.md"}),
         ("exo-syscall record boot.trace SYS_IPC_S", {"SYS_IPC_SEND"}),
-        ("exo-syscall next getpid ", set()),
+        ("exo-syscall next getpid, ipc_s", {"ipc_send"}),
+        ("exo-syscall trace --count 3 !getpid,ipc_s", {"!getpid,ipc_send"}),
         ("exo-syscall check --rule EXO001,EXO06", {f"EXO001,EXO06{number}" for number in range(10)}),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_backtrace_says_where_to_look(doubtful: Guest) -> None:
 
 
 def test_a_record_keeps_it(doubtful: Guest, tmp_path: Path) -> None:
-    text = doubtful.gdb.run(f"exo-syscall record {tmp_path / 'calls.jsonl'} --count 3")
+    text = doubtful.gdb.run(f"exo-syscall record {tmp_path / 'calls.jsonl'} --count 3 all")
     assert SHOWN in " ".join(text.split())
     header = json.loads((tmp_path / "calls.jsonl").read_text().splitlines()[0])
     assert header["doubts"] == [DOUBT]

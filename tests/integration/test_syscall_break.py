@@ -179,6 +179,14 @@ def test_choosing_hits(guest: OpenGuest) -> None:
         "at the handler, whatever is decided at the dispatcher"
     )
     assert f"length={gdb.integer('$arg3')}) by process" in output
+    together = "--temporary --ignore 2 --cpu 0 --on-return --if '$ret > 0'"
+    gdb.run(f"exo-syscall break ipc_send, ipc_recv --process {process} {together}")
+    last = read_last_sequence(gdb)
+    assert stopped_at(gdb.run("continue")) in (101, 102)
+    since = [call for call in read_call_truths(gdb) if call.sequence > last and call.process == process]
+    chosen = [call for call in since if call.number in (101, 102) and call.state == RETURNED]
+    assert [0 < call.result < 1 << 63 for call in chosen].count(True) == 3
+    assert "No breakpoint" in gdb.run("info breakpoints 3"), "it was temporary"
     gdb.run(f"exo-syscall break write --process {process}")
     gdb.run(f"exo-syscall break %ipc,write --process {process} --cpu 0")
     output = gdb.run("continue")
@@ -244,7 +252,11 @@ def test_mistakes_are_one_sentence(guest: OpenGuest) -> None:
         "101 --if '$arg1 =='": r"`--if \$arg1 ==`: (A syntax error|unexpected token)",
         "101 --if 'chanel == 64'": r"`--if chanel == 64`: No symbol .chanel. in current context",
         "101 --on-return --if 'channel == 64'": r"`--if channel == 64`: No symbol .channel. in current context",
-        "101 --ignore -1": "--ignore takes how many hits to pass over, 0 or more",
+        "101 --ignore -1": "--ignore takes how many hits to pass over, from 0 to 2147483647",
+        "101 --ignore 4294967296": "--ignore takes how many hits to pass over, from 0 to 2147483647",
+        "101 --if '$ret < 0'": r"`--if \$ret < 0`: \$ret is known when a call returns: add --on-return",
+        "101 --process -1": "no process has the number -1",
+        "-5": "'-5' is no number and no range",
     }.items():
         assert re.fullmatch(f"{sentence}.*", gdb.fails(f"exo-syscall break {words}")), words
     assert gdb.run("info breakpoints").startswith("No breakpoints")

@@ -7,8 +7,8 @@ is in the location::
     -probe syscall:%ipc,!ipc_recv?cpu=1
     -probe syscall:read?on-return&if=$ret<0
 
-`~` and two hexadecimal digits stand for a character that a probe's name cannot hold. The condition comes last, so
-that nothing in it has another meaning here.
+`~` and two hexadecimal digits stand for a byte (of UTF-8) that a probe's name cannot hold. The condition comes
+last, so that nothing in it has another meaning here.
 """
 
 import re
@@ -126,8 +126,12 @@ def squeeze_expression(expression: str) -> str:
 
 
 def _escape(text: str, reserved: re.Pattern[str] = _RESERVED) -> str:
-    return reserved.sub(lambda found: f"~{ord(found[0]):02x}", text)
+    return reserved.sub(lambda found: "".join(f"~{byte:02x}" for byte in found[0].encode()), text)
 
 
 def _unescape(text: str) -> str:
-    return re.sub(r"~([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), text)
+    return re.sub(
+        r"(?:~[0-9a-fA-F]{2})+",
+        lambda found: bytes.fromhex(found[0].replace("~", "")).decode("utf-8", "replace"),
+        text,
+    )

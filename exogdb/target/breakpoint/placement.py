@@ -144,13 +144,14 @@ class Placement:
             return Choice(request.choice, frozenset(), unknown=False, known=frozenset())
 
     def _spell(self, request: Request) -> Request:
-        """One number by its name, so that its location is one of the usual ones.
+        """The choice without needless blanks, one number by its name: a location that is one of the usual ones.
 
         :raise UsageError: the choice names no system call.
         """
         table = self.table()
-        entry = table.find(single) if (single := parse_choice(request.choice, table).single) is not None else None
-        return replace(request, choice=entry.name) if entry is not None else request
+        choice = parse_choice(request.choice, table)
+        entry = table.find(choice.single) if choice.single is not None else None
+        return replace(request, choice=entry.name if entry is not None else choice.text)
 
     def _requests(self) -> list[Request]:
         return [each.request for each in self.catches()]

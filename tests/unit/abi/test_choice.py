@@ -25,7 +25,9 @@ pub const SYS_READ: u64 = 302;
 pub const SYS_WRITE: u64 = 303;
 """
 EVERY = {0, 4, 100, 101, 102, 302, 303}
-GROUPS = {"slow": "read,ipc_recv", "slower": "%slow,exit", "loop": "exit,%loop"}
+GROUPS = {
+    "slow": "read,102", "slower": "%slow,exit", "loop": "exit,%loop", "typo": "opne", "process": "%process 302"
+}  # fmt: skip
 TABLE = replace(parse_numbers(SOURCE, "syscall.rs"), extra_groups=GROUPS)
 
 
@@ -52,6 +54,18 @@ TABLE = replace(parse_numbers(SOURCE, "syscall.rs"), extra_groups=GROUPS)
         ("%ipc,!ipc_recv", {100, 101}, False),
         ("all,!unknown", EVERY, False),
         ("4, 101", {4, 101}, False),
+        ("4 101 , 302-303", {4, 101, 302, 303}, False),
+        ("! exit, 4", EVERY - {0, 4}, True),
+        ("000101,0X4", {4, 101}, False),
+        ("ALL", EVERY, True),
+        ("!Unknown", EVERY, False),
+        ("/IPC_S|READ/", {101, 302}, False),
+        (r"/ipc\/x|read/", {302}, False),
+        ("/re[ ad]d, x|exit/,101", {0, 101}, False),
+        ("/[[a]d/", {302}, False),  # Python warns of it
+        ("%Slow", {102, 302}, False),
+        ("%process", {0, 4, 302}, False),  # a heading, extended by the profile
+        ("101,100-102,%ipc", {100, 101, 102}, False),
     ],
 )
 def test_choices(text: str, numbers: set[int], unknown: bool) -> None:
@@ -61,6 +75,7 @@ def test_choices(text: str, numbers: set[int], unknown: bool) -> None:
     assert all(number in choice for number in numbers)
     assert all(number not in choice for number in EVERY - numbers)
     assert (9999 in choice) is unknown
+    assert parse_choice(choice.text, TABLE) == choice
 
 
 @pytest.mark.parametrize(
@@ -70,12 +85,26 @@ def test_choices(text: str, numbers: set[int], unknown: bool) -> None:
         ("999", "no system call has number 999 in syscall.rs; `unknown` chooses"),
         ("5-99", "no system call has a number from 5 to 99"),
         ("103-100", "the range 103-100 is empty"),
-        ("%net", "there is no group %net; the groups are %process, %ipc, %file, %slow"),
-        ("%loop", "the group %loop of the profile contains itself"),
+        ("%net", "there is no group %net; the groups are %process, %ipc, %file, %slow, %slower, %loop, %typo"),
+        ("%typo", "the group %typo of the profile: no system call is called 'opne' in syscall.rs"),
+        ("%loop", "the group %loop of the profile: %loop contains itself"),
         ("/(/", "is not a regular expression"),
         ("/zzz/", "no system call's name matches /zzz/"),
         ("101,", "is not a list of system calls"),
         ("", "is not a list of system calls"),
+        (" ", "is not a list of system calls"),
+        (",,", "is not a list of system calls"),
+        ("!", "'!' is not a list of system calls"),
+        ("4,!,101", "is not a list of system calls"),
+        ("!!exit", "is not a list of system calls"),
+        ("!all", "chooses no system call"),
+        ("100-", "'100-' is no number and no range"),
+        ("-5", "'-5' is no number and no range"),
+        ("0x", "'0x' is no number and no range"),
+        ("9" * 5000, "does not fit into the 64 bits"),
+        ("/a{99999999999999999999}/", "is not a regular expression: the repetition number is too large"),
+        (f"/{'(' * 2000}{')' * 2000}/", "is not a regular expression: maximum recursion"),
+        ("/[/", "is not a regular expression: unterminated character set"),
         ("%ipc,!%ipc", "chooses no system call"),
         ("18446744073709551616", "does not fit into the 64 bits"),
         ("/a/b", "is not a system call: a regular expression is written /PATTERN/"),
@@ -94,6 +123,10 @@ def test_without_a_table_numbers_stand_for_themselves() -> None:
         parse_choice("getpid", NumberTable())
 
 
+def test_the_text_is_the_list_with_commas_alone() -> None:
+    assert parse_choice(" ipc_send, !  read /a, b|exit/", TABLE).text == "ipc_send,!read,/a, b|exit/"
+
+
 def test_single_is_only_a_choice_of_exactly_one() -> None:
     assert parse_choice("ipc_send,101", TABLE).single == 101
     assert parse_choice("101,unknown", TABLE).single is None
@@ -104,7 +137,9 @@ def test_single_is_only_a_choice_of_exactly_one() -> None:
     ("token", "words"),
     [
         ("ipc_", ["ipc_create", "ipc_recv", "ipc_send"]),
-        ("%", ["%file", "%ipc", "%loop", "%process", "%slow", "%slower"]),
+        ("%", ["%file", "%ipc", "%loop", "%process", "%slow", "%slower", "%typo"]),
+        ("/a,b/,!ge", ["/a,b/,!getpid"]),
+        ("/a,ip", []),  # within the expression
         ("exit,!wr", ["exit,!write"]),
         ("SYS_R", ["SYS_READ"]),
         ("un", ["unknown"]),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from exogdb.abi.dispatch.request import Request, decode_location, encode_location, squeeze_expression
 from exogdb.errors import FormatError
 
-texts = st.text(st.characters(codec="ascii"), min_size=1, max_size=30)
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 numbers = st.none() | st.integers(0, 1 << 20)
 
 
