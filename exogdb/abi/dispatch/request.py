@@ -13,6 +13,7 @@ last, so that nothing in it has another meaning here.
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from exogdb.errors import FormatError
 
@@ -48,7 +49,7 @@ class Request:
     process: int | None = None
     on_return: bool = False
 
-    @property
+    @cached_property
     def is_about_the_call(self) -> bool:
         """Whether the condition is over `$nr` and `$arg1` to `$arg6` alone: the same wherever the call is by then.
 
@@ -57,6 +58,15 @@ class Request:
         [True, False, False, False]
         """
         return bool(_ABOUT_THE_CALL.fullmatch(self.condition)) and not re.search(r"\+\+|--", self.condition)
+
+    @cached_property
+    def arguments(self) -> frozenset[int]:
+        """The arguments that the condition is over, `$arg1` as 0.
+
+        >>> sorted(Request("read", "$arg3 > $arg1").arguments)
+        [0, 2]
+        """
+        return frozenset(int(digit) - 1 for digit in re.findall(r"\$arg([1-6])\b", self.condition))
 
     @property
     def probe_name(self) -> str:

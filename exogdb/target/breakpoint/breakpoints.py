@@ -108,7 +108,9 @@ class Catch:
         if not self.is_enabled or self.setting is None or registers["rip"] != self.setting.dispatcher:
             return
         found = self._find_hit(cpu, registers, registers["rip"])
-        if found is None or self._is_repeated(found, registers["rip"]) or not self._is_candidate(cpu, registers):
+        if found is None or self._is_repeated(cpu, registers["rip"], found.return_slot):
+            return
+        if not self._is_candidate(cpu, registers):
             return
         if self.request.on_return:
             self._watch_return(found)
@@ -174,15 +176,23 @@ class Catch:
             return self._accept(hit)
         if address == self.setting.return_address and self._in_flight:
             return self._accept_return(cpu, registers)
-        if address == self.setting.dispatcher and self._in_flight:
-            self._forget_call_on(registers["rsp"])
         return self._decide_about_call(cpu, registers, address)
 
     def _decide_about_call(self, cpu: Cpu, registers: StopRegisters, address: int) -> bool:
         assert self.setting is not None
         found = self._find_hit(cpu, registers, address)
-        if found is None or self._is_repeated(found, address) or not self._is_candidate(cpu, registers):
+        begins = address == self.setting.dispatcher and bool(self._in_flight)
+        if found is None and not begins:
             return False
+        slot = registers["rsp"] if found is None else found.return_slot
+        if self._is_repeated(cpu, address, slot):
+            return False
+        if begins:
+            self._forget_call_on(slot)
+        return found is not None and self._is_candidate(cpu, registers) and self._decide_about(found, address)
+
+    def _decide_about(self, found: Hit, address: int) -> bool:
+        assert self.setting is not None
         if self.request.on_return:
             self._watch_return(found)
             return False
@@ -219,8 +229,9 @@ class Catch:
         if self.request.on_return or not self.request.is_about_the_call:
             return True
         registers = StopRegisters()
-        places = self.setting.find_arguments(number, registers["rip"])
-        arguments = read_arguments_at(places, registers, VirtualMemory(cpu))
+        places = enumerate(self.setting.find_arguments(number, registers["rip"]))
+        asked = [place if index in self.request.arguments else None for index, place in places]
+        arguments = read_arguments_at(asked, registers, VirtualMemory(cpu))
         return self._is_wanted(Hit(cpu, number, arguments, return_slot=0)) is not False
 
     def _is_wanted(self, hit: Hit) -> bool | None:
@@ -229,7 +240,7 @@ class Catch:
             return True
         if not self.request.is_about_the_call:
             return None
-        set_convenience(hit)
+        set_convenience(hit, self.request.arguments)
         try:
             return _is_true(self.request.condition)
         except UsageError:
@@ -263,8 +274,8 @@ class Catch:
         self.show_places()
         return replace(hit, cpu=cpu)
 
-    def _is_repeated(self, hit: Hit, address: int) -> bool:
-        """Whether this is the same call at the same instruction again.
+    def _is_repeated(self, cpu: Cpu, address: int, return_slot: int) -> bool:
+        """Whether this is the same call at the same instruction again. To be asked once for each stop.
 
         QEMU sometimes reports a single step over a breakpoint as done when the instruction has not run (a timer
         came in between), and GDB then meets its breakpoint again. Only a word that the kernel counts its calls in
@@ -273,11 +284,11 @@ class Catch:
         assert self.setting is not None
         if not self.setting.counters:
             return False
-        memory = VirtualMemory(hit.cpu)
-        state = (address, hit.return_slot, *(memory.read(counter, 8) for counter in self.setting.counters))
-        if self._last_seen.get(hit.cpu.index) == state:
+        memory = VirtualMemory(cpu)
+        state = (address, return_slot, *(memory.read(counter, 8) for counter in self.setting.counters))
+        if self._last_seen.get(cpu.index) == state:
             return True
-        self._last_seen[hit.cpu.index] = state
+        self._last_seen[cpu.index] = state
         return False
 
     def _is_of(self, place: Place, number: int) -> bool:
@@ -289,6 +300,8 @@ class Catch:
         return number == place.number
 
     def _accept(self, hit: Hit) -> bool:
+        if self.request.is_about_the_call and self._is_wanted(hit) is False:
+            return False
         set_convenience(hit)
         if self.request.condition and not _is_true(self.request.condition):
             return False

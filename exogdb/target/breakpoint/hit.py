@@ -4,7 +4,7 @@ Nothing here resumes the guest or changes anything in it. It runs at every hit, 
 not, so it asks for little: a memory read is a round trip to QEMU, and a `gdb.Frame` has GDB find its caller, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import gdb
@@ -106,10 +106,13 @@ def _read_or_none(location: Location | None, registers: StopRegisters, memory: V
         return None
 
 
-def set_convenience(hit: Hit) -> None:
-    """Set `$nr`, `$arg1` to `$arg6` and `$ret` for the user's expressions; void where nothing is known."""
+def set_convenience(hit: Hit, arguments: Iterable[int] = range(6)) -> None:
+    """Set `$nr`, `$arg1` to `$arg6` and `$ret` for the user's expressions; void where nothing is known.
+
+    `arguments` are those that the expression is over, `$arg1` as 0: each costs a moment.
+    """
     gdb.set_convenience_variable("nr", _to_value(hit.number))
-    for index in range(6):
+    for index in arguments:
         value = hit.arguments[index] if index < len(hit.arguments) else None
         gdb.set_convenience_variable(f"arg{index + 1}", _to_value(value))
     gdb.set_convenience_variable("ret", _to_value(hit.result, signed=True))
