@@ -11,6 +11,7 @@ from exogdb.commands.candidates import complete_calls, complete_cpu, complete_pr
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError
 from exogdb.target.breakpoint.breakpoints import STOP_FUNCTION, Catch
+from exogdb.target.breakpoint.gdb_events import follow_gdb
 from exogdb.target.breakpoint.hit import Hit
 from exogdb.target.breakpoint.hit_arguments import read_arguments
 from exogdb.target.breakpoint.placement import PLACEMENT
@@ -192,6 +193,6 @@ def _describe(hit: Hit) -> str:
 
 
 _StopFunction()
-PLACEMENT.watch_gdb()
+follow_gdb(PLACEMENT)
 watch_resumes()
 gdb.events.stop.connect(_report_stop)

@@ -292,6 +292,19 @@ def test_two_breakpoints_on_one_arm(guest: OpenGuest, tmp_path: Path) -> None:
     assert plan["cost"] == "one stop per call of the numbers that share the arm"
 
 
+def test_watchpoints_that_are_forbidden_once_they_are_set(guest: OpenGuest) -> None:
+    """GDB would not even resume with them; and of two rows at one address only the one that stops is told of."""
+    gdb = guest("run=demo").gdb
+    assert "(watched table)" in gdb.run("exo-syscall break 101")
+    gdb.run("set can-use-hw-watchpoints 0")
+    assert stopped_at(gdb.run("continue")) == 101
+    assert "`set can-use-hw-watchpoints 0` forbids it" in gdb.run("exo-syscall break 101 --on-return --explain")
+    outputs = [gdb.run("continue") for _ in range(4)]
+    assert [output.count("System call 101") for output in outputs] == [1] * 4
+    assert all(") = " in output for output in outputs if " 2.1, " in output)
+    assert {bool(re.search("Breakpoint 2.1, ", output)) for output in outputs} == {False, True}
+
+
 def test_a_hidden_breakpoint_of_the_same_stop_that_is_gone(guest: OpenGuest) -> None:
     """Those that are done with are deleted at the next stop, which they may be among the reasons for."""
     gdb = guest().gdb
