@@ -3,11 +3,9 @@
 No command of its own: `bt` uses both.
 """
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import gdb
@@ -25,6 +23,7 @@ from exogdb.target.call.unwinder import StubUnwinder, find_stub_state
 from exogdb.target.cpus import selected_cpu
 from exogdb.target.kernel_memory import KernelMemory, find_kernel_gs_base
 from exogdb.target.numbers import read_number_table
+from exogdb.target.own_files import OwnFiles
 from exogdb.target.path import learn_entry_path
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ class _Observer:
     """Learns the path of a guest when it stops, so that the unwinder need not ask for it."""
 
     def __init__(self) -> None:
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._own_files = OwnFiles()
 
     def on_stop(self, _event: object) -> None:
         """Runs after every stop that the user sees."""
@@ -185,13 +184,9 @@ class _Observer:
             return  # a backtrace that does not cross is what GDB has without us
 
     def _add_boundary_symbol(self) -> None:
-        if self._directory is not None and any(
-            objfile.filename and objfile.filename.startswith(self._directory.name) for objfile in gdb.objfiles()
-        ):
+        if any(self._own_files.hold(objfile.filename) for objfile in gdb.objfiles()):
             return
-        self._directory = self._directory or tempfile.TemporaryDirectory(prefix="exogdb-")
-        file = Path(self._directory.name) / "system-call-boundary"
-        file.write_bytes(make_boundary_object())
+        file = self._own_files.write("system-call-boundary", make_boundary_object())
         gdb.execute(f"add-symbol-file {file}", to_string=True)
 
 

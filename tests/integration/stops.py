@@ -1,12 +1,15 @@
-"""Bringing a guest to a well-known place."""
+"""Bringing a guest to a well-known place, and what is said there."""
+
+import re
 
 from tests.harness.gdb import Gdb
 from tests.harness.session import DEMO_RUNS, Guest
 
-__all__ = ["attach_running", "step_once", "stop_at", "stop_in_ring_3"]
+__all__ = ["attach_running", "step_once", "stop_at", "stop_in_ring_3", "stopped_at"]
 
 SYSRETQ = b"\x48\x0f\x07"
 STUB_BYTES = 512
+CALL_LINE = re.compile(r"^System call (\d+) \w+\(", re.MULTILINE)
 MOST_STOPS, MOST_STEPS = 20, 5
 
 
@@ -45,3 +48,10 @@ def stop_in_ring_3(gdb: Gdb) -> None:
             return
         # Another CPU was at the breakpoint, too, and GDB reported that instead of stepping.
     raise AssertionError("no CPU came to ring 3 by a single step over SYSRET")
+
+
+def stopped_at(output: str) -> int:
+    """The number of the one system call that a stop by `exo-syscall break` told of."""
+    found = CALL_LINE.findall(output)
+    assert len(found) == 1, output
+    return int(found[0])

@@ -8,21 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.harness.gdb import Gdb
-from tests.harness.kernel import build_kernel
-from tests.harness.other_stub import relay_without_monitor
 from tests.harness.truth import RETURNED, CpuTruth, read_call_truths, read_cpu_truths, read_last_sequence
 from tests.integration.conftest import OpenGuest
+from tests.integration.stops import stopped_at
 
 VARIANTS = ["", "debug", "today"]
-STOP = re.compile(r"^System call (?P<number>\d+) (?P<name>\w+)\(", re.MULTILINE)
-
-
-def stopped_at(output: str) -> int:
-    found = STOP.findall(output)
-    assert len(found) == 1, output
-    return int(found[0][0])
-
-
 NUMBERS = (0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 300, 301, 302, 303)
 NEVER = 1_000_000
 CALLS = 120
@@ -292,31 +282,6 @@ def test_two_breakpoints_on_one_arm(guest: OpenGuest, tmp_path: Path) -> None:
     assert plan["cost"] == "one stop per call of the numbers that share the arm"
 
 
-def test_watchpoints_that_are_forbidden_once_they_are_set(guest: OpenGuest) -> None:
-    """GDB would not even resume with them; and of two rows at one address only the one that stops is told of."""
-    gdb = guest("run=demo").gdb
-    assert "(watched table)" in gdb.run("exo-syscall break 101")
-    gdb.run("set can-use-hw-watchpoints 0")
-    assert stopped_at(gdb.run("continue")) == 101
-    assert "`set can-use-hw-watchpoints 0` forbids it" in gdb.run("exo-syscall break 101 --on-return --explain")
-    outputs = [gdb.run("continue") for _ in range(4)]
-    assert [output.count("System call 101") for output in outputs] == [1] * 4
-    assert all(") = " in output for output in outputs if " 2.1, " in output)
-    assert {bool(re.search("Breakpoint 2.1, ", output)) for output in outputs} == {False, True}
-
-
-def test_a_hidden_breakpoint_of_the_same_stop_that_is_gone(guest: OpenGuest) -> None:
-    """Those that are done with are deleted at the next stop, which they may be among the reasons for."""
-    gdb = guest().gdb
-    gdb.run("exo-syscall break ipc_send")
-    gdb.run("python from exogdb.target.breakpoint.hidden_breakpoints import _retired")
-    gdb.run(f"python _retired.append(gdb.Breakpoint('*{gdb.address('sys_ipc_send')}', internal=True))")
-    reply = gdb.reply("continue")
-    assert "Exception" not in reply.err
-    assert "System call 101 ipc_send(" in reply.out
-    assert gdb.run("python print(_retired)").strip() == "[]"
-
-
 def test_numbers_that_the_table_lacks(guest: OpenGuest) -> None:
     gdb = guest("run=selftest", stopped=True).gdb
     gdb.run("exo-syscall break unknown")
@@ -340,19 +305,6 @@ def test_a_handler_that_the_kernel_calls_itself_is_no_system_call(guest: OpenGue
     assert gdb.integer("$pc") == here
 
 
-def test_a_file_without_the_chosen_name_leaves_the_breakpoint_waiting(guest: OpenGuest) -> None:
-    one = guest("run=demo")
-    gdb, kernel = one.gdb, one.kernel.elf
-    gdb.run("exo-syscall break ipc_send")
-    reply = gdb.reply(f"file {build_kernel('stripped').elf}")
-    assert "exo-syscall break: breakpoint 1 is pending: no system call is called 'ipc_send'" in reply.err
-    assert "Python" not in reply.out + reply.err
-    assert "ipc_send" in gdb.run("info breakpoints")
-    gdb.run(f"file {kernel}")
-    gdb.run("enable 1")
-    assert stopped_at(gdb.run("continue")) == 101
-
-
 def test_saved_breakpoints_in_another_gdb(guest: OpenGuest, tmp_path: Path) -> None:
     gdb = guest("run=demo").gdb
     gdb.run("exo-syscall break %ipc,!ipc_recv --if '$arg3 > 8 && $nr == 101'")
@@ -369,34 +321,3 @@ def test_saved_breakpoints_in_another_gdb(guest: OpenGuest, tmp_path: Path) -> N
         returned, stops = sum(call.state == RETURNED for call in calls), stops + 1
         assert hits(gdb, 2) == returned, "as often as the kernel says"
         assert stops < 100, "the guest calls one of them now and then"
-
-
-REFUSED = """python
-refused = []
-def execute(command, *arguments, _execute=gdb.execute, **options):
-    try:
-        return _execute(command, *arguments, **options)
-    except gdb.error:
-        if gdb.selected_thread() is not None and gdb.selected_thread().is_running():
-            refused.append(command)
-        raise
-gdb.execute = execute
-end"""
-"""Notes what fails while GDB decides about a stop: then `continue` comes back too early."""
-
-
-@pytest.mark.parametrize("variant", ["", "debug"])
-def test_a_stub_without_a_monitor(guest: OpenGuest, tmp_path: Path, variant: str) -> None:
-    """Nothing but the kernel's image is known to be RAM there, LSTAR cannot be read, and a pending breakpoint is
-    planned in the middle of `continue`."""
-    one = guest("run=demo", variant=variant, attach=False, stopped=True)
-    gdb = one.gdb
-    gdb.run(REFUSED)
-    assert "pending" in gdb.run("exo-syscall break 101 --process 2")
-    with relay_without_monitor(one.qemu.gdb_socket, tmp_path) as socket:
-        gdb.run(f"target remote {socket}")
-        for _ in range(2):
-            assert stopped_at(gdb.run("continue")) == 101
-        assert gdb.run("python print(refused)").strip() == "[]"
-        assert "it is not QEMU's stub" in str(gdb.json("exo-msr --via qmp"))
-        gdb.run("disconnect")

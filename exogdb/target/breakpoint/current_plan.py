@@ -38,11 +38,11 @@ class CurrentPlan:
         try:
             self.make_on(require_guest().cpu, numbers)
         except UnavailableError:
-            self._fall_back()
+            self.wait()
         except ExoError:
             if self._dispatcher() is None:
                 raise
-            self._fall_back()
+            self.wait()
         else:
             self._drop_provisional()
             if self.plan is not None and _is_poor(self.plan):
@@ -51,6 +51,11 @@ class CurrentPlan:
     def make_on(self, cpu: Cpu, numbers: frozenset[int]) -> None:
         """Plan these numbers and the table's with `cpu`. Raises as `read_plan`."""
         self.plan = read_plan(cpu, numbers)
+
+    def wait(self) -> None:
+        """No plan until the next call, or until `make` is asked again."""
+        self.plan = None
+        self._stand_by()
 
     def forget(self) -> None:
         """The kernel is gone."""
@@ -89,10 +94,6 @@ class CurrentPlan:
             if not _is_poor(plan):
                 self.plan = plan
                 return
-        self._stand_by()
-
-    def _fall_back(self) -> None:
-        self.plan = None
         self._stand_by()
 
     def _stand_by(self) -> None:

@@ -4,7 +4,6 @@ GDB re-sets every breakpoint whenever a symbol file comes or goes. So a file is 
 and before the old one goes: a row that lost all its locations would forget which of them were disabled.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from exogdb.errors import UnavailableError
 from exogdb.interrupts import interrupts_held
 from exogdb.target.breakpoint.probe_file import Probe, make_probe_file
 from exogdb.target.gdb_command import ask_gdb
+from exogdb.target.own_files import OwnFiles
 from exogdb.target.with_setting import with_setting
 
 __all__ = ["LoadedProbes", "quietly"]
@@ -36,41 +36,35 @@ class LoadedProbes:
 
     def __init__(self) -> None:
         self.is_unloading = False
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._own_files = OwnFiles()
         self._files: dict[str, _ProbeFile] = {}
-        self._loads = 0
+        self._writes = 0
 
     def load(self, wanted: Mapping[str, tuple[Probe, ...]], before_change: Callable[[], None]) -> None:
-        """Have exactly `wanted` loaded; `before_change` is called first, if anything has to change."""
+        """Have exactly `wanted` loaded; `before_change` is called first, if anything has to change.
+
+        :raise UnavailableError: a file cannot be written, and nothing has changed; or GDB does not take one.
+        """
         wanted = {name: probes for name, probes in wanted.items() if probes}
         if {name: file.probes for name, file in self._files.items()} == wanted:
             return
+        loaded = {name: file.probes for name, file in self._files.items()}
+        new = {name: self._write(probes) for name, probes in wanted.items() if loaded.get(name) != probes}
         before_change()
-        for name, probes in wanted.items():
-            old = self._files.get(name)
-            if old is None or old.probes != probes:
-                self._files[name] = self._load(probes)
-                self._unload(old)
+        for name, file in new.items():
+            _load(file)
+            self._unload(self._files.get(name))
+            self._files[name] = file
         for name in self._files.keys() - wanted.keys():
             self._unload(self._files.pop(name))
 
     def holds(self, objfile: gdb.Objfile) -> bool:
         """Whether `objfile` is one of these files."""
-        return self._directory is not None and (objfile.filename or "").startswith(self._path(self._directory))
+        return self._own_files.hold(objfile.filename)
 
-    def _load(self, probes: tuple[Probe, ...]) -> _ProbeFile:
-        if self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="exogdb-")
-        self._loads += 1
-        path = Path(self._path(self._directory)) / f"syscalls-{self._loads}"
-        try:
-            path.write_bytes(make_probe_file(probes))
-        except OSError as error:
-            raise UnavailableError(f"a file that GDB needs for breakpoints cannot be written: {error}") from error
-        _run_undisturbed(f"add-symbol-file {path}")
-        if not _is_loaded(path):
-            raise UnavailableError(f"GDB does not load {path}, which the breakpoint needs")
-        return _ProbeFile(path, probes)
+    def _write(self, probes: tuple[Probe, ...]) -> _ProbeFile:
+        self._writes += 1
+        return _ProbeFile(self._own_files.write(f"syscalls-{self._writes}", make_probe_file(probes)), probes)
 
     def _unload(self, file: _ProbeFile | None) -> None:
         if file is None:
@@ -83,8 +77,11 @@ class LoadedProbes:
             self.is_unloading = False
         file.path.unlink(missing_ok=True)
 
-    def _path(self, directory: "tempfile.TemporaryDirectory[str]") -> str:
-        return str(Path(directory.name).resolve())
+
+def _load(file: _ProbeFile) -> None:
+    _run_undisturbed(f"add-symbol-file {file.path}")
+    if not _is_loaded(file.path):
+        raise UnavailableError(f"GDB does not load {file.path}, which the breakpoint needs")
 
 
 def _is_loaded(path: Path) -> bool:

@@ -15,7 +15,7 @@ from exogdb.abi.dispatch.place import Place, PlaceKind
 from exogdb.abi.dispatch.request import PROVIDER, Request, squeeze_expression
 from exogdb.abi.dispatch.table_range import TableRange
 from exogdb.abi.numbers import NumberTable
-from exogdb.errors import UsageError
+from exogdb.errors import ExoError, UsageError
 from exogdb.target.breakpoint.breakpoints import Catch, Setting, SyscallBreakpoint, make_condition
 from exogdb.target.breakpoint.condition import check_condition
 from exogdb.target.breakpoint.current_plan import CurrentPlan
@@ -77,7 +77,12 @@ class Placement:
         if request.condition and self.plan is not None:
             check_condition(request.condition, self._stops_of(request))
         request = replace(request, condition=squeeze_expression(request.condition))
-        self._load_probes([*self._requests(), request])
+        try:
+            self._load_probes([*self._requests(), request])
+        except ExoError:
+            if any(each.setting is None for each in self.catches()):
+                self._current.wait()  # others have not been placed either
+            raise
         catch = Catch(request)
         quietly(lambda: self.take_in(SyscallBreakpoint(catch, temporary=temporary), catch))
         self._give_settings()
@@ -95,6 +100,10 @@ class Placement:
                 self._current.make_on(cpu, self._numbers())
             self._load_probes(self._requests())
             self._give_settings()
+        except ExoError:
+            # Nothing is placed by that plan. Not tried again at every call.
+            self._current.forget() if cpu is not None else self._current.wait()
+            raise
         finally:
             self._is_placing = False
 

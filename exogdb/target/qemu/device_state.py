@@ -7,10 +7,9 @@ QEMU writes into a private directory that is removed again.
 
 import functools
 import os
-import tempfile
-from pathlib import Path
 
 from exogdb.errors import UnavailableError
+from exogdb.target.own_files import temporary_directory
 from exogdb.target.qemu.conversation import Conversation, QmpError, RefusedError
 from exogdb.target.qemu.qmp import ask_qmp
 
@@ -54,8 +53,8 @@ def _save(monitor: Conversation, path: str) -> None:
 
 
 def _save_to_file(monitor: Conversation) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="exogdb-") as directory:
-        path = Path(directory) / "state"
+    with temporary_directory() as directory:
+        path = directory / "state"
         path.touch(0o600)
         _save(monitor, str(path))
         return path.read_bytes()

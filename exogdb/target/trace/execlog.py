@@ -12,7 +12,6 @@ import contextlib
 import os
 import select
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import gdb
 
 from exogdb.errors import MonitorError, OutputError, TargetLostError
 from exogdb.target.cpus import all_cpus
+from exogdb.target.own_files import temporary_directory
 from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.registers import read_register
 from exogdb.target.run.ctrl_c import no_signals
@@ -159,8 +159,8 @@ class _Reader(threading.Thread):
 @contextmanager
 def _fifo() -> Iterator[tuple[Path, int]]:
     """A FIFO that only this user can open, in a directory of its own, and its reading end."""
-    path = Path(tempfile.mkdtemp(prefix=log_prefix())) / "log"
-    try:
+    with temporary_directory(log_prefix()) as directory:
+        path = directory / "log"
         os.mkfifo(path, 0o600)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -169,8 +169,6 @@ def _fifo() -> Iterator[tuple[Path, int]]:
             yield path, descriptor
         finally:
             os.close(descriptor)
-    finally:
-        _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Breakpoints on system calls where something else goes wrong: settings, files, symbols, another stub."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.harness.kernel import build_kernel
+from tests.harness.other_stub import relay_without_monitor
+from tests.harness.session import DEMO_RUNS
+from tests.integration.conftest import OpenGuest
+from tests.integration.stops import stopped_at
+
+
+def test_watchpoints_that_are_forbidden_once_they_are_set(guest: OpenGuest) -> None:
+    """GDB would not even resume with them; and of two rows at one address only the one that stops is told of."""
+    gdb = guest("run=demo").gdb
+    assert "(watched table)" in gdb.run("exo-syscall break 101")
+    gdb.run("set can-use-hw-watchpoints 0")
+    assert stopped_at(gdb.run("continue")) == 101
+    assert "`set can-use-hw-watchpoints 0` forbids it" in gdb.run("exo-syscall break 101 --on-return --explain")
+    outputs = [gdb.run("continue") for _ in range(4)]
+    assert [output.count("System call 101") for output in outputs] == [1] * 4
+    assert all(") = " in output for output in outputs if " 2.1, " in output)
+    assert {bool(re.search("Breakpoint 2.1, ", output)) for output in outputs} == {False, True}
+
+
+def test_files_that_cannot_be_written_are_one_sentence_and_tried_again(guest: OpenGuest) -> None:
+    one = guest("run=demo", attach=False)
+    gdb = one.gdb
+    gdb.run("python import tempfile; tempfile.tempdir = '/nowhere'")
+    assert "pending" in gdb.run("exo-syscall break 101")
+    one.qemu.wait_serial(DEMO_RUNS)
+    sentence = r"/nowhere/exogdb-\w+ cannot be written: No such file or directory; TMPDIR names another place"
+    reply = gdb.reply(f"target remote {one.qemu.gdb_socket}")
+    assert re.fullmatch(f"exo-syscall break: {sentence}", reply.err.strip())
+    assert re.fullmatch(sentence, gdb.fails("exo-syscall break 102"))
+    assert gdb.run("info breakpoints").count("-probe") == 1
+    gdb.run("python tempfile.tempdir = None")
+    assert stopped_at(gdb.run("continue")) == 101
+
+
+def test_a_hidden_breakpoint_of_the_same_stop_that_is_gone(guest: OpenGuest) -> None:
+    """Those that are done with are deleted at the next stop, which they may be among the reasons for."""
+    gdb = guest().gdb
+    gdb.run("exo-syscall break ipc_send")
+    gdb.run("python from exogdb.target.breakpoint.hidden_breakpoints import _retired")
+    gdb.run(f"python _retired.append(gdb.Breakpoint('*{gdb.address('sys_ipc_send')}', internal=True))")
+    reply = gdb.reply("continue")
+    assert "Exception" not in reply.err
+    assert "System call 101 ipc_send(" in reply.out
+    assert gdb.run("python print(_retired)").strip() == "[]"
+
+
+def test_a_file_without_the_chosen_name_leaves_the_breakpoint_waiting(guest: OpenGuest) -> None:
+    one = guest("run=demo")
+    gdb, kernel = one.gdb, one.kernel.elf
+    gdb.run("exo-syscall break ipc_send")
+    reply = gdb.reply(f"file {build_kernel('stripped').elf}")
+    assert "exo-syscall break: breakpoint 1 is pending: no system call is called 'ipc_send'" in reply.err
+    assert "Python" not in reply.out + reply.err
+    assert "ipc_send" in gdb.run("info breakpoints")
+    gdb.run(f"file {kernel}")
+    gdb.run("enable 1")
+    assert stopped_at(gdb.run("continue")) == 101
+
+
+REFUSED = """python
+refused = []
+def execute(command, *arguments, _execute=gdb.execute, **options):
+    try:
+        return _execute(command, *arguments, **options)
+    except gdb.error:
+        if gdb.selected_thread() is not None and gdb.selected_thread().is_running():
+            refused.append(command)
+        raise
+gdb.execute = execute
+end"""
+"""Notes what fails while GDB decides about a stop: then `continue` comes back too early."""
+
+
+@pytest.mark.parametrize("variant", ["", "debug"])
+def test_a_stub_without_a_monitor(guest: OpenGuest, tmp_path: Path, variant: str) -> None:
+    """Nothing but the kernel's image is known to be RAM there, LSTAR cannot be read, and a pending breakpoint is
+    planned in the middle of `continue`."""
+    one = guest("run=demo", variant=variant, attach=False, stopped=True)
+    gdb = one.gdb
+    gdb.run(REFUSED)
+    assert "pending" in gdb.run("exo-syscall break 101 --process 2")
+    with relay_without_monitor(one.qemu.gdb_socket, tmp_path) as socket:
+        gdb.run(f"target remote {socket}")
+        for _ in range(2):
+            assert stopped_at(gdb.run("continue")) == 101
+        assert gdb.run("python print(refused)").strip() == "[]"
+        assert "it is not QEMU's stub" in str(gdb.json("exo-msr --via qmp"))
+        gdb.run("disconnect")
