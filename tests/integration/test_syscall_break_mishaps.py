@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from exogdb.launch.deadline import wait_until
 from tests.harness.kernel import build_kernel
 from tests.harness.other_stub import relay_without_monitor
 from tests.harness.session import DEMO_RUNS
@@ -37,6 +38,37 @@ def test_files_that_cannot_be_written_are_one_sentence_and_tried_again(guest: Op
     assert re.fullmatch(sentence, gdb.fails("exo-syscall break 102"))
     assert gdb.run("info breakpoints").count("-probe") == 1
     gdb.run("python tempfile.tempdir = None")
+    assert stopped_at(gdb.run("continue")) == 101
+
+
+# Planning that lasts until Ctrl-C was pressed.
+LONG_PLANNING = """python
+import time
+from pathlib import Path
+from exogdb.interrupts import is_interrupt_pending
+from exogdb.target.breakpoint import current_plan
+def plan(*arguments, _plan=current_plan.read_plan):
+    Path("{marker}").touch()
+    deadline = time.monotonic() + 20
+    while not is_interrupt_pending() and time.monotonic() < deadline:
+        pass
+    return _plan(*arguments)
+current_plan.read_plan = plan
+end"""
+
+
+def test_ctrl_c_while_a_pending_breakpoint_is_planned(guest: OpenGuest, tmp_path: Path) -> None:
+    """At the first call, in the middle of GDB's decision about a stop: it waits, and then stops the guest."""
+    gdb, marker = guest("run=demo", stopped=True).gdb, tmp_path / "planning"
+    assert "pending" in gdb.run("exo-syscall break 101")
+    gdb.run(LONG_PLANNING.format(marker=marker))
+    gdb.resume()
+    wait_until(marker.exists, 20, "the plan is being made")
+    gdb.interrupt()
+    reply = gdb.finish()
+    assert "received signal SIGINT" in reply.out
+    assert not reply.err
+    assert "1 breakpoint keep y 0x" in " ".join(gdb.run("info breakpoints").replace("<MULTIPLE>", "0x").split())
     assert stopped_at(gdb.run("continue")) == 101
 
 
