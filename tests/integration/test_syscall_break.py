@@ -309,10 +309,17 @@ def test_saved_breakpoints_in_another_gdb(guest: OpenGuest, tmp_path: Path) -> N
     gdb = guest("run=demo").gdb
     gdb.run("exo-syscall break %ipc,!ipc_recv --if '$arg3 > 8 && $nr == 101'")
     gdb.run("exo-syscall break getpid,ipc_recv --on-return --ignore 1000000")
-    gdb.run(f"save breakpoints {tmp_path / 'saved'}")
-    gdb = guest("run=demo").gdb
+    gdb.run("exo-syscall break ipc_send")
+    gdb.run("disable 3")
+    saved = tmp_path / "saved"
+    gdb.run(f"save breakpoints {saved}")
+    disabled = [line for line in saved.read_text().splitlines() if line.startswith("disable")]
+    assert disabled == ["disable $bpnum"], "the third, and no location"
+    one = guest("run=demo", attach=False)
+    gdb = one.gdb
     gdb.run("set breakpoint pending on")
-    gdb.reply(f"source {tmp_path / 'saved'}")  # says that the probes are not there yet
+    gdb.reply(f"source {saved}")  # says that the probes are not there yet
+    gdb.reply(f"target remote {one.qemu.gdb_socket}")  # and that they are still not there
     before = read_last_sequence(gdb)
     returned = stops = 0
     while returned == 0 or stops < 8:
@@ -321,3 +328,7 @@ def test_saved_breakpoints_in_another_gdb(guest: OpenGuest, tmp_path: Path) -> N
         returned, stops = sum(call.state == RETURNED for call in calls), stops + 1
         assert hits(gdb, 2) == returned, "as often as the kernel says"
         assert stops < 100, "the guest calls one of them now and then"
+    assert hits(gdb, 3) == 0, "it was disabled"
+    gdb.run("delete")
+    gdb.reply(f"source {saved}")
+    assert stopped_at(gdb.run("continue")) == 101, "the same while it is attached"

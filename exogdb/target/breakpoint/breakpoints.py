@@ -76,6 +76,8 @@ class Catch:
         self.setting: Setting | None = None
         self.hit: Hit | None = None
         """The call of the last stop."""
+        self.is_meant = True
+        """Whether the user has it enabled. GDB disables a row on its own when it loses all its locations."""
         self._told: dict[int, int] = {}
         self._let_on: dict[int, Hit] = {}
         """By return slot, the calls that were chosen at the dispatcher and are on the way to their place."""

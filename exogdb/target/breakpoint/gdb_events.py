@@ -12,6 +12,16 @@ from exogdb.target.cpus import selected_thread
 
 __all__ = ["follow_gdb"]
 
+# GDB writes `disable $bpnum.1` for a location that is not enabled, which is an error where the row is pending.
+_AROUND_SAVE = """
+define save hook-breakpoints
+python from exogdb.target.breakpoint.placement import PLACEMENT; PLACEMENT.show_all()
+end
+define save hookpost-breakpoints
+python from exogdb.target.breakpoint.placement import PLACEMENT; PLACEMENT.show_places()
+end
+"""
+
 
 def follow_gdb(placement: Placement) -> None:
     """Keep `placement` true from now on: through stops, deletions, new kernels and lost connections."""
@@ -24,6 +34,7 @@ def follow_gdb(placement: Placement) -> None:
     gdb.events.new_objfile.connect(follower.on_new_objfile)
     gdb.events.clear_objfiles.connect(lambda _event: follower.on_clear_objfiles())
     gdb.events.connection_removed.connect(lambda _event: placement.forget())
+    gdb.execute(_AROUND_SAVE)
 
 
 class _Follower:
@@ -94,7 +105,7 @@ class _Follower:
             try:
                 parse_choice(catch.request.choice, self._placement.table())
             except UsageError as error:
-                _complain(f"breakpoint {number} is pending: {error}; `enable {number}` once they are known again")
+                _complain(f"breakpoint {number} is pending, until a kernel that has it is loaded: {error}")
 
 
 def _is_running() -> bool:

@@ -116,8 +116,20 @@ class Placement:
                 watch.retire()
         self._watches.clear()
         for each in self.catches():
+            if each.setting is not None and each.setting.places:
+                each.is_meant = each.is_enabled
             each.clear()
             each.setting = None
+
+    def show_all(self) -> None:
+        """Enable every location, as GDB makes them: what `save breakpoints` writes can be read in any GDB then."""
+        for catch in self.catches():
+            catch.show_all()
+
+    def show_places(self) -> None:
+        """Enable the locations that may be hit now, and only these."""
+        for catch in self.catches():
+            catch.show_places()
 
     def take_in(self, row: gdb.Breakpoint, catch: Catch) -> None:
         """`catch` decides for `row` from now on."""
@@ -139,6 +151,7 @@ class Placement:
         # `condition N EXPR` is meant on top of what this breakpoint is for.
         if _ask_us(row) or self._is_placing or row.enabled == (row.number in self._served):
             return
+        self._catches[row.number].is_meant = row.enabled
         if not row.enabled:
             self._catches[row.number].clear()  # what calls do meanwhile goes unseen
             self._catches[row.number].show_places()
@@ -219,10 +232,12 @@ class Placement:
             if self.plan is None:
                 each.setting = None
                 continue
-            choice = self.choice_of(each.request)
+            choice, was_pending = self.choice_of(each.request), each.setting is None
             each.setting = _to_setting(self.plan, choice, tuple(self._current.places_of(choice)))
             if each.row is not None and each.row.is_valid():
                 _ask_us(each.row)
+                if was_pending and each.is_meant and not each.row.pending:
+                    each.row.enabled = True
             each.show_places()
         self.sync()
 
@@ -240,11 +255,7 @@ class Placement:
         for request in requests:
             if request.probe_name not in known:
                 wanted[request.probe_name] = self._probes_of(request, table)
-        self._probes.load(wanted, before_change=self._show_all)
-
-    def _show_all(self) -> None:
-        for catch in self.catches():
-            catch.show_all()
+        self._probes.load(wanted, before_change=self.show_all)
 
     def _usual_probes(self, table: NumberTable) -> tuple[Probe, ...]:
         """Every name, group and keyword of the grammar, for calls and for their returns."""
