@@ -28,11 +28,12 @@ profile outlives the kernel's being moved.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry import USER_REGISTERS, find_entry_path
 from exogdb.abi.stub.entry_path import (
     ARGUMENT_REGISTERS,
     Dispatcher,
@@ -45,10 +46,12 @@ from exogdb.abi.stub.location import Location, describe_location, parse_location
 from exogdb.abi.stub.symbolic import Cell, Loaded
 from exogdb.errors import FormatError
 from exogdb.x86.memory import ReadableMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = ["PROFILE_VERSION", "Profile", "apply_profile", "parse_profile", "write_profile"]
 
 PROFILE_VERSION = 1
+_SAVED = (*USER_REGISTERS, "cr3")
 _WORD = 8
 
 
@@ -122,7 +125,7 @@ def parse_profile(text: str) -> Profile:
 
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also too many digits or brackets
         raise FormatError(f"not TOML: {error}") from error
     top = _Table(table, "")
     if top.take("version", int) != PROFILE_VERSION:
@@ -158,6 +161,8 @@ class _Table:
         value = self._content.pop(key, None)
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
             raise FormatError(f"`{self._prefix}{key}` must be {_KINDS[kind]}, not {value!r}")
+        if isinstance(value, int) and not -MASK_64 <= value <= MASK_64:
+            raise FormatError(f"`{self._prefix}{key}` does not fit into 64 bits")
         return value
 
     def expect_empty(self) -> None:
@@ -175,9 +180,12 @@ def _parse_slot(content: Any) -> FrameSlot:
     offset, holds = table.take("offset", int), table.take("holds", str)
     restored = table.take("restored_to", list) or []
     table.expect_empty()
+    strange = next((each for each in (holds, *restored) if each is not None and each not in _SAVED), None)
+    if strange is not None:
+        raise FormatError(f"`frame.slot` names {strange!r}, which is no register such as rip, rflags or rax")
     if offset is None or offset % _WORD:
         raise FormatError("`frame.slot.offset` must be there, and a multiple of 8")
-    return FrameSlot(offset, holds, f"user {holds}" if holds else "-", "profile", None, tuple(map(str, restored)))
+    return FrameSlot(offset, holds, f"user {holds}" if holds else "-", "profile", None, tuple(restored))
 
 
 def _parse_place(text: str | None) -> Location | None:
@@ -194,6 +202,8 @@ def _parse_arguments(places: list[Any] | None) -> tuple[Location | None, ...] | 
 
 def _parse_groups(groups: dict[str, Any]) -> dict[str, str]:
     for name, choice in groups.items():
+        if re.search(r"[\s,!%]", name):
+            raise FormatError(f"`groups.{name}` cannot be chosen: a group's name has no blank, comma, ! or %")
         if not isinstance(choice, str):
             raise FormatError(
                 f"`groups.{name}` must be a string: the calls in it, as `exo-syscall break` takes them"

@@ -10,6 +10,7 @@ from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.commands.completion import complete_path
 from exogdb.commands.registry import Output, command
 from exogdb.errors import UnavailableError, UsageError
+from exogdb.home import expand_home
 from exogdb.reading import Unavailable
 from exogdb.target.check.check import read_signature
 from exogdb.target.path import read_entry_path
@@ -43,7 +44,7 @@ def exo_syscall_abi(session: Session, options: Namespace) -> Output:
     """
     path = read_entry_path(session.cpu)
     if options.save is not None:
-        return _save(path, Path(options.save).expanduser())
+        return _save(path, expand_home(Path(options.save)))
     report = AbiReport(path, _name, *_read_signature(path))
     return Output(lambda style: render_abi(report, style), lambda: abi_to_json(report))
 

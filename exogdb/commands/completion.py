@@ -7,6 +7,8 @@ from argparse import Action, ArgumentParser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from exogdb.home import expand_home
+
 __all__ = ["Completer", "complete_list", "complete_path", "complete_word"]
 
 # The candidates for a word of which `token` has been typed; those that do not continue it are left out later.
@@ -57,8 +59,8 @@ def complete_path(token: str) -> list[str]:
     typed, _, start = token.rpartition("/")
     folder = f"{typed}/" if "/" in token else ""
     try:
-        entries = sorted(Path(folder or ".").expanduser().iterdir())
-    except (OSError, RuntimeError):  # not readable; no home directory
+        entries = sorted(expand_home(Path(folder or ".")).iterdir())
+    except OSError:
         return []
     hidden = start.startswith(".")
     found = [one for one in entries if one.name.startswith(start) and (hidden or not one.name.startswith("."))]

@@ -46,7 +46,10 @@ class BoundaryDecorator(FrameDecorator):
         if self._found is None:
             return BOUNDARY_NAME
         doubt = " (not sure: see exo-syscall abi)" if self._found[0].doubts else ""
-        return self._describe_call(*self._found) + doubt
+        try:
+            return self._describe_call(*self._found) + doubt
+        except ExoError as error:  # a file that the user named cannot be read, say
+            return f"{BOUNDARY_NAME} (number unavailable: {error}){doubt}"
 
     def address(self) -> None:
         """There is no code at the boundary."""

@@ -14,6 +14,7 @@ import gdb
 
 from exogdb.abi.numbers import NumberTable, parse_numbers
 from exogdb.errors import FormatError, UsageError
+from exogdb.home import expand_home
 from exogdb.target import settings
 from exogdb.target.profile import find_profile, read_profile
 from exogdb.target.symbols import find_address
@@ -50,7 +51,7 @@ def with_users_groups(table: NumberTable) -> NumberTable:
 def _find_table(code: Iterable[int]) -> NumberTable:
     named = settings.syscall_table_file()
     if named:
-        return _read_named(Path(named).expanduser())
+        return _read_named(expand_home(Path(named)))
     for source in _source_files(code):
         table = _best_table_near(source)
         if table is not None:

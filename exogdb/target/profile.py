@@ -6,6 +6,7 @@ from pathlib import Path
 
 from exogdb.abi.profile import Profile, parse_profile
 from exogdb.errors import FormatError, UsageError
+from exogdb.home import expand_home
 from exogdb.target import settings
 
 __all__ = ["ProfileFile", "find_profile", "read_profile"]
@@ -27,7 +28,7 @@ def find_profile() -> ProfileFile | None:
     named = settings.profile_file()
     if not named:
         return None
-    path = Path(named).expanduser()
+    path = expand_home(Path(named))
     try:
         return ProfileFile(path, path.stat().st_mtime_ns)
     except OSError as error:

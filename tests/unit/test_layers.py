@@ -15,6 +15,7 @@ LAYERS = (
     "x86",
     "reading",
     "interrupts",
+    "home",
     "errors",
 )
 KNOW_GDB = {"commands", "target"}

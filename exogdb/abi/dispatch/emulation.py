@@ -101,14 +101,16 @@ class Emulator:
     def count_elsewhere(self, number: int, follow: Set[int], skip: Set[int]) -> set[int]:
         """The counters that a run reaches with two different per-CPU blocks, and which therefore are no CPU's own.
 
-        None if the code checks what it finds in such a block, and gives up.
+        Empty if the code checks what it finds in such a block, and gives up.
         """
         gs_base, self._gs_base = self._gs_base, _STRANGE_BLOCK
         reached = []
-        for word in _STRANGE_WORDS:
-            self._uc.mem_write(_STRANGE_BLOCK, word.to_bytes(4, "little") * (_STRANGE_SIZE // 4))
-            reached.append(self.run(number, follow, skip).counters)
-        self._gs_base = gs_base
+        try:
+            for word in _STRANGE_WORDS:
+                self._uc.mem_write(_STRANGE_BLOCK, word.to_bytes(4, "little") * (_STRANGE_SIZE // 4))
+                reached.append(self.run(number, follow, skip).counters)
+        finally:
+            self._gs_base = gs_base
         return set.intersection(*reached)
 
     def run_on(self, trace: Trace) -> None:

@@ -15,10 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from exogdb.abi.stub.disassembly import GENERAL_REGISTERS
 from exogdb.errors import FormatError
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["InFrame", "InRegister", "Location", "OnStack", "describe_location", "parse_location", "read_location"]
+
+_FARTHEST = 4096
+_PLACE = re.compile(r"\[(?P<base>\w+)\+(?P<offset>0x[0-9a-f]{1,16}|\d{1,19})\]|(?P<register>\w+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,17 @@ def parse_location(text: str) -> Location:
     >>> [parse_location(text) for text in ("rdi", "[rsp+0x8]", "[rdi+0x70]")]
     [InRegister(name='rdi'), OnStack(offset=8), InFrame(pointer='rdi', offset=112)]
 
-    :raise FormatError: it has another form.
+    :raise FormatError: it has another form, there is no such register, or the offset is 4096 bytes or more.
     """
-    found = re.fullmatch(r"\[(?P<base>\w+)\+(?P<offset>0x[0-9a-f]+|\d+)\]|(?P<register>[a-z]\w+)", text)
-    if found is None:
+    found = _PLACE.fullmatch(text)
+    register = (found["base"] or found["register"]) if found is not None else None
+    if found is None or register not in GENERAL_REGISTERS or found["register"] == "rsp":
         raise FormatError(f"{text!r} is no place: write `rdi`, `[rsp+0x8]` or `[rdi+0x70]`")
     if found["register"]:
         return InRegister(found["register"])
-    offset = int(found["offset"], 0)
+    offset = int(found["offset"], 16 if found["offset"].startswith("0x") else 10)
+    if offset >= _FARTHEST:
+        raise FormatError(f"{text!r} is no place: frames and arguments are within {_FARTHEST} bytes")
     return OnStack(offset) if found["base"] == "rsp" else InFrame(found["base"], offset)
 
 

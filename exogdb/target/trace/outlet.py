@@ -19,6 +19,7 @@ from pathlib import Path
 import gdb
 
 from exogdb.errors import UsageError
+from exogdb.home import expand_home
 from exogdb.target.qemu.patient import open_patiently, write_patiently
 from exogdb.target.run.main_thread import run_on_main_thread
 
@@ -51,7 +52,7 @@ def open_output_file(path: Path) -> Iterator[OutputFile]:
     :raise UsageError: it cannot be written.
     """
     try:
-        descriptor = open_patiently(path.expanduser())
+        descriptor = open_patiently(expand_home(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     try:

@@ -36,7 +36,7 @@ def test_a_saved_profile_changes_nothing_when_it_is_loaded(name: str) -> None:
 
 
 def test_groups_are_kept() -> None:
-    groups = {"net": "open,close,%ipc", 'odd "name"': r"/^ipc_\w/"}
+    groups = {"net": "open,close,%ipc", 'odd"name"': r"/^ipc_\w/"}
     assert parse_profile(write_profile(analyse("seed"), groups)).groups == groups
 
 
@@ -64,6 +64,16 @@ def test_what_a_profile_says_wins() -> None:
         ("version = 1\n[dispatcher]\nnumber = 3", "`dispatcher.number` must be a string"),
         ('version = 1\n[dispatcher]\nnumber = "rdi+8"', "is no place"),
         ('version = 1\n[dispatcher]\narguments = ["rdi"]', "must be 6 strings"),
+        ('version = 1\n[dispatcher]\nnumber = "eax"', "is no place"),
+        ('version = 1\n[dispatcher]\nnumber = "rsp"', "is no place"),
+        ('version = 1\n[dispatcher]\nnumber = "[rsp+0x1000]"', "are within 4096 bytes"),
+        ('version = 1\n[dispatcher]\nnumber = "[rip+0x8]"', "is no place"),
+        (f"version = 1\nuser_rsp_slot = {1 << 64}", "`user_rsp_slot` does not fit into 64 bits"),
+        (f"version = 1\nuser_rsp_slot = {'9' * 5000}", "not TOML"),
+        (f"version = 1\nuser_rsp_slot = {'[' * 5000}", "not TOML"),
+        ('version = 1\n[groups]\n"a b" = "all"', "`groups.a b` cannot be chosen"),
+        ('version = 1\n[[frame.slot]]\noffset = 8\nholds = "eip"', "`frame.slot` names 'eip'"),
+        ("version = 1\n[[frame.slot]]\noffset = 8\nrestored_to = [3]", "`frame.slot` names 3"),
         ("version = 1\n[[frame.slot]]\noffset = 3", "multiple of 8"),
         ("version = 1\n[[frame.slot]]\noffset = 8\nat = 1", "`frame.slot.at` is not a key"),
     ],
