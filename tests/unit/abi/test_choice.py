@@ -119,6 +119,10 @@ def test_mistakes_get_a_sentence(text: str, message: str) -> None:
 def test_without_a_table_numbers_stand_for_themselves() -> None:
     choice = parse_choice("39,100-102", NumberTable())
     assert choice.numbers == {39, 100, 101, 102}
+    others = parse_choice("!39", NumberTable())
+    assert (39 in others, 40 in others) == (False, True)
+    with pytest.raises(UsageError, match="0-5000 is too long for a kernel without a number table"):
+        parse_choice("0-5000", NumberTable())
     with pytest.raises(UsageError, match="use numbers or `set exo syscalls FILE`"):
         parse_choice("getpid", NumberTable())
 

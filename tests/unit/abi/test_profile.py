@@ -52,6 +52,32 @@ def test_what_a_profile_says_wins() -> None:
     assert path.dispatcher.arguments[0] == InRegister("rsi")
 
 
+def test_every_key_wins() -> None:
+    text = """version = 1
+    kernel_rsp_slot = 0x48
+    [frame]
+    base_below_top = 0x50
+    [[frame.slot]]
+    offset = 0x10
+    holds = "rip"
+    restored_to = ["rip", "rcx"]
+    [dispatcher]
+    rsp_below_top = 0x58
+    realigned = true
+    arguments = ["r15", "[rsp+0x10]", "", "", "", ""]
+    """
+    path, found = load("seed", text), analyse("seed")
+    assert (path.kernel_rsp_slot, path.frame.base_below_top, path.frame.size) == (0x48, 0x50, 0x18)
+    assert [(slot.offset, slot.holds, slot.restored_to) for slot in path.frame.slots] == [
+        (0x10, "rip", ("rip", "rcx"))
+    ]
+    assert path.dispatcher is not None
+    assert found.dispatcher is not None
+    assert (path.dispatcher.rsp_below_top, path.dispatcher.realigned) == (0x58, True)
+    assert path.dispatcher.arguments == (InRegister("r15"), OnStack(16), None, None, None, None)
+    assert path.dispatcher.number == found.dispatcher.number, "which the file leaves out"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -11,7 +11,7 @@ from tests.unit.abi.kernel_images import Image, build_assembly, build_rust
 TABLE = """
     .globl syscall_dispatch
     syscall_dispatch:
-        cmp rdi, 8
+        cmp rdi, {count}
         jae 1f
         {load}
         jmp rax
@@ -23,12 +23,12 @@ TABLE = """
 """
 
 
-def table_plan(load: str) -> Plan:
-    """Eight numbers with an arm each, all of them in one page, behind a table that `load` reads into rax."""
-    arms = "\n".join(f"a{n}: mov rax, {n}\nret" for n in range(8))
-    names = ", ".join(f"a{n}" for n in range(8))
-    image = build_assembly(TABLE.format(load=load, arms=arms, names=names))
-    return plan_of(image, range(8))
+def table_plan(load: str, count: int = 8) -> Plan:
+    """`count` numbers with an arm each, all of them in one page, behind a table that `load` reads into rax."""
+    arms = "\n".join(f"a{n}: mov rax, {n}\nret" for n in range(count))
+    names = ", ".join(f"a{n}" for n in range(count))
+    image = build_assembly(TABLE.format(load=load, arms=arms, names=names, count=count))
+    return plan_of(image, range(count))
 
 
 def read_word(image: Image, address: int) -> int:
@@ -58,6 +58,11 @@ def test_a_load_tells_by_what_still_holds_the_number() -> None:
     ((address, where),) = entries.told
     assert where == InRegister("rdi")
     assert address < plan[0].address
+
+
+def test_a_range_is_no_longer_than_what_gdb_reads_at_each_stop() -> None:
+    plan = table_plan("mov rax, [table + 8*rdi]", 130)
+    assert [each.size for each in plan.ranges(plan.values())] == [1024, 16]
 
 
 def test_where_nothing_holds_it_each_entry_is_watched_alone() -> None:
