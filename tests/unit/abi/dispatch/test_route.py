@@ -291,3 +291,44 @@ def test_ctrl_c_waits_for_the_end_of_a_run() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         find_routes(PressesCtrlC(image), entry_of(image), NUMBERS)
     assert "read" not in {entry.name for entry in caught.traceback}
+
+
+BEHIND_A_CALL = """
+    .globl syscall_dispatch
+    syscall_dispatch:
+        cmp rdi, 1
+        je one
+        cmp rdi, 2
+        je two
+        mov rax, -1
+        ret
+    one:
+        call handler
+        test rax, rax
+        js failed
+        ret
+    two:
+        mov rax, [word]
+        test rax, rax
+        jz failed
+        ret
+    failed:
+        mov rax, -2
+        ret
+    handler:
+        ret
+    .data
+    word: .quad 0
+"""
+
+
+def test_what_runs_behind_a_call_that_fails_belongs_to_the_caller_too() -> None:
+    image = build_assembly(BEHIND_A_CALL)
+    routes = find_routes(image, entry_of(image), [1, 2])
+    assert image.symbols["two"] in routes[2].private
+    assert image.symbols["failed"] not in routes[2].private
+
+
+def test_what_an_arm_reads_is_no_table_of_the_dispatcher() -> None:
+    image = build_assembly(BEHIND_A_CALL)
+    assert find_routes(image, entry_of(image), [1, 2])[2].reads == ()
