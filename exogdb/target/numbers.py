@@ -5,6 +5,7 @@ stub or the dispatcher was compiled from; constants leave nothing in debug info 
 that one are searched for `SYS_*` or `__NR_*` definitions.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -91,33 +92,29 @@ def _find_symtabs(_objfiles: tuple[gdb.Objfile, ...], code: tuple[int, ...]) -> 
 
 def _best_table_near(source: Path) -> NumberTable | None:
     for directory in list(source.parents)[: _PARENTS + 1]:
-        tables = [table for path in _candidates(directory) if (table := _parse_quietly(path)) is not None]
+        found = (_parse_if_table(path, modified) for path, modified in _candidates(directory))
+        tables = [table for table in found if table is not None]
         if tables:
             return max(tables, key=len)
     return None
 
 
-def _candidates(directory: Path) -> Iterator[Path]:
+def _candidates(directory: Path) -> Iterator[tuple[str, int]]:
+    """The files that may be a table, in order, and when each was modified: looked at by every backtrace."""
     try:
-        for path in sorted(directory.iterdir()):
-            if path.suffix in _SUFFIXES and path.is_file() and path.stat().st_size <= _LARGEST_FILE:
-                yield path
+        with os.scandir(directory) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.endswith(_SUFFIXES) and entry.is_file() and entry.stat().st_size <= _LARGEST_FILE:
+                    yield entry.path, entry.stat().st_mtime_ns
     except OSError:
         return
 
 
-def _parse_quietly(path: Path) -> NumberTable | None:
-    try:
-        return _parse_if_table(path, path.stat().st_mtime_ns)
-    except OSError:
-        return None
-
-
 @lru_cache(maxsize=256)
-def _parse_if_table(path: Path, modified_ns: int) -> NumberTable | None:
+def _parse_if_table(path: str, modified_ns: int) -> NumberTable | None:
     # A file that merely stands beside the stub and cannot be read is no table: that is an answer, not an error.
     try:
-        table = _parse(path, modified_ns)
+        table = _parse(Path(path), modified_ns)
     except (OSError, UnicodeDecodeError, FormatError):
         return None
     return table if len(table) >= _FEWEST_NUMBERS else None

@@ -17,6 +17,7 @@ class OwnFiles:
 
     def __init__(self) -> None:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._path: Path | None = None
 
     def write(self, name: str, content: bytes) -> Path:
         """The path of a new file, without symbolic links.
@@ -24,9 +25,7 @@ class OwnFiles:
         :raise UnavailableError: it cannot be written.
         """
         try:
-            if self._directory is None:
-                self._directory = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
-            path = self._path(self._directory) / name
+            path = self._make_directory() / name
             path.parent.mkdir(mode=0o700, exist_ok=True)  # or somebody has cleaned up
             path.write_bytes(content)
         except OSError as error:
@@ -35,10 +34,13 @@ class OwnFiles:
 
     def hold(self, file: str | None) -> bool:
         """Whether `file` is one of these."""
-        return self._directory is not None and (file or "").startswith(f"{self._path(self._directory)}/")
+        return self._path is not None and (file or "").startswith(f"{self._path}/")
 
-    def _path(self, directory: "tempfile.TemporaryDirectory[str]") -> Path:
-        return Path(directory.name).resolve()
+    def _make_directory(self) -> Path:
+        if self._path is None:
+            self._directory = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+            self._path = Path(self._directory.name).resolve()
+        return self._path
 
 
 @contextmanager
