@@ -63,16 +63,6 @@ class Choice:
         return next(iter(self.numbers)) if len(self.numbers) == 1 and not self.unknown else None
 
 
-def _finished_items(token: str) -> str | None:
-    """The items in front of the one that is being typed, with their commas; None within a regular expression."""
-    end = 0
-    while (item := _ITEM.match(token, end)) is not None and token[item.end() : item.end() + 1] == ",":
-        if item["word"].startswith("/") and not _is_expression(item["word"]):
-            return None
-        end = item.end() + 1
-    return token[:end]
-
-
 @dataclass(frozen=True)
 class _Item:
     """One entry of the list: `word` without its `!`."""
@@ -240,6 +230,16 @@ def _split(text: str) -> Iterator[_Item]:
         word = item["word"]
         yield _Item(word.lower() if word.lower() in _KEYWORDS else word, bool(item["negation"]))
         at = separator.end() if separator is not None else len(text)
+
+
+def _finished_items(token: str) -> str | None:
+    """The items in front of the one that is being typed, with their commas; None within a regular expression."""
+    end = 0
+    while (item := _ITEM.match(token, end)) is not None and token[item.end() : item.end() + 1] == ",":
+        if item["word"].startswith("/") and not _is_expression(item["word"]):
+            return None
+        end = item.end() + 1
+    return token[:end]
 
 
 def _find_key(groups: Iterable[str], name: str) -> str | None:

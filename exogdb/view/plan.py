@@ -106,7 +106,7 @@ def describe_place(line: PlaceLine, style: Style) -> str:
         case PlaceKind.DISPATCHER:
             return f"{where}{symbol} by comparing the number"
         case PlaceKind.BEHIND_DISPATCHER:
-            return f"{where}{symbol} if the dispatcher was told so"
+            return f"{where}{symbol} after a stop at the dispatcher"
         case _:
             return f"{where}{symbol}"
 

@@ -45,6 +45,29 @@ def test_files_that_cannot_be_written_are_one_sentence_and_tried_again(guest: Op
     assert "program_main" in shown, "and on it goes"
 
 
+def test_a_call_that_is_turned_away_before_its_handler_is_not_taken_for_the_next_one(guest: OpenGuest) -> None:
+    """As a kernel's own policy does: the dispatcher was entered, and the handler never is."""
+    gdb = guest("run=demo").gdb
+    gdb.run("set language c")
+    gdb.run("exo-syscall break all --if '$nr == 101 && $arg3 == 77'")
+    dispatcher = gdb.address("syscall_dispatch")
+    returned_at = int(gdb.json("exo-syscall abi")["dispatcher"]["return"], 16)
+    gdb.run(f"tbreak *{returned_at - 5:#x} if $rdi == 101")  # the stub's CALL
+    gdb.run("continue")
+    length = gdb.integer("$rcx")  # the third argument
+    gdb.run("set $rcx = 77")
+    gdb.run(f"tbreak *{dispatcher:#x}")
+    gdb.run("continue")
+    assert gdb.integer("$pc") == dispatcher
+    gdb.run("set $pc = *(unsigned long *)$rsp")
+    gdb.run("set $rsp = $rsp + 8")
+    gdb.run(f"set $rax = {length}")  # as if it had been sent, so that the program goes on
+    gdb.run("set $calls = 0")
+    gdb.run(f"break *{dispatcher:#x} if $rdi == 101 && $calls++ == 4")
+    gdb.run("continue")
+    assert gdb.integer("$pc") == dispatcher, "no other call has 77 there"
+
+
 # The next planning lasts until Ctrl-C was pressed.
 LONG_PLANNING = """python
 import time

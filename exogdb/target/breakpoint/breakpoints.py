@@ -23,14 +23,15 @@ from exogdb.target.breakpoint.hit import Hit, StopRegisters, read_arguments_at, 
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.current_process import find_process_id
 from exogdb.target.memory import VirtualMemory
+from exogdb.x86.word import MASK_64
 
 __all__ = ["STOP_FUNCTION", "Catch", "Setting", "SyscallBreakpoint", "make_condition"]
 
 STOP_FUNCTION = "_exo_syscall_stop"
 """The GDB function that a row's condition calls with the row's number."""
 
+_TELLING = ("rip", "rdi", "rsi", "rdx", "rcx", "r8", "r9")  # of two calls at one address on one stack
 _OWN_CONDITION = re.compile(rf"^\${STOP_FUNCTION}\(\d+\)(?: && )?")
-_MASK_64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,13 @@ class Catch:
         if not self.is_enabled or self.setting is None or registers["rip"] != self.setting.dispatcher:
             return
         found = self._find_hit(cpu, registers, registers["rip"])
-        if found is None or self._is_repeated(cpu, registers["rip"], found.return_slot):
+        if found is None or self._is_repeated(cpu, registers, found.return_slot):
             return
         if not self._is_candidate(cpu, registers):
             return
         if self.request.on_return:
             self._watch_return(found)
-        elif found.number in self.setting.behind_dispatcher:
+        elif found.number in self.setting.behind_dispatcher and self._is_wanted(found) is not False:
             self._let_go_on(found)
 
     def expect(self, cpu: Cpu, number: int) -> None:
@@ -148,7 +149,7 @@ class Catch:
         if self._in_flight:
             now.add(setting.dispatcher)
         for location in self.row.locations:
-            wanted = location.address & _MASK_64 in always | now
+            wanted = location.address & MASK_64 in always | now
             if location.enabled != wanted:
                 location.enabled = wanted
 
@@ -183,11 +184,11 @@ class Catch:
     def _decide_about_call(self, cpu: Cpu, registers: StopRegisters, address: int) -> bool:
         assert self.setting is not None
         found = self._find_hit(cpu, registers, address)
-        begins = address == self.setting.dispatcher and bool(self._in_flight)
+        begins = address == self.setting.dispatcher and bool(self._in_flight or self._let_on)
         if found is None and not begins:
             return False
         slot = registers["rsp"] if found is None else found.return_slot
-        if self._is_repeated(cpu, address, slot):
+        if self._is_repeated(cpu, registers, slot):
             return False
         if begins:
             self._forget_call_on(slot)
@@ -208,16 +209,16 @@ class Catch:
         What can be decided here, and a hit that `ignore` takes off, need no second stop.
         """
         assert self.row is not None
-        is_alone = self.row.condition == make_condition(self.row.number, None)
-        if self.row.ignore_count and is_alone and self._is_wanted(hit):
+        is_wanted = self._is_wanted(hit)
+        if is_wanted and self.row.ignore_count and self.row.condition == make_condition(self.row.number, None):
             return True
-        self._let_go_on(hit)
+        if is_wanted is not False:
+            self._let_go_on(hit)
         return False
 
     def _let_go_on(self, hit: Hit) -> None:
-        if self._is_wanted(hit) is not False:
-            self._let_on[hit.return_slot] = hit
-            self.show_places()
+        self._let_on[hit.return_slot] = hit
+        self.show_places()
 
     def _is_candidate(self, cpu: Cpu, registers: Mapping[str, int]) -> bool:
         """Whether it is a call on the CPU and by the process that the user asked for."""
@@ -237,7 +238,7 @@ class Catch:
         return self._is_wanted(Hit(cpu, number, arguments, return_slot=0)) is not False
 
     def _is_wanted(self, hit: Hit) -> bool | None:
-        """Whether the condition holds for a call that is not at its place yet; None if that is not known here."""
+        """Whether the condition holds, as far as the number and the arguments tell; None if they do not."""
         if not self.request.condition:
             return True
         if not self.request.is_about_the_call:
@@ -276,18 +277,20 @@ class Catch:
         self.show_places()
         return replace(hit, cpu=cpu)
 
-    def _is_repeated(self, cpu: Cpu, address: int, return_slot: int) -> bool:
+    def _is_repeated(self, cpu: Cpu, registers: StopRegisters, return_slot: int) -> bool:
         """Whether this is the same call at the same instruction again. To be asked once for each stop.
 
         QEMU sometimes reports a single step over a breakpoint as done when the instruction has not run (a timer
         came in between), and GDB then meets its breakpoint again. Only a word that the kernel counts its calls in
-        can tell that from the next call of a loop.
+        can tell that from the next call of a loop, and the arguments tell it from the next call if the kernel
+        turned the last one away before it counted it.
         """
         assert self.setting is not None
         if not self.setting.counters:
             return False
         memory = VirtualMemory(cpu)
-        state = (address, return_slot, *(memory.read(counter, 8) for counter in self.setting.counters))
+        counters = (memory.read(counter, 8) for counter in self.setting.counters)
+        state = (return_slot, *(registers[name] for name in _TELLING), *counters)
         if self._last_seen.get(cpu.index) == state:
             return True
         self._last_seen[cpu.index] = state
@@ -302,10 +305,11 @@ class Catch:
         return number == place.number
 
     def _accept(self, hit: Hit) -> bool:
-        if self.request.is_about_the_call and self._is_wanted(hit) is False:
+        is_wanted = self._is_wanted(hit)
+        if is_wanted is False:
             return False
         set_convenience(hit)
-        if self.request.condition and not _is_true(self.request.condition):
+        if is_wanted is None and not _is_true(self.request.condition):
             return False
         self.hit = hit
         return True
@@ -319,8 +323,9 @@ class Catch:
         return self._accept(replace(hit, cpu=cpu, result=registers["rax"]))
 
     def _forget_call_on(self, return_slot: int) -> None:
-        """A call begins on the stack of one that was in flight, which therefore never returned."""
-        if self._in_flight.pop(return_slot, None) is not None:
+        """A call begins on this stack: one that was in flight there never returned, or never got to its place."""
+        gone = self._in_flight.pop(return_slot, None), self._let_on.pop(return_slot, None)
+        if any(hit is not None for hit in gone):
             self.show_places()
 
     def _watch_return(self, hit: Hit) -> None:

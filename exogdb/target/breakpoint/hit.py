@@ -12,12 +12,12 @@ import gdb
 from exogdb.abi.dispatch.place import Place, PlaceKind
 from exogdb.abi.stub.location import Location, read_location
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
+from exogdb.target.connection import is_broken
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
+from exogdb.x86.word import MASK_64, to_signed
 
 __all__ = ["Hit", "StopRegisters", "read_arguments_at", "read_hit", "set_convenience"]
-
-_MASK_64 = (1 << 64) - 1
 
 
 class StopRegisters(dict[str, int]):
@@ -30,9 +30,9 @@ class StopRegisters(dict[str, int]):
 
     def __missing__(self, name: str) -> int:
         try:
-            value = int(gdb.parse_and_eval(f"${name}")) & _MASK_64
+            value = int(gdb.parse_and_eval(f"${name}")) & MASK_64
         except gdb.error as error:
-            kind = TargetLostError if "Remote c" in str(error) else UnavailableError
+            kind = TargetLostError if is_broken(error) else UnavailableError
             raise kind(f"register {name}: {error}") from error
         self[name] = value
         return value
@@ -122,5 +122,4 @@ def _to_value(value: int | None, *, signed: bool = False) -> gdb.Value | None:
     if value is None:
         return None
     kind = gdb.selected_inferior().architecture().integer_type(64, signed)
-    shown = value - (1 << 64) if signed and value >> 63 else value
-    return gdb.Value(shown).cast(kind)
+    return gdb.Value(to_signed(value) if signed else value).cast(kind)
