@@ -2,10 +2,10 @@
 
 import re
 
-from tests.harness.gdb import Gdb
+from tests.harness.gdb import NO_SOURCE, Gdb
 from tests.harness.session import DEMO_RUNS, Guest
 
-__all__ = ["attach_running", "step_once", "stop_at", "stop_in_ring_3", "stopped_at"]
+__all__ = ["attach_running", "said_by_exogdb", "step_once", "stop_at", "stop_in_ring_3", "stopped_at"]
 
 SYSRETQ = b"\x48\x0f\x07"
 STUB_BYTES = 512
@@ -48,6 +48,11 @@ def stop_in_ring_3(gdb: Gdb) -> None:
             return
         # Another CPU was at the breakpoint, too, and GDB reported that instead of stepping.
     raise AssertionError("no CPU came to ring 3 by a single step over SYSRET")
+
+
+def said_by_exogdb(err: str) -> list[str]:
+    """The guest may have stopped in a library whose source is not installed, which GDB says there as well."""
+    return [line for line in err.splitlines() if not NO_SOURCE.fullmatch(line)]
 
 
 def stopped_at(output: str) -> int:

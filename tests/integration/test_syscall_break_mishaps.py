@@ -10,7 +10,7 @@ from tests.harness.kernel import build_kernel
 from tests.harness.other_stub import relay_without_monitor
 from tests.harness.session import DEMO_RUNS
 from tests.integration.conftest import OpenGuest
-from tests.integration.stops import stopped_at
+from tests.integration.stops import said_by_exogdb, stopped_at
 
 
 def test_watchpoints_that_are_forbidden_once_they_are_set(guest: OpenGuest) -> None:
@@ -34,7 +34,8 @@ def test_files_that_cannot_be_written_are_one_sentence_and_tried_again(guest: Op
     one.qemu.wait_serial(DEMO_RUNS)
     sentence = r"/nowhere/exogdb-\w+ cannot be written: No such file or directory; TMPDIR names another place"
     reply = gdb.reply(f"target remote {one.qemu.gdb_socket}")
-    assert re.fullmatch(f"exo-syscall break: {sentence}", reply.err.strip())
+    (said,) = said_by_exogdb(reply.err)
+    assert re.fullmatch(f"exo-syscall break: {sentence}", said)
     assert re.fullmatch(sentence, gdb.fails("exo-syscall break 102"))
     assert gdb.run("info breakpoints").count("-probe") == 1
     gdb.run("python tempfile.tempdir = None")

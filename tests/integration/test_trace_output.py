@@ -17,10 +17,10 @@ import pytest
 from exogdb.launch.deadline import wait_until
 from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
-from tests.harness.gdb import NO_SOURCE, Gdb
+from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT, Kernel
 from tests.harness.session import Guest, open_guest
-from tests.integration.stops import attach_running, stop_at
+from tests.integration.stops import attach_running, said_by_exogdb, stop_at
 
 ENGINES = ["log", "stops"]
 MOMENTS = 12
@@ -36,11 +36,6 @@ def busy(kernel: Kernel) -> Iterator[Guest]:
     with open_guest(attach=False, smp=2, qemu=log_filter(read_image(kernel.elf))) as guest:
         attach_running(guest)
         yield guest
-
-
-def said_by_exogdb(err: str) -> list[str]:
-    """The guest may have stopped in a library whose source is not installed, which GDB says there as well."""
-    return [line for line in err.splitlines() if not NO_SOURCE.fullmatch(line)]
 
 
 def check_nothing_left(guest: Guest, code: bytes) -> None:
