@@ -64,7 +64,7 @@ def test_msrs_gs_and_tables_of_linux_with_5_level_paging() -> None:
         assert row["state"] == ENTRY_WINDOW
         assert (row["active"], int(row["kernel"], 16) >> 63) == ("user", 1)
         check_msrs(guest, truth, "rdmsr")
-        # Back from a call that its CPU began too: fork's child and sched_setaffinity return where they did not enter.
+        # Back from a call that this CPU began: those of fork and sched_setaffinity return elsewhere.
         gdb.run("tbreak *((char *)getppid_syscall + 2)")
         gdb.reply("continue")
         assert gdb.integer("$exo_cpl()") == 3
