@@ -24,7 +24,7 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        command = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+        command = ("chromium-headless-shell", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
         offline = ("--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND")
         pipe = ("--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank")
         self._process = subprocess.Popen(
