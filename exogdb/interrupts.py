@@ -2,24 +2,29 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["finish", "interrupts_held", "is_interrupt_pending"]
+__all__ = ["finish", "held", "interrupts_held", "is_interrupt_pending"]
 
 # GDB leaves what it is doing for any of them: for Ctrl-C, for `kill`, and when its terminal is closed.
 _HELD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Ctrl-C pressed inside the block raises KeyboardInterrupt at its end; SIGTERM and SIGHUP end GDB then."""
+def held(signals: Iterable[int]) -> Iterator[None]:
+    """This thread gets none of `signals` inside the block; what came meanwhile arrives at its end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        # One that came just before this is raised by this very call, inside `try`.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+        # One that came just before this is raised by this very call, when the mask is set already.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def interrupts_held() -> contextlib.AbstractContextManager[None]:
+    """Ctrl-C pressed inside the block raises KeyboardInterrupt at its end; SIGTERM and SIGHUP end GDB then."""
+    return held(_HELD)
 
 
 def is_interrupt_pending() -> bool:

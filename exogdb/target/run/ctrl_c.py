@@ -7,11 +7,12 @@ that is safe. GDB's worker threads hold SIGINT for good, so it cannot slip past.
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import gdb
 
+from exogdb.interrupts import held
 from exogdb.target.run.main_thread import run_on_main_thread
 
 __all__ = [
@@ -28,24 +29,14 @@ CTRL_C = "Ctrl-C"
 _MOMENT_SECONDS = 0.01
 
 
-@contextmanager
-def ctrl_c_held() -> Iterator[None]:
+def ctrl_c_held() -> AbstractContextManager[None]:
     """Hold it inside the block, on GDB's own thread. One that was not taken arrives afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return held({signal.SIGINT})
 
 
-@contextmanager
-def no_signals() -> Iterator[None]:
+def no_signals() -> AbstractContextManager[None]:
     """A thread that is started inside the block leaves every signal to GDB's own thread."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return held(signal.valid_signals())
 
 
 def is_ctrl_c_pending() -> bool:
