@@ -185,7 +185,11 @@ class Gdb:
         need to know when it is over.
         """
         typed = self.start(command)
-        wait_until(lambda: self._unread() < typed and self._waits_for_events(), seconds, f"{command!r} running")
+        wait_until(lambda: self.has_read(typed) and self._waits_for_events(), seconds, f"{command!r} running")
+
+    def has_read(self, typed: int) -> bool:
+        """Whether GDB has begun to read what `start` typed. Ctrl-C before that is none of that command's."""
+        return self._unread() < typed
 
     def interrupt(self) -> None:
         """Ctrl-C, at whatever moment this is. See `resume`."""

@@ -210,12 +210,14 @@ def test_a_killed_gdb_leaves_neither_qemu_nor_files_nor_a_raw_terminal(kernel: K
     assert not directory.exists()
 
 
-def test_a_killed_launcher_leaves_no_qemu(kernel: Kernel) -> None:
+def test_a_killed_launcher_leaves_neither_qemu_nor_gdb(kernel: Kernel) -> None:
     with Terminal([*EXOGDB, "run", kernel.elf], ROOT) as terminal:
         directory = directory_of(terminal.wait_for("serial.log are in ") + terminal.wait_for("\n"))
         terminal.wait_for("(gdb) ")
+        gdb = gdb_of(terminal.process.pid)
         terminal.process.kill()
         wait_until(lambda: not qemu_runs(directory), 10.0, "QEMU's end")
+        wait_until(lambda: not command_line(Path(f"/proc/{gdb}/cmdline")), 10.0, "GDB's end")
         shutil.rmtree(directory)
 
 

@@ -52,8 +52,8 @@ def wait_for_no_log(guest: Guest) -> None:
     wait_until(lambda: not any("exogdb-trace" in path for path in guest.open_files()), SECONDS, "the log's end")
 
 
-def has_come(moment: float) -> bool:
-    return time.monotonic() >= moment
+def has_come(moment: float, gdb: Gdb, typed: int) -> bool:
+    return time.monotonic() >= moment and gdb.has_read(typed)
 
 
 def read_code(guest: Guest) -> bytes:
@@ -67,8 +67,8 @@ def test_ctrl_c_at_any_moment(busy: Guest, engine: str, tmp_path: Path) -> None:
     commands = (f"trace --output {tmp_path / 'out'}", "summary", f"record {tmp_path / 'record'}")
     for number in range(MOMENTS):
         moment = time.monotonic() + moments.uniform(0, LONGEST_SECONDS)
-        busy.gdb.start(f"exo-syscall {commands[number % len(commands)]} --engine {engine}")
-        wait_until(partial(has_come, moment), SECONDS, "that moment")
+        typed = busy.gdb.start(f"exo-syscall {commands[number % len(commands)]} --engine {engine}")
+        wait_until(partial(has_come, moment, busy.gdb, typed), SECONDS, "that moment")
         busy.gdb.interrupt()
         reply = busy.gdb.finish()
         assert "ended (Ctrl-C)" in reply.out or reply.err == "Quit\n", reply

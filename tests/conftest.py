@@ -1,0 +1,9 @@
+"""For every test: Ctrl-C as it is for whoever has a terminal.
+
+What a script starts with `&` ignores it, and so would each GDB and launcher that is started here.
+"""
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
