@@ -19,6 +19,7 @@ from exogdb.x86.word import MASK_64
 
 __all__ = [
     "evaluate",
+    "find_call_slot",
     "find_call_top",
     "find_frame_base",
     "find_link",
@@ -71,6 +72,18 @@ def find_call_top(path: EntryPath, rsp: int, gs_base: int, memory: ReadableMemor
     if path.stack is not None and not path.stack.is_kept:
         return find_top_above(path, rsp, memory)
     return read_stack_top(path, gs_base, memory)
+
+
+def find_call_slot(path: EntryPath, rsp: int, gs_base: int, memory: ReadableMemory) -> int | None:
+    """Where the call that has brought the CPU to `rsp` left its return address into the stub; None if nowhere.
+
+    For a CPU that works on the call's own stack. Errors as for `find_call_top`.
+    """
+    top = find_call_top(path, rsp, gs_base, memory)
+    slot = find_return_slot(path, top) if top is not None else None
+    if top is None or slot is None or not rsp <= slot:
+        return None
+    return slot if holds_call(path, top, memory) else None
 
 
 def find_frame_base(path: EntryPath, top: int) -> int:

@@ -168,7 +168,7 @@ def _report_stop(event: gdb.StopEvent) -> None:
     catches = [PLACEMENT.find(row.number) for row in rows if not _is_silent(row)]
     # Several breakpoints may have stopped at one call.
     for hit in dict.fromkeys(catch.hit for catch in catches if catch is not None and catch.hit is not None):
-        if hit.result is not None:
+        if hit.result is not None and hit.return_slot is not None:
             remember_returned(hit.return_slot, hit.number)
         gdb.write(_describe(hit) + "\n")
 

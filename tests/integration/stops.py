@@ -5,7 +5,7 @@ import re
 from tests.harness.gdb import NO_SOURCE, Gdb
 from tests.harness.session import DEMO_RUNS, Guest
 
-__all__ = ["attach_running", "said_by_exogdb", "step_once", "stop_at", "stop_in_ring_3", "stopped_at"]
+__all__ = ["attach_running", "hits", "said_by_exogdb", "step_once", "stop_at", "stop_in_ring_3", "stopped_at"]
 
 SYSRETQ = b"\x48\x0f\x07"
 STUB_BYTES = 512
@@ -60,3 +60,9 @@ def stopped_at(output: str) -> int:
     found = CALL_LINE.findall(output)
     assert len(found) == 1, output
     return int(found[0])
+
+
+def hits(gdb: Gdb, number: int) -> int:
+    """How often GDB counted breakpoint `number` as hit."""
+    found = re.search(r"already hit (\d+) time", gdb.run(f"info breakpoints {number}"))
+    return int(found[1]) if found else 0

@@ -10,7 +10,7 @@ import pytest
 from tests.harness.gdb import Gdb
 from tests.harness.truth import RETURNED, CpuTruth, read_call_truths, read_cpu_truths, read_last_sequence
 from tests.integration.conftest import OpenGuest
-from tests.integration.stops import stopped_at
+from tests.integration.stops import hits, stopped_at
 
 VARIANTS = ["", "debug", "today"]
 NUMBERS = (0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 300, 301, 302, 303)
@@ -88,12 +88,6 @@ def finish_writing(gdb: Gdb) -> None:
                     break
                 gdb.run(f"stepi {STEPS}")
     gdb.run("set scheduler-locking off")
-
-
-def hits(gdb: Gdb, number: int) -> int:
-    rows = gdb.run(f"info breakpoints {number}")
-    found = re.search(r"already hit (\d+) time", rows)
-    return int(found[1]) if found else 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -9,6 +9,7 @@ from collections.abc import Set
 from importlib import import_module
 from typing import Any
 
+from exogdb.abi.dispatch.stack_depth import moves_stack_unknown
 from exogdb.abi.dispatch.trace import (
     ARGUMENT_VALUES,
     ENTRY_RSP,
@@ -62,6 +63,7 @@ class Emulator:
         self._pristine: dict[int, bytes] = {}
         self._dirty: set[int] = set()
         self._invented: set[int] = set()
+        self._moves: dict[Block, bool] = {}
         self._error: type[Exception] = unicorn.UcError
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self._ids = {
@@ -194,13 +196,35 @@ class Emulator:
         size = max(ENTRY_RSP + 0x48 - registers["rsp"], 0)
         raw = bytes(self._uc.mem_read(registers["rsp"], size)) if size <= 0x8000 else b""
         words = (int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw) - 7, 8))
-        return Snapshot(registers, tuple(words))
+        return Snapshot(registers, tuple(words), self._is_depth_known(self._read("rip")))
+
+    def _is_depth_known(self, address: int) -> bool:
+        """Whether the run that has got to `address` moved rsp by nothing but what the code tells."""
+        *passed, last = self._trace.blocks
+        if last.start <= address < last.end:
+            last = Block(last.start, address)
+        return not any(map(self._moves_stack_unknown, (*passed, last)))
+
+    def _moves_stack_unknown(self, block: Block) -> bool:
+        if block not in self._moves:
+            self._moves[block] = block.end > block.start and moves_stack_unknown(self, block.start, block.end)
+        return self._moves[block]
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes of code that a run passed, as they were copied from the guest: a `ReadableMemory`.
+
+        :raise MemoryFault: they were not.
+        """
+        pages = range(address & -_PAGE, address + size, _PAGE)
+        try:
+            data = b"".join(self._pristine[page & _MASK_52] for page in pages)
+        except KeyError:
+            raise MemoryFault(address, size) from None
+        return data[address % _PAGE :][:size]
 
     def code_read(self, block: Block) -> bytes:
         """The bytes of a block that a run passed, as they were copied from the guest."""
-        pages = range(block.start & -_PAGE, block.end, _PAGE)
-        data = b"".join(self._pristine[page & _MASK_52] for page in pages)
-        return data[block.start % _PAGE :][: block.end - block.start]
+        return self.read(block.start, block.end - block.start)
 
     def _step_to(self, until: int) -> None:
         """From the start of the last block to `until` inside it."""

@@ -62,8 +62,9 @@ class Place:
     `kind` is `BEHIND_DISPATCHER`, a stop at the dispatcher does; one of the breakpoint's other places is there.
     `numbers` are those that reach `address`; where they are several, `number_at` says where the number is then.
     `arguments` are the six, None where one is gone. Stack offsets count from rsp at `address`: `return_slot` is
-    that of the dispatcher's return address, `caller_slot` that of the function's own, which must hold one of
-    `callers` (None in it: the same as the dispatcher's), else the function was called from elsewhere.
+    that of the dispatcher's return address, None where every call has another; `caller_slot` that of the
+    function's own, which must hold one of `callers` (None in it: the same as the dispatcher's), else the function
+    was called from elsewhere.
     """
 
     number: int
@@ -73,7 +74,7 @@ class Place:
     numbers: frozenset[int]
     number_at: Location | None
     arguments: tuple[Location | None, ...]
-    return_slot: int
+    return_slot: int | None
     caller_slot: int | None = None
     callers: frozenset[int | None] = frozenset()
     entry: TableRead | None = None

@@ -21,12 +21,12 @@ class Scene:
     """Where things are at one address; stack offsets count from rsp there.
 
     `number_at` is None where the number needs no telling, or nothing tells it; `arguments` are the six, None where
-    one is gone; `return_slot` is that of the dispatcher's return address.
+    one is gone; `return_slot` is that of the dispatcher's return address, None where every call has another.
     """
 
     number_at: Location | None
     arguments: tuple[Location | None, ...]
-    return_slot: int
+    return_slot: int | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Scenes:
         return Scene(
             self.find_number(address, numbers),
             tuple(self._find_argument(snapshots, index) for index in range(6)),
-            snapshots[0].return_slot if snapshots else 0,
+            _common_slot(snapshots),
         )
 
     def find_number(self, address: int, numbers: frozenset[int]) -> Location | None:
@@ -68,9 +68,9 @@ class Scenes:
         """For a stop at `address` in the function that begins at `start`."""
         starts = [snapshot for _run, snapshot in self._at(number, start)]
         stops = [snapshot for _run, snapshot in self._at(number, address)]
-        if not starts or not stops:
+        pairs = list(zip(starts, stops, strict=False))
+        if not pairs or any(first.is_depth_known != last.is_depth_known for first, last in pairs):
             return Caller()
-        pairs = zip(starts, stops, strict=False)
         slots = {first.registers["rsp"] - last.registers["rsp"] for first, last in pairs}
         words = {None if s.is_dispatcher_return(s.stack[0]) else s.stack[0] for s in starts}
         return Caller(slots.pop(), frozenset(words)) if len(slots) == 1 else Caller()
@@ -107,6 +107,11 @@ class Scenes:
         where = self._entry.arguments[index] if index < len(self._entry.arguments) else None
         held = [set(s.locate(ARGUMENT_VALUES[index])) | _in_frame(s, where) for s in snapshots]
         return first_of(set.intersection(*held) if held else set())
+
+
+def _common_slot(snapshots: Iterable[Snapshot]) -> int | None:
+    slots = {snapshot.return_slot for snapshot in snapshots}
+    return slots.pop() if len(slots) == 1 else None
 
 
 def _in_frame(snapshot: Snapshot, original: Location | None) -> set[Location]:

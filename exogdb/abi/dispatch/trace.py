@@ -110,24 +110,29 @@ class Trace:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The emulated CPU at one address: registers, and the 8-byte stack words from rsp up."""
+    """The emulated CPU at one address: registers, and the 8-byte stack words from rsp up.
+
+    `is_depth_known`: code got here that moves rsp by the same in every call, so that offsets from it hold.
+    """
 
     registers: Mapping[str, int]
     stack: tuple[int, ...]
+    is_depth_known: bool = True
 
     @property
-    def return_slot(self) -> int:
-        """Bytes from rsp up to the dispatcher's own return address."""
-        return ENTRY_RSP - self.registers["rsp"]
+    def return_slot(self) -> int | None:
+        """Bytes from rsp up to the dispatcher's own return address; None if each call has another number."""
+        return ENTRY_RSP - self.registers["rsp"] if self.is_depth_known else None
 
     def is_dispatcher_return(self, value: int) -> bool:
         """Whether `value` stands for the address that the dispatcher returns to."""
         return value == RETURN
 
     def locate(self, value: int) -> list[Location]:
-        """Every place that holds `value`, registers first; stack offsets count from rsp here."""
+        """Every place that holds `value`, registers first; stack offsets count from rsp here, where they hold."""
         found: list[Location] = [InRegister(name) for name in GENERAL_REGISTERS if self.registers[name] == value]
-        found += [OnStack(8 * index) for index, word in enumerate(self.stack) if word == value]
+        if self.is_depth_known:
+            found += [OnStack(8 * index) for index, word in enumerate(self.stack) if word == value]
         return found
 
     def locate_frame(self, offset: int) -> list[Location]:

@@ -17,9 +17,17 @@ from exogdb.abi.choice import Choice
 from exogdb.abi.dispatch.place import FindArguments, Place, PlaceKind
 from exogdb.abi.dispatch.request import Request, encode_location
 from exogdb.abi.dispatch.route import UNKNOWN
-from exogdb.errors import ExoError, TargetLostError, UsageError
+from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.errors import ExoError, TargetLostError, UnavailableError, UsageError
 from exogdb.target.breakpoint.hidden_breakpoints import ReturnWatch
-from exogdb.target.breakpoint.hit import Hit, StopRegisters, read_arguments_at, read_hit, set_convenience
+from exogdb.target.breakpoint.hit import (
+    Hit,
+    StopRegisters,
+    find_slot,
+    read_arguments_at,
+    read_hit,
+    set_convenience,
+)
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.current_process import find_process_id
 from exogdb.target.memory import VirtualMemory
@@ -36,14 +44,15 @@ _OWN_CONDITION = re.compile(rf"^\${STOP_FUNCTION}\(\d+\)(?: && )?")
 
 @dataclass(frozen=True)
 class Setting:
-    """What the plan gave to one breakpoint: its numbers and places, the dispatcher, where calls return to.
+    """What the plan gave to one breakpoint: its numbers and places, the path that they are on.
 
-    `counters` are words in memory that tell two calls apart. `may_watch`: watchpoints can be
-    trusted. `find_arguments` tells where the arguments are on the way to a place.
+    `dispatcher` and `return_address` are the path's. `counters` are words in memory that tell two calls apart.
+    `may_watch`: watchpoints can be trusted. `find_arguments` tells where the arguments are on the way to a place.
     """
 
     choice: Choice
     places: tuple[Place, ...]
+    path: EntryPath
     dispatcher: int
     return_address: int
     counters: tuple[int, ...] = ()
@@ -190,7 +199,7 @@ class Catch:
         slot = registers["rsp"] if found is None else found.return_slot
         if self._is_repeated(cpu, registers, slot):
             return False
-        if begins:
+        if begins and slot is not None:
             self._forget_call_on(slot)
         return found is not None and self._is_candidate(cpu, registers) and self._decide_about(found, address)
 
@@ -217,6 +226,7 @@ class Catch:
         return False
 
     def _let_go_on(self, hit: Hit) -> None:
+        assert hit.return_slot is not None, "rsp is at it in front of the dispatcher"
         self._let_on[hit.return_slot] = hit
         self.show_places()
 
@@ -262,22 +272,22 @@ class Catch:
         """The call that stands at `place` on `cpu`; None if it is none of this breakpoint's."""
         assert self.setting is not None
         if place.kind is PlaceKind.BEHIND_DISPATCHER:
-            return self._arrive(cpu, place, registers["rsp"] + place.return_slot)
+            return self._arrive(cpu, place, find_slot(cpu, registers, place, self.setting.path))
         if place.kind is PlaceKind.TABLE_ENTRY and place.number != told:
             return None
-        hit = read_hit(cpu, registers, place, self.setting.return_address, told)
+        hit = read_hit(cpu, registers, place, self.setting.path, told)
         return hit if hit is not None and self._is_of(place, hit.number) else None
 
-    def _arrive(self, cpu: Cpu, place: Place, return_slot: int) -> Hit | None:
+    def _arrive(self, cpu: Cpu, place: Place, return_slot: int | None) -> Hit | None:
         """A call that was let go on at the dispatcher is at its place, on whatever CPU it is by now."""
-        hit = self._let_on.get(return_slot)
-        if hit is None or hit.number != place.number:
+        hit = self._let_on.get(return_slot) if return_slot is not None else None
+        if return_slot is None or hit is None or hit.number != place.number:
             return None
         del self._let_on[return_slot]
         self.show_places()
         return replace(hit, cpu=cpu)
 
-    def _is_repeated(self, cpu: Cpu, registers: StopRegisters, return_slot: int) -> bool:
+    def _is_repeated(self, cpu: Cpu, registers: StopRegisters, return_slot: int | None) -> bool:
         """Whether this is the same call at the same instruction again. To be asked once for each stop.
 
         QEMU sometimes reports a single step over a breakpoint as done when the instruction has not run (a timer
@@ -330,15 +340,17 @@ class Catch:
 
     def _watch_return(self, hit: Hit) -> None:
         assert self.setting is not None
-        if not self.setting.may_watch:
-            self._in_flight[hit.return_slot] = hit
+        slot, setting = hit.return_slot, self.setting
+        if slot is None:
+            raise UnavailableError("the stack does not tell where this call returns to: its return will go unseen")
+        if not setting.may_watch:
+            self._in_flight[slot] = hit
             self.show_places()
             return
-        watch = self._watches.get(hit.return_slot)
+        watch = self._watches.get(slot)
         if watch is None or not watch.is_valid():
-            setting = self.setting
-            watch = ReturnWatch(hit.return_slot, setting.dispatcher, setting.return_address, self.expect_return)
-            self._watches[hit.return_slot] = watch
+            watch = ReturnWatch(slot, setting.dispatcher, setting.return_address, self.expect_return)
+            self._watches[slot] = watch
         watch.follow(hit)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import gdb
 
 from exogdb.abi.dispatch.place import Place, PlaceKind
+from exogdb.abi.frame_base import find_call_slot
+from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.location import Location, read_location
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
 from exogdb.target.connection import is_broken
@@ -17,7 +19,7 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.memory import VirtualMemory
 from exogdb.x86.word import MASK_64, to_signed
 
-__all__ = ["Hit", "StopRegisters", "read_arguments_at", "read_hit", "set_convenience"]
+__all__ = ["Hit", "StopRegisters", "find_slot", "read_arguments_at", "read_hit", "set_convenience"]
 
 
 class StopRegisters(dict[str, int]):
@@ -43,35 +45,45 @@ class Hit:
     """One system call that reached its place on `cpu`.
 
     `arguments` are None where the code keeps one nowhere any more. `return_slot` is the address of the stack slot
-    that the dispatcher returns through. `result` is set when the call has returned.
+    that the dispatcher returns through, None if the stack does not tell. `result` is set when the call has
+    returned.
     """
 
     cpu: Cpu
     number: int
     arguments: tuple[int | None, ...]
-    return_slot: int
+    return_slot: int | None
     result: int | None = None
 
 
-def read_hit(
-    cpu: Cpu, registers: StopRegisters, place: Place, return_address: int, told: int | None
-) -> Hit | None:
+def read_hit(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath, told: int | None) -> Hit | None:
     """The call of `cpu` standing at `place.address`; None if this is no system call of `place.numbers`.
 
-    `told` is the number that a table entry's watchpoint saw, for places that have one. A function that was called
-    from anywhere but the dispatcher (`place.callers`) is no system call.
+    `path` is the one that the place was planned for. `told` is the number that a table entry's watchpoint saw,
+    for places that have one. A function that was called from anywhere but the dispatcher (`place.callers`) is no
+    system call.
 
     :raise UnavailableError: the stack or a register cannot be read.
     """
-    rsp = registers["rsp"]
     memory = VirtualMemory(cpu)
-    if not _is_called_by_dispatcher(place, memory, rsp, return_address):
+    if not _is_called_by_dispatcher(place, memory, registers["rsp"], path):
         return None
     number = _read_number(registers, place, memory, told)
     if number is None:
         return None
     arguments = read_arguments_at(place.arguments, registers, memory)
-    return Hit(cpu, number, arguments, rsp + place.return_slot)
+    return Hit(cpu, number, arguments, find_slot(cpu, registers, place, path))
+
+
+def find_slot(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath) -> int | None:
+    """The address of the slot that the call of `cpu`, standing at `place.address`, returns through.
+
+    :raise UnavailableError: the stack or the per-CPU block cannot be read.
+    """
+    rsp = registers["rsp"]
+    if place.return_slot is not None:
+        return rsp + place.return_slot
+    return find_call_slot(path, rsp, registers["gs_base"], VirtualMemory(cpu))
 
 
 def read_arguments_at(
@@ -89,12 +101,11 @@ def _read_number(registers: StopRegisters, place: Place, memory: VirtualMemory, 
     return read_location(place.number_at, registers, memory)
 
 
-def _is_called_by_dispatcher(place: Place, memory: VirtualMemory, rsp: int, return_address: int) -> bool:
-    if place.caller_slot is None:
+def _is_called_by_dispatcher(place: Place, memory: VirtualMemory, rsp: int, path: EntryPath) -> bool:
+    if place.caller_slot is None or path.dispatcher is None:
         return True
     caller = int.from_bytes(memory.read(rsp + place.caller_slot, 8), "little")
-    expected = {return_address if address is None else address for address in place.callers}
-    return caller in expected
+    return caller in {path.dispatcher.return_address if each is None else each for each in place.callers}
 
 
 def _read_or_none(location: Location | None, registers: StopRegisters, memory: VirtualMemory) -> int | None:

@@ -282,7 +282,7 @@ def _to_setting(plan: SyscallPlan, choice: Choice, places: tuple[Place, ...]) ->
     address, back = plan.dispatcher.address, plan.dispatcher.return_address
     assert address is not None  # a plan was made from there
     plans = plan.places
-    return Setting(choice, places, address, back, plans.counters, plan.may_watch, plans.find_arguments)
+    return Setting(choice, places, plan.path, address, back, plans.counters, plan.may_watch, plans.find_arguments)
 
 
 def _ask_us(row: gdb.Breakpoint) -> bool:

@@ -39,7 +39,7 @@ _cache = PlanCache()
 
 @dataclass(frozen=True)
 class SyscallPlan:
-    """The places of all numbers, and the dispatcher they are in. `may_watch`: watchpoints can be trusted.
+    """The places of all numbers, and the path and dispatcher they are in. `may_watch`: watchpoints can be trusted.
 
     `doubts` are what the analysis of the entry path is not sure of.
     """
@@ -47,6 +47,7 @@ class SyscallPlan:
     places: Plan
     table: NumberTable
     dispatcher: Dispatcher
+    path: EntryPath
     may_watch: bool
     doubts: tuple[str, ...] = ()
 
@@ -63,7 +64,7 @@ def read_plan(cpu: Cpu, more_numbers: Iterable[int] = ()) -> SyscallPlan:
     numbers = frozenset(number.number for number in table) | frozenset(more_numbers)
     machine = _read_machine()
     places = _make_plan(cpu, path, entry, numbers, machine)
-    return SyscallPlan(places, table, dispatcher, may_watch=not machine.no_watching, doubts=path.doubts)
+    return SyscallPlan(places, table, dispatcher, path, may_watch=not machine.no_watching, doubts=path.doubts)
 
 
 def read_place(cpu: Cpu, number: int) -> Place:
