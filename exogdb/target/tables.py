@@ -12,7 +12,7 @@ from exogdb.target.qemu.cpu_dump import CpuDump, parse_cpu_dumps
 from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.registers import read_register
 from exogdb.x86.gdt import Gdt, decode_gdt
-from exogdb.x86.idt import Gate, decode_idt
+from exogdb.x86.idt import Gate, decode_idt, is_idt_unset
 from exogdb.x86.paging import EFER_LMA
 from exogdb.x86.selector import Selector
 from exogdb.x86.tss import TSS_SIZE, Tss, decode_tss
@@ -88,8 +88,13 @@ def read_idt(memory: VirtualMemory, dump: CpuDump) -> IdtReading:
     """The IDT of the CPU that `dump` and `memory` belong to.
 
     :raise MemoryFault: it is not mapped.
+    :raise UnavailableError: the kernel has not executed LIDT.
     """
     table = dump.segments["idtr"]
+    if is_idt_unset(table.base, table.limit):
+        raise UnavailableError(
+            f"CPU {dump.index} has no IDT: IDTR has base 0 and limit {table.limit:#x}, as before any LIDT"
+        )
     return IdtReading(table.base, table.limit, decode_idt(memory.read(table.base, table.limit + 1)))
 
 

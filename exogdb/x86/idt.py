@@ -23,10 +23,22 @@ from exogdb.x86.descriptor import CodeDescriptor, Descriptor
 from exogdb.x86.selector import Selector
 from exogdb.x86.tss import Tss
 
-__all__ = ["EXCEPTIONS", "CpuException", "Gate", "check_gate", "decode_gate", "decode_idt", "vector_name"]
+__all__ = [
+    "EXCEPTIONS",
+    "CpuException",
+    "Gate",
+    "check_gate",
+    "decode_gate",
+    "decode_idt",
+    "is_idt_unset",
+    "vector_name",
+]
 
 GATE_SIZE = 16
 GATE_TYPES = {0xE: "interrupt", 0xF: "trap"}
+# Base and limit of IDTR after power-up, reset and INIT (SDM Vol. 3A, Processor State After Reset), and as firmware
+# has it for real mode, where vectors are four bytes.
+NEVER_LOADED = {(0, 0xFFFF), (0, 0x3FF)}
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,17 @@ def decode_idt(data: bytes) -> tuple[Gate, ...]:
     """
     count = min(len(data) // GATE_SIZE, 256)
     return tuple(decode_gate(data[n * GATE_SIZE : (n + 1) * GATE_SIZE], n) for n in range(count))
+
+
+def is_idt_unset(base: int, limit: int) -> bool:
+    """Whether IDTR still has what reset or the firmware left: no kernel has executed LIDT, and no table is there.
+
+    An IDT at address 0 is possible; its limit is then that of 256 gates or fewer.
+
+    >>> is_idt_unset(0, 0xFFFF), is_idt_unset(0, 0xFFF)
+    (True, False)
+    """
+    return (base, limit) in NEVER_LOADED
 
 
 def check_gate(

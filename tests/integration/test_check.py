@@ -41,6 +41,10 @@ PLANTED = [
 SEVERAL = {"seed-literal": {"EXO012", "EXO033", "EXO035"}, "fmask-leaves-df-tf-ac": {"EXO012", "EXO013"}}
 
 
+# A kernel at its first line of Rust: no LIDT, no LTR, none of the MSRs.
+AT_FIRST_LINE = {"EXO001", "EXO005", "EXO010", "EXO020", "EXO021", "EXO024", "EXO028"}
+
+
 def first_instruction(kernel: Kernel) -> int:
     """Where the first user program begins: the program `demo`, as `run=demo` says."""
     [demo] = [path for path in kernel.programs if path.stem == "demo"]
@@ -283,6 +287,10 @@ def test_cpus_that_the_kernel_has_not_started_are_left_out() -> None:
         answer = check(guest)
         assert answer["cpus_left_out"] == [1]
         assert {each["cpu"] for rule in answer["rules"] for each in rule["findings"]} <= {0, None}
+        assert found(answer, "error") == AT_FIRST_LINE, "nothing is read out of tables that are not there yet"
+        assert guest.gdb.fails("exo-idt") == (
+            "CPU 0 has no IDT: IDTR has base 0 and limit 0xffff, as before any LIDT"
+        )
         assert "CPU 1 is not in long mode, and left out." in guest.gdb.run("exo-syscall check --fail-on never")
 
 

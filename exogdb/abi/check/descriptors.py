@@ -7,7 +7,7 @@ from exogdb.abi.check.rule import Finding, Outcome, Rule, Severity, each_cpu
 from exogdb.abi.check.stub import returns_to_32_bit
 from exogdb.errors import UnavailableError
 from exogdb.x86.descriptor import CallGate, SystemDescriptor
-from exogdb.x86.idt import vector_name
+from exogdb.x86.idt import is_idt_unset, vector_name
 from exogdb.x86.selector import Selector
 from exogdb.x86.star import StarLoad, check_load, decode_star
 from exogdb.x86.tss import TSS_SIZE
@@ -112,6 +112,17 @@ def _check_task_register(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
         yield Finding(f"TR = {selector} {problem}", f"a TSS of {TSS_SIZE} bytes", "TR", cpu=cpu.index)
 
 
+def _check_idtr(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+    base, limit = cpu.register("idtr.base"), cpu.register("idtr.limit")
+    if is_idt_unset(base, limit):
+        yield Finding(
+            f"IDTR = base {base:#x}, limit {limit:#x}: what reset or the firmware left, LIDT was never executed",
+            "an IDT of the kernel's",
+            "IDTR",
+            cpu=cpu.index,
+        )
+
+
 def _check_call_gates(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
     for entry in known(cpu.gdt).entries:
         gate = entry.descriptor
@@ -192,5 +203,16 @@ DESCRIPTOR_RULES = (
         "Intel SDM Vol. 3A, IA-32e Mode Call Gates; AMD APM Vol. 2, Long-Mode Segment Descriptors",
         "Clear the descriptor, or give it DPL 0, and find out who wrote it.",
         each_cpu(_check_call_gates),
+    ),
+    Rule(
+        "EXO028",
+        Severity.ERROR,
+        "IDTR names an IDT",
+        "Without an IDT the first exception finds no gate, nor does the #DF that follows: a triple fault, "
+        "whatever the mistake was.",
+        "Intel SDM Vol. 3A, Processor State After Reset; Vol. 2A, LGDT/LIDT",
+        "Execute LIDT on every CPU before page tables and MSRs are touched, with gates for the exceptions at "
+        "least; STI only then.",
+        each_cpu(_check_idtr),
     ),
 )

@@ -14,6 +14,8 @@ from exogdb.x86.paging import PageWalk
 
 __all__ = ["ENTRY_RULES"]
 
+EXECUTABLE = "an address in an executable section of the kernel"
+
 
 def _finding(cpu: CpuFacts, facts: Facts, problem: str, expected: str) -> Finding:
     lstar = cpu.msr("IA32_LSTAR")
@@ -59,13 +61,15 @@ def _check_text(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
     if _mapped_page(cpu).user:
         raise UnavailableError("IA32_LSTAR points at a user page (EXO004)")
     lstar = cpu.msr("IA32_LSTAR")
+    if lstar == 0:
+        yield _finding(cpu, facts, "its value after reset: the kernel has not written it", EXECUTABLE)
+        return
     section = next((section for section in known(facts.sections) if lstar in section), None)
-    expected = "an address in an executable section of the kernel"
     if section is None:
-        finding = _finding(cpu, facts, "in no section of the kernel's symbol file", expected)
-        yield Finding(finding.found, expected, finding.where, lstar, cpu.index, Severity.WARNING)
+        finding = _finding(cpu, facts, "in no section of the kernel's symbol file", EXECUTABLE)
+        yield Finding(finding.found, EXECUTABLE, finding.where, lstar, cpu.index, Severity.WARNING)
     elif not section.executable:
-        yield _finding(cpu, facts, f"in {section.name}, which is not executable", expected)
+        yield _finding(cpu, facts, f"in {section.name}, which is not executable", EXECUTABLE)
 
 
 ENTRY_RULES = (

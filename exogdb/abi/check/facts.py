@@ -63,10 +63,12 @@ class Span:
 
 @dataclass(frozen=True)
 class CpuFacts:
-    """One CPU. Registers are by GDB's names (`cr4`, `rsp`, `cs`, and `tr`), MSRs by the SDM's (`IA32_LSTAR`).
+    """One CPU. Registers are by GDB's names (`cr4`, `rsp`, `cs`), and `tr`, `idtr.base`, `idtr.limit`; MSRs by the
+    SDM's (`IA32_LSTAR`).
 
     `kernel_gs` is the GS base that the kernel uses, whether it is active or waiting; `kernel_rsp` is what the
-    entry stub would load into rsp on this CPU now. `spans` says where the tables of `gdtr`, `idtr` and `tr` are.
+    entry stub would load into rsp on this CPU now. `spans` says where the tables of `gdtr`, `idtr` and `tr` are,
+    of those that the kernel has loaded.
     `pages` are page walks through the page tables that the kernel runs with, by linear address; `user_pages` the
     same for user programs if the stub switches page tables, else None. `depths` are by the top of a stack how many
     bytes below it can be written without a hole, None for more than `LARGEST_STACK`.

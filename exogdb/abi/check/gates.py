@@ -19,8 +19,8 @@ TABLES = {"gdtr": "GDT", "idtr": "IDT", "tr": "TSS"}
 
 
 def _check_tables(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
-    for register, table in TABLES.items():
-        span = known(cpu.spans)[register]
+    for register, span in known(cpu.spans).items():
+        table = TABLES[register]
         pages = [cpu.page(address) for address in span.pages]
         bad = next((page for page in pages if not page.mapped or page.user), None)
         if bad is not None:

@@ -121,6 +121,8 @@ def _make_entry(
 
 def _read_path(session: Session, cpu: Cpu, lstar: int, space: AddressSpace) -> EntryPath | Unavailable:
     """The entry path, unless LSTAR leads to what is no kernel code: the rules about LSTAR report that."""
+    if lstar == 0:
+        return Unavailable("IA32_LSTAR is 0: the kernel has not set a system-call entry yet (EXO005)")
     page = space.walk(lstar)
     if isinstance(page, Unavailable):
         return page

@@ -20,9 +20,10 @@ from exogdb.target.qemu.vmstate_x86 import SegmentRegister
 from exogdb.target.registers import register_value
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.gdt import decode_gdt
-from exogdb.x86.idt import decode_idt
+from exogdb.x86.idt import decode_idt, is_idt_unset
 from exogdb.x86.memory import ReadableMemory
 from exogdb.x86.paging import PageWalk
+from exogdb.x86.selector import Selector
 from exogdb.x86.tss import TSS_SIZE, decode_tss
 
 __all__ = ["read_cpu_facts"]
@@ -50,7 +51,7 @@ def read_cpu_facts(
     tables = find_page_tables(cpu, loaded, kernel_gs, path)
     facts = CpuFacts(
         index=cpu.index,
-        registers=registers | {"tr": _selector(segments, "tr")},
+        registers=registers | _read_table_registers(segments),
         msrs=msrs,
         gdt=_read_table(segments, "gdtr", memory, lambda data, base: decode_gdt(data, base)),
         idt=_read_table(segments, "idtr", memory, lambda data, base: decode_idt(data)),
@@ -91,7 +92,11 @@ def _read_spans(segments: Mapping[str, SegmentRegister] | Unavailable) -> Mappin
     if isinstance(segments, Unavailable):
         return segments
     sizes = {"gdtr": 1 << 16, "idtr": _LARGEST_IDT, "tr": TSS_SIZE}
-    return {name: Span(segments[name].base, min(segments[name].limit, size - 1)) for name, size in sizes.items()}
+    return {
+        name: Span(segments[name].base, min(segments[name].limit, size - 1))
+        for name, size in sizes.items()
+        if not _why_there_is_none(name, segments[name])
+    }
 
 
 def _measure_depth(space: AddressSpace | Unavailable, top: int) -> int | Unavailable | None:
@@ -107,8 +112,21 @@ def _measure_depth(space: AddressSpace | Unavailable, top: int) -> int | Unavail
     return None
 
 
-def _selector(segments: Mapping[str, SegmentRegister] | Unavailable, name: str) -> Value:
-    return segments if isinstance(segments, Unavailable) else Reading(segments[name].selector, "monitor")
+def _read_table_registers(segments: Mapping[str, SegmentRegister] | Unavailable) -> dict[str, Value]:
+    if isinstance(segments, Unavailable):
+        return dict.fromkeys(("tr", "idtr.base", "idtr.limit"), segments)
+    tr, idtr = segments["tr"], segments["idtr"]
+    values = {"tr": tr.selector, "idtr.base": idtr.base, "idtr.limit": idtr.limit}
+    return {name: Reading(value, "monitor") for name, value in values.items()}
+
+
+def _why_there_is_none(name: str, register: SegmentRegister) -> str:
+    """Why no table is where that register points to: the kernel has not loaded it; else empty."""
+    if name == "tr" and Selector(register.selector).is_null:
+        return "TR is null: there is no TSS yet (EXO024)"
+    if name == "idtr" and is_idt_unset(register.base, register.limit):
+        return "LIDT was never executed: there is no IDT yet (EXO028)"
+    return ""
 
 
 def _read_table(
@@ -121,6 +139,8 @@ def _read_table(
     if isinstance(segments, Unavailable):
         return segments
     register = segments[name]
+    if reason := _why_there_is_none(name, register):
+        return Unavailable(reason)
     size = TSS_SIZE if name == "tr" else min(register.limit + 1, 1 << 16 if name == "gdtr" else _LARGEST_IDT)
     try:
         return decode(memory.read(register.base, size), register.base)

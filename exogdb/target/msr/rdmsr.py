@@ -27,7 +27,7 @@ from exogdb.target.paging import walk_address
 from exogdb.target.qemu.cpu_dump import CpuDump
 from exogdb.target.registers import read_register
 from exogdb.target.run.shutdown import require_runnable
-from exogdb.target.tables import read_cpu_dump, read_gdt
+from exogdb.target.tables import has_tss, read_cpu_dump, read_gdt
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.descriptor import CodeDescriptor, DataDescriptor
 from exogdb.x86.gdt import Gdt
@@ -189,6 +189,8 @@ def _possible_gates(memory: VirtualMemory, dump: CpuDump) -> tuple[Gate, ...]:
 
 def _exception_stacks(memory: VirtualMemory, dump: CpuDump, gates: Sequence[Gate]) -> tuple[int, ...]:
     """Tops of the stacks that `gates` would switch to, besides the current one."""
+    if not has_tss(dump):
+        return ()
     try:
         tss = decode_tss(memory.read(dump.segments["tr"].base, TSS_SIZE))
     except MemoryFault:

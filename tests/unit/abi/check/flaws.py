@@ -82,6 +82,11 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         WARNING,
         lambda f: replace(f, sections=(replace(TEXT, start=ENTRY + 0x1000), DATA)),
     ),
+    "LSTAR 0": (
+        "EXO005",
+        ERROR,
+        lambda f: with_page(with_msr(f, "IA32_LSTAR", 0), page(0)),
+    ),
     "CSTAR 0": ("EXO006", NOTE, lambda f: with_msr(f, "IA32_CSTAR", 0)),
     "CSTAR 0 on AMD": ("EXO006", WARNING, lambda f: on_amd(with_msr(f, "IA32_CSTAR", 0))),
     "CSTAR 0 on AMD without 32-bit code": (
@@ -177,6 +182,11 @@ FLAWS: dict[str, tuple[str, Severity, Change]] = {
         ),
     ),
     "TR null": ("EXO024", ERROR, lambda f: with_register(f, "tr", 0)),
+    "IDTR as after reset": (
+        "EXO028",
+        ERROR,
+        lambda f: with_register(with_register(f, "idtr.base", 0), "idtr.limit", 0xFFFF),
+    ),
     "TR names a code segment": ("EXO024", ERROR, lambda f: with_register(f, "tr", 8)),
     "TSS too short": ("EXO024", ERROR, lambda f: with_gdt(f, 6, GDT[6] & ~0xFFFF | 0x40)),
     "no SWAPGS on entry": (

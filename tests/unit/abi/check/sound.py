@@ -56,7 +56,16 @@ MSRS = {
     "IA32_SYSENTER_CS": 0,
     "IA32_SYSENTER_EIP": 0,
 }
-REGISTERS = {"cr0": 0x80010033, "cr3": 0x1000, "cr4": 0x300EF0, "rip": 0x401000, "cs": 0x2B, "tr": 0x30}
+REGISTERS = {
+    "cr0": 0x80010033,
+    "cr3": 0x1000,
+    "cr4": 0x300EF0,
+    "rip": 0x401000,
+    "cs": 0x2B,
+    "tr": 0x30,
+    "idtr.base": TABLES + 0x1000,
+    "idtr.limit": 511,
+}
 
 
 def page(address: int, *, writable: bool = False, user: bool = False, nx: bool = False) -> PageWalk:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from exogdb.abi.check import RULES
 from tests.harness.kernel import ROOT
-from tests.integration.test_check import NOTES_OF_THE_DESIGN, OF_THE_DESIGN, PLANTED, SEVERAL
+from tests.integration.test_check import AT_FIRST_LINE, NOTES_OF_THE_DESIGN, OF_THE_DESIGN, PLANTED, SEVERAL
 from tests.integration.test_check_planted import ONE_BY_ONE, PLANTED_HERE
 from tests.unit.abi.check.test_stubs import LEFT_FLAGS, MISTAKES
 
@@ -36,11 +36,12 @@ def find_broken(rule: str) -> list[str]:
     kernels = [f"kernel `{variant}`" for variant, _, rules in PLANTED if rule in rules]
     kernels += [f"kernel `{variant}`" for variant, rules in SEVERAL.items() if rule in rules]
     own = ["the reference kernel itself"] if rule in OF_THE_DESIGN | NOTES_OF_THE_DESIGN else []
+    early = ["the reference kernel at `kernel_main`"] if rule in AT_FIRST_LINE else []
     planted = [f"planted: {name}" for name, rules in (PLANTED_HERE | ONE_BY_ONE).items() if rule in rules.split()]
     mistakes = [
         f"stub: {name}" for name, (_, _, rules) in (MISTAKES | LEFT_FLAGS).items() if rule in rules.split()
     ]
-    return own + kernels + planted + mistakes
+    return own + kernels + planted + mistakes + early
 
 
 def with_table(text: str) -> str:
