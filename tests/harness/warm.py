@@ -67,7 +67,15 @@ def _serve(number):
         except gdb.error as error:
             control.send(str(error).encode())
             os._exit(1)
+        _read_lines_of("syscall_dispatch")
         control.send(b"ready")
+
+def _read_lines_of(function):
+    # GDB reads a unit's symbols when an address in it is first shown, which attaching does at once.
+    try:
+        gdb.execute(f"info line {function}", to_string=True)
+    except gdb.error:
+        pass  # a kernel that has no such function, or no symbols
 
 def _renew_pipes():
     # GDB wakes its own event loop through pipes; two processes that shared one would steal each other's Ctrl-C.

@@ -15,7 +15,7 @@ from tests.integration.stops import hits, stopped_at
 VARIANTS = ["", "debug", "today"]
 NUMBERS = (0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 300, 301, 302, 303)
 NEVER = 1_000_000
-CALLS = 120
+CALLS = 90
 MOST_STEPS = 1000  # what writing a call down takes without optimisation, and more
 STEPS = 8  # at once; far fewer than what a call takes after that
 ENTRY = {"": "syscall_dispatch", "debug": "syscall_dispatch", "today": "syscall_rust_handler"}
