@@ -1,26 +1,28 @@
 """Loads exogdb into GDB: `source gdbinit.py`.
 
 Works from any directory. The package is the one beside this file; its dependencies are looked for in the
-`.venv` beside it (made by `make venv`) and then wherever GDB's own Python finds them. Libraries are
-imported by the first command that needs them.
+`.venv` beside it (made by `make venv`) and then wherever GDB's own Python finds them. Commands and libraries are
+imported when they are first needed; of Python's own, too, only what loads quickly (pathlib does not).
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
 import gdb
 
 # Not __file__: GDB leaves that of the outer file when one Python file sources another.
-_ROOT = Path((lambda: None).__code__.co_filename).resolve().parent
+_ROOT = os.path.dirname(os.path.realpath((lambda: None).__code__.co_filename))
 _OLDEST_PYTHON = (3, 11)
 _DEPENDENCIES = ("qemu.qmp", "tabulate", "pygments", "capstone", "unicorn")
 
 
 def _add_paths() -> None:
-    sites = sorted((_ROOT / ".venv" / "lib").glob("python3*/site-packages"))
-    for path in [str(_ROOT), *map(str, sites)]:
+    libraries = os.path.join(_ROOT, ".venv", "lib")
+    pythons = sorted(os.listdir(libraries)) if os.path.isdir(libraries) else []
+    sites = [os.path.join(libraries, name, "site-packages") for name in pythons if name.startswith("python3")]
+    for path in (_ROOT, *filter(os.path.isdir, sites)):
         if path not in sys.path:
             sys.path.append(path)
 
@@ -47,7 +49,7 @@ def _problem() -> str | None:
     if missing:
         from shlex import quote
 
-        return f"exogdb lacks {', '.join(missing)}: run `make -C {quote(str(_ROOT))} venv` and source this again"
+        return f"exogdb lacks {', '.join(missing)}: run `make -C {quote(_ROOT)} venv` and source this again"
     return None
 
 

@@ -1,13 +1,24 @@
 """Holding Ctrl-C back for as long as something must not be left half done."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["finish", "held", "interrupts_held", "is_interrupt_pending"]
+__all__ = [
+    "finish",
+    "held",
+    "interrupts_held",
+    "interrupts_postponed",
+    "is_interrupt_pending",
+    "no_signals",
+    "press_ctrl_c_again",
+    "take_ctrl_c",
+]
 
 # GDB leaves what it is doing for any of them: for Ctrl-C, for `kill`, and when its terminal is closed.
 _HELD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_MOMENT_SECONDS = 0.01
 
 
 @contextlib.contextmanager
@@ -47,3 +58,33 @@ def finish(action: Callable[[], None]) -> None:
             interrupt = error
     if interrupt is not None:
         raise interrupt
+
+
+@contextlib.contextmanager
+def interrupts_postponed() -> Iterator[None]:
+    """Ctrl-C pressed inside the block strikes a moment behind it, so that what comes next is done first.
+
+    For imports by what GDB calls by itself: it drops an event's work at a KeyboardInterrupt, and prints that.
+    """
+    with interrupts_held():
+        yield
+        if take_ctrl_c():
+            press_ctrl_c_again()
+
+
+def take_ctrl_c() -> bool:
+    """Whether Ctrl-C has come while it is held; it is then gone."""
+    return signal.sigtimedwait({signal.SIGINT}, 0) is not None
+
+
+def press_ctrl_c_again() -> None:
+    """Let a Ctrl-C that struck where it must not be passed on strike once more, a moment later."""
+    from threading import Timer
+
+    with no_signals():
+        Timer(_MOMENT_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+
+def no_signals() -> contextlib.AbstractContextManager[None]:
+    """A thread that is started inside the block leaves every signal to GDB's own thread."""
+    return held(signal.valid_signals())

@@ -44,7 +44,6 @@ def make_frame_output(call: Call, where: str) -> Output:
     "exo-syscall frame",
     add_arguments=_add_arguments,
     complete={"--cpu": complete_cpu, "--process": complete_process},
-    is_prefix=True,
 )
 def exo_syscall_frame(session: Session, options: Namespace) -> Output:
     """Show what the entry stub saved: registers and arguments.

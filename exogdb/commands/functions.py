@@ -17,10 +17,38 @@ from exogdb.target.msr.msrs import Via, read_msr
 from exogdb.target.registers import read_cpl
 from exogdb.target.session import asking_guest, require_guest
 
-__all__ = ["register_functions"]
+__all__ = ["exo_cpl", "exo_gs", "exo_msr"]
 
 
-def _msr(cpu: Cpu, name: gdb.Value) -> int:
+def _about_cpu(body: Callable[..., int]) -> Callable[..., gdb.Value]:
+    """A convenience function: an unsigned 64-bit number about the selected CPU, or an error of one sentence."""
+
+    def evaluate(*arguments: gdb.Value) -> gdb.Value:
+        try:
+            cpu = require_guest().cpu
+            with asking_guest():
+                number = body(cpu, *arguments)
+        except ExoError as error:
+            raise gdb.GdbError(str(error)) from None
+        except gdb.error as error:
+            raise gdb.GdbError(explain(f"${body.__name__}", error)) from None
+        except TypeError:
+            raise gdb.GdbError("wrong number of arguments: `help function` shows how it is used") from None
+        return gdb.Value(
+            number.to_bytes(8, "little"), gdb.selected_inferior().architecture().integer_type(64, False)
+        )
+
+    return evaluate
+
+
+@_about_cpu
+def exo_msr(cpu: Cpu, name: gdb.Value) -> int:
+    """An MSR of the selected CPU.
+
+    Usage: $exo_msr("lstar"), in Rust $exo_msr(b"lstar"); a number works too.
+    Read as by exo-msr: without QMP, RDMSR is executed in the guest.
+    Example: break *$exo_msr(0xc0000082)
+    """
     wanted = hex(int(name)) if name.type.code == gdb.TYPE_CODE_INT else _text(name)
     return read_msr(cpu, wanted, Via.BEST)
 
@@ -33,7 +61,12 @@ def _text(value: gdb.Value) -> str:
     return printed.decode("ascii", "replace") if isinstance(printed, bytes) else str(printed)
 
 
-def _gs(cpu: Cpu, owner: gdb.Value) -> int:
+@_about_cpu
+def exo_gs(cpu: Cpu, owner: gdb.Value) -> int:
+    """The kernel's or the user's GS base of the selected CPU.
+
+    Usage: $exo_gs("kernel"), $exo_gs("user"); in Rust $exo_gs(b"kernel").
+    """
     report = read_gs(cpu, find_entries([cpu]).get(cpu.index)).report
     owners, wanted = {"kernel": report.kernel, "user": report.user}, _text(owner)
     if wanted not in owners:
@@ -44,53 +77,11 @@ def _gs(cpu: Cpu, owner: gdb.Value) -> int:
     return base
 
 
-def _cpl(cpu: Cpu) -> int:
+@_about_cpu
+def exo_cpl(cpu: Cpu) -> int:
+    """The selected CPU's privilege level.
+
+    Usage: $exo_cpl()
+    Example: break *$exo_msr(0xc0000082) if $exo_cpl() == 0
+    """
     return read_cpl(cpu)
-
-
-class _Function(gdb.Function):
-    """A convenience function: an unsigned 64-bit number about the selected CPU, or an error of one sentence."""
-
-    def __init__(self, name: str, body: Callable[..., int], help_text: str) -> None:
-        self.__doc__ = help_text
-        self._name, self._body = name, body
-        super().__init__(name)
-
-    def invoke(self, *arguments: gdb.Value) -> gdb.Value:
-        """Called by GDB when the function is evaluated."""
-        try:
-            cpu = require_guest().cpu
-            with asking_guest():
-                number = self._body(cpu, *arguments)
-        except ExoError as error:
-            raise gdb.GdbError(str(error)) from None
-        except gdb.error as error:
-            raise gdb.GdbError(explain(f"${self._name}", error)) from None
-        except TypeError:
-            raise gdb.GdbError("wrong number of arguments: `help function` shows how it is used") from None
-        return gdb.Value(
-            number.to_bytes(8, "little"), gdb.selected_inferior().architecture().integer_type(64, False)
-        )
-
-
-_MSR_HELP = """An MSR of the selected CPU.
-Usage: $exo_msr("lstar"), in Rust $exo_msr(b"lstar"); a number works too.
-Read as by exo-msr: without QMP, RDMSR is executed in the guest.
-Example: break *$exo_msr(0xc0000082)"""
-_GS_HELP = """The kernel's or the user's GS base of the selected CPU.
-Usage: $exo_gs("kernel"), $exo_gs("user"); in Rust $exo_gs(b"kernel")."""
-_CPL_HELP = """The selected CPU's privilege level.
-Usage: $exo_cpl()
-Example: break *$exo_msr(0xc0000082) if $exo_cpl() == 0"""
-
-_FUNCTIONS: dict[str, tuple[Callable[..., int], str]] = {
-    "exo_msr": (_msr, _MSR_HELP),
-    "exo_gs": (_gs, _GS_HELP),
-    "exo_cpl": (_cpl, _CPL_HELP),
-}
-
-
-def register_functions() -> None:
-    """Make every function known to GDB."""
-    for name, (body, help_text) in _FUNCTIONS.items():
-        _Function(name, body, help_text)

@@ -50,7 +50,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-@command("exo-msr", add_arguments=_add_arguments, complete={"NAME": complete_msr}, is_prefix=True)
+@command("exo-msr", add_arguments=_add_arguments, complete={"NAME": complete_msr})
 def exo_msr(session: Session, options: Namespace) -> Output:
     """Show the MSRs of SYSCALL, SYSRET and SWAPGS: value, source, meaning.
 

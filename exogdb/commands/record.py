@@ -38,7 +38,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     complete={"FILE": complete_path, "CHOICE": complete_calls},
     shows_data=False,
 )
-def record(session: Session, options: Namespace) -> None:
+def exo_syscall_record(session: Session, options: Namespace) -> None:
     """Write every system call to FILE, until Ctrl-C.
 
     Usage: exo-syscall record FILE [CHOICE] [--count N] [--for SECONDS]

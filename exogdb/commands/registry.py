@@ -1,6 +1,6 @@
 """How a function becomes a GDB command: the one place that parses options, checks the target and reports errors.
 
-A command is a function with a decorator::
+A command is a function with a decorator, in the file that `exogdb.commands.COMMANDS` names::
 
     @command("exo-gs", add_arguments=_add_arguments)
     def exo_gs(session: Session, options: Namespace) -> Output:
@@ -10,13 +10,12 @@ A command is a function with a decorator::
         Example: exo-gs
         \"\"\"
 
-The docstring is what `help exo-gs` prints. `Output` carries a report's text and its JSON form; the registry
-prints the one that was asked for. An `ExoError` becomes one `gdb.GdbError` sentence. Ctrl-C passes through, so
-that GDB says `Quit` as it always does. Symbols of another build than the one that runs are warned of, on standard
-error.
+The docstring is what `help exo-gs` prints; the function is called like the command, so that its help can be read
+without importing it. `Output` carries a report's text and its JSON form; the registry prints the one that was
+asked for. An `ExoError` becomes one `gdb.GdbError` sentence. Ctrl-C passes through, so that GDB says `Quit` as it
+always does. Symbols of another build than the one that runs are warned of, on standard error.
 """
 
-import inspect
 import json
 import os
 import sys
@@ -29,7 +28,9 @@ from typing import Any, NoReturn
 
 import gdb
 
+from exogdb.commands import COMMANDS
 from exogdb.commands.completion import Completer, complete_word
+from exogdb.commands.lazy import import_command
 from exogdb.errors import ExoError, UsageError
 from exogdb.target.connection import BROKEN, is_broken
 from exogdb.target.run.ctrl_c import ctrl_c_held
@@ -38,7 +39,17 @@ from exogdb.target.symbol_match import find_other_builds
 from exogdb.target.trace.forgotten import end_forgotten_log
 from exogdb.view.style import Style
 
-__all__ = ["COMMANDS", "Command", "Output", "command", "current_style", "explain", "prefix", "register_commands"]
+__all__ = [
+    "Command",
+    "Output",
+    "command",
+    "complete",
+    "current_style",
+    "explain",
+    "find_command",
+    "prefix",
+    "run",
+]
 
 
 @dataclass(frozen=True)
@@ -64,16 +75,14 @@ class Command:
 
     name: str
     body: Body
-    summary: str
     needs_guest: bool
-    is_prefix: bool
     parser: ArgumentParser
     completers: Mapping[str, Completer]
     is_name_too: bool = False
     holds_ctrl_c: bool = False
 
 
-COMMANDS: dict[str, Command] = {}
+_imported: dict[str, Command] = {}
 
 
 def command(
@@ -83,7 +92,6 @@ def command(
     complete: Mapping[str, Completer] | None = None,
     needs_guest: bool = True,
     shows_data: bool = True,
-    is_prefix: bool = False,
     is_name_too: bool = False,
     holds_ctrl_c: bool = False,
 ) -> Callable[[Body], Body]:
@@ -91,7 +99,6 @@ def command(
 
     `complete` yields candidates for the word being typed, by option or by the metavar of an argument; options and
     the choices that argparse knows complete by themselves. A command that shows data gets `--json` by itself.
-    `is_prefix` lets other commands start with this one's name.
     `is_name_too` says that the last word of `name` is also an argument of the command in front of it, which gets
     whatever this one does not understand. `holds_ctrl_c` is for a command that looks for Ctrl-C by itself, where
     that is safe (`exogdb.target.run.ctrl_c`): nothing else notices it.
@@ -103,19 +110,19 @@ def command(
             add_arguments(parser)
         if shows_data:
             parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-        summary = inspect.cleandoc(body.__doc__ or "")
-        COMMANDS[name] = Command(
-            name, body, summary, needs_guest, is_prefix, parser, complete or {}, is_name_too, holds_ctrl_c
-        )
+        _imported[name] = Command(name, body, needs_guest, parser, complete or {}, is_name_too, holds_ctrl_c)
         return body
 
     return register
 
 
-def prefix(name: str, summary: str) -> None:
-    """Put a pure prefix into the registry: a word that only other commands follow."""
+def prefix(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Put the decorated function, of which only the docstring counts, into the registry as a pure prefix.
 
-    def body(options: Namespace) -> None:
+    That is a word that only other commands follow.
+    """
+
+    def refuse(options: Namespace) -> None:
         if options.rest:
             known = [
                 entry.removeprefix(f"{name} ").split()[0] for entry in COMMANDS if entry.startswith(f"{name} ")
@@ -123,20 +130,25 @@ def prefix(name: str, summary: str) -> None:
             raise UsageError(f"{name} has no subcommand {options.rest[0]!r}{_suggest(options.rest[0], known)}")
         raise UsageError(f"{name} needs a subcommand: `help {name}` lists them")
 
-    parser = _Parser(prog=name, add_help=False)
-    parser.add_argument("rest", nargs="*")
-    COMMANDS[name] = Command(name, body, summary, False, True, parser, {})
+    def register(documented: Callable[[], None]) -> Callable[[], None]:
+        parser = _Parser(prog=name, add_help=False)
+        parser.add_argument("rest", nargs="*")
+        _imported[name] = Command(name, refuse, False, parser, {})
+        return documented
+
+    return register
+
+
+def find_command(name: str) -> Command:
+    """The command `name` of `COMMANDS`; its module is imported first, if it has not been."""
+    if name not in _imported:
+        import_command(name)
+    return _imported[name]
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word, sorted(set(known)), n=1)
     return f": did you mean `{close[0]}`?" if close else f": there are {', '.join(sorted(set(known)))}"
-
-
-def register_commands() -> None:
-    """Make every entry of the registry known to GDB; prefixes come before what they contain."""
-    for name in sorted(COMMANDS):
-        _register(COMMANDS[name])
 
 
 def current_style() -> Style:
@@ -158,19 +170,12 @@ class _Parser(ArgumentParser):
         raise UsageError(f"{self.prog}: {message}; `help {self.prog}` shows the usage")
 
 
-def _register(entry: Command) -> None:
-    def invoke(_self: gdb.Command, argument: str, _from_tty: bool) -> None:
-        _run(entry, argument)
+def run(name: str, argument: str) -> None:
+    """Run the command `name` as GDB has it typed, with `argument` behind it.
 
-    def complete(_self: gdb.Command, text: str, word: str | None) -> list[str]:
-        return _complete(entry, text, word)
-
-    attributes = {"__doc__": entry.summary, "invoke": invoke, "complete": complete}
-    kind = type(entry.name, (gdb.Command,), attributes)
-    kind(entry.name, gdb.COMMAND_DATA, prefix=entry.is_prefix)
-
-
-def _run(entry: Command, argument: str) -> None:
+    :raise gdb.GdbError: it fails, for the reason that this says in one sentence.
+    """
+    entry = find_command(name)
     try:
         entry, options = _parse(entry, gdb.string_to_argv(argument))
         with ctrl_c_held() if entry.holds_ctrl_c else nullcontext():
@@ -227,7 +232,7 @@ def _parse(entry: Command, words: list[str]) -> tuple[Command, Namespace]:
 
 def _front(entry: Command) -> Command:
     """The command that has the last word of `entry`'s name as an argument."""
-    return COMMANDS[entry.name.rpartition(" ")[0]]
+    return find_command(entry.name.rpartition(" ")[0])
 
 
 def _unknown_options(parser: ArgumentParser, words: list[str]) -> list[str]:
@@ -250,8 +255,9 @@ def explain(name: str, error: gdb.error) -> str:
     return f"{name}: GDB could not do this: {text}"
 
 
-def _complete(entry: Command, text: str, word: str | None) -> list[str]:
-    words = text.split()
+def complete(name: str, text: str, word: str | None) -> list[str]:
+    """What the word at the end of `text`, typed behind command `name`, can become; GDB breaks it at `word`."""
+    entry, words = find_command(name), text.split()
     token = words.pop() if words and not text[-1].isspace() else ""
     entries = [entry]
     if entry.is_name_too and not _unknown_options((front := _front(entry)).parser, words):

@@ -2,9 +2,8 @@
 
 import gdb
 
-from exogdb.commands.registry import current_style
+from exogdb.interrupts import interrupts_postponed
 from exogdb.target.run.shutdown import SHUTDOWN, is_shutdown
-from exogdb.view.table import render_sentence
 
 __all__ = ["say_shutdown"]
 
@@ -17,6 +16,9 @@ _ADVICE = (
 
 def say_shutdown() -> None:
     """What it means and where to look. Not on standard output, where a script may expect JSON."""
+    with interrupts_postponed():
+        from exogdb.commands.registry import current_style
+        from exogdb.view.table import render_sentence
     gdb.write(render_sentence(_ADVICE, current_style(), "warning") + "\n", gdb.STDERR)
 
 

@@ -31,7 +31,7 @@ __all__: list[str] = []
     add_arguments=add_trace_arguments,
     complete={"CHOICE": complete_calls},
 )
-def summary(session: Session, options: Namespace) -> Output:
+def exo_syscall_summary(session: Session, options: Namespace) -> Output:
     """Count calls and errors, measure latency, until Ctrl-C.
 
     Usage: exo-syscall summary [CHOICE] [--count N] [--for SECONDS]

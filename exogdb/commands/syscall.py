@@ -4,10 +4,11 @@ from exogdb.commands.registry import prefix
 
 __all__: list[str] = []
 
-prefix(
-    "exo-syscall",
+
+@prefix("exo-syscall")
+def exo_syscall() -> None:
     """System calls: the frame, breakpoints, traces, stub and checks.
 
-Usage: exo-syscall SUBCOMMAND [ARGUMENTS]
-Example: exo-syscall break 101""",
-)
+    Usage: exo-syscall SUBCOMMAND [ARGUMENTS]
+    Example: exo-syscall break 101
+    """

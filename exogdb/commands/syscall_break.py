@@ -10,7 +10,7 @@ from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.commands.candidates import complete_calls, complete_cpu, complete_process
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError
-from exogdb.target.breakpoint.breakpoints import STOP_FUNCTION, Catch
+from exogdb.target.breakpoint.breakpoints import Catch
 from exogdb.target.breakpoint.gdb_events import follow_gdb
 from exogdb.target.breakpoint.hit import Hit
 from exogdb.target.breakpoint.hit_arguments import read_arguments
@@ -24,7 +24,7 @@ from exogdb.view.hit import HitReport, render_hit
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
 from exogdb.x86.word import MASK_64, to_signed
 
-__all__ = ["find_place_lines"]
+__all__ = ["FOLLOWER", "find_place_lines"]
 
 _RESULT = re.compile(r"\$ret\b")
 _MOST_IGNORED = (1 << 31) - 1  # GDB keeps the low half of anything longer
@@ -149,15 +149,12 @@ def _check_cpu(index: int | None) -> None:
         find_cpu(index)
 
 
-class _StopFunction(gdb.Function):
-    """Whether breakpoint N on system calls stops here: the condition of every such breakpoint."""
+def _exo_syscall_stop(*arguments: gdb.Value) -> bool:
+    """Whether breakpoint N on system calls stops here: the condition of every such breakpoint.
 
-    def __init__(self) -> None:
-        super().__init__(STOP_FUNCTION)
-
-    def invoke(self, *arguments: gdb.Value) -> bool:
-        """GDB evaluates the condition of the breakpoint whose number is given."""
-        return len(arguments) == 1 and decide_undisturbed(lambda: PLACEMENT.should_stop(int(arguments[0])))
+    Usage: $_exo_syscall_stop(N)
+    """
+    return len(arguments) == 1 and decide_undisturbed(lambda: PLACEMENT.should_stop(int(arguments[0])))
 
 
 def _report_stop(event: gdb.StopEvent) -> None:
@@ -192,7 +189,6 @@ def _describe(hit: Hit) -> str:
     return render_hit(report, current_style())
 
 
-_StopFunction()
-follow_gdb(PLACEMENT)
+FOLLOWER = follow_gdb(PLACEMENT)
 watch_resumes()
 gdb.events.stop.connect(_report_stop)

@@ -43,7 +43,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     complete={"--output": complete_path, "CHOICE": complete_calls},
     shows_data=False,
 )
-def trace(session: Session, options: Namespace) -> None:
+def exo_syscall_trace(session: Session, options: Namespace) -> None:
     """Show every system call, one line a call, until Ctrl-C.
 
     Usage: exo-syscall trace [CHOICE] [--count N] [--for SECONDS] [--time]

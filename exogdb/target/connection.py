@@ -8,12 +8,24 @@ import gdb
 from exogdb.errors import TargetLostError
 from exogdb.target.with_setting import with_setting
 
-__all__ = ["BROKEN", "broken_connection_told", "is_broken", "is_connection_lost", "waiting_for_replies"]
+__all__ = [
+    "BROKEN",
+    "broken_connection_told",
+    "is_broken",
+    "is_connection_lost",
+    "is_remote",
+    "waiting_for_replies",
+]
 
 BROKEN = "the connection to QEMU broke; start it again and use `target remote`"
 """What `TargetLostError` says then."""
 
 _PATIENCE_SECONDS = 3600  # GDB's own are 2
+
+
+def is_remote() -> bool:
+    """Whether GDB has a guest, or a program, behind a stub. Nothing is asked."""
+    return isinstance(gdb.selected_inferior().connection, gdb.RemoteTargetConnection)
 
 
 def is_connection_lost() -> bool:

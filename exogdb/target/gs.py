@@ -8,11 +8,11 @@ from exogdb.abi.gs_interrupt import InterruptWindows, find_interrupt_windows
 from exogdb.abi.stub.disassembly import Disassembler
 from exogdb.errors import AnalysisError, TargetLostError, UnavailableError
 from exogdb.reading import Reading
+from exogdb.target.analysed import analysed_paths
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import RememberingMemory, VirtualMemory
 from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.paging import walk_address
-from exogdb.target.path import analysed_paths
 from exogdb.target.registers import read_cpl, read_register
 from exogdb.target.symbols import find_address
 from exogdb.target.tables import read_idt, read_long_mode_dump

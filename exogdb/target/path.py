@@ -17,6 +17,7 @@ from exogdb.errors import (
     UnavailableError,
     UsageError,
 )
+from exogdb.target.analysed import keep_path
 from exogdb.target.cpus import Cpu
 from exogdb.target.memory import BLOCK_SIZE, RememberingMemory, VirtualMemory
 from exogdb.target.msr.msrs import read_msr
@@ -24,7 +25,7 @@ from exogdb.target.profile import ProfileFile, find_profile, read_profile
 from exogdb.target.symbols import find_address
 from exogdb.x86.memory import ReadableMemory
 
-__all__ = ["analysed_paths", "learn_entry_path", "read_entry_path"]
+__all__ = ["learn_entry_path", "read_entry_path"]
 
 # Tried in this order when LSTAR itself cannot be read.
 _USUAL_NAMES = ("syscall_entry", "syscall_entry_asm", "entry_SYSCALL_64")
@@ -95,11 +96,6 @@ def learn_entry_path(cpu: Cpu) -> bool:
     return True
 
 
-def analysed_paths() -> list[EntryPath]:
-    """Every path that was analysed in this session, the latest one first. Nothing is read."""
-    return [known.path for known in reversed(_remembered.values())]
-
-
 def _guess_entry(cpu: Cpu, error: UnavailableError, memory: VirtualMemory) -> tuple[int, str]:
     """What may be the entry although LSTAR cannot be read, and what it is taken from."""
     before = _remembered.get(_entry_of.get(cpu.index, 0))
@@ -122,8 +118,8 @@ def _analyse(entry: int, memory: VirtualMemory) -> EntryPath:
         path = _analyse_by(profile, remembering, entry)
     except MemoryFault as error:
         raise AnalysisError(f"the entry stub at {entry:#x} cannot be read: {error}", entry) from error
-    _remembered.pop(entry, None)  # the latest one goes to the end
     _remembered[entry] = _Remembered(path, remembering.blocks, profile)
+    keep_path(path)
     return path
 
 

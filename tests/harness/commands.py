@@ -14,18 +14,20 @@ from tests.harness.source import Module, for_each_module
 __all__ = ["RegisteredCommand", "ask_options", "for_each_command"]
 
 ASK = (
-    "python import json; from exogdb.commands.registry import COMMANDS; print(json.dumps({entry.name: "
-    "{option: action.nargs != 0 for action in entry.parser._actions for option in action.option_strings} "
-    "for entry in COMMANDS.values()}))"
+    "python import json; from exogdb.commands import COMMANDS; "
+    "from exogdb.commands.registry import find_command; print(json.dumps({name: {option: action.nargs != 0 "
+    "for action in find_command(name).parser._actions for option in action.option_strings} "
+    "for name in COMMANDS}))"
 )
 
 
 @dataclass(frozen=True)
 class RegisteredCommand:
-    """A command as the source registers it. `help_text` is its docstring."""
+    """A command as the source registers it: `function` in `module`, whose docstring is `help_text`."""
 
     name: str
     module: Module
+    function: str
     help_text: str
     is_pure_prefix: bool
 
@@ -39,13 +41,11 @@ class RegisteredCommand:
 def for_each_command() -> Iterator[RegisteredCommand]:
     """Every command, prefixes included, in order of file and line."""
     for module in for_each_module("exogdb/commands"):
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.FunctionDef):
-                for call in _calls(node.decorator_list, "command"):
-                    yield RegisteredCommand(_text(call, 0), module, ast.get_docstring(node) or "", False)
-            elif isinstance(node, ast.Expr):
-                for call in _calls([node.value], "prefix"):
-                    yield RegisteredCommand(_text(call, 0), module, _text(call, 1), True)
+        for function in module.functions:
+            for decorator in ("command", "prefix"):
+                for call in _calls(function.decorator_list, decorator):
+                    text = ast.get_docstring(function) or ""
+                    yield RegisteredCommand(_text(call, 0), module, function.name, text, decorator == "prefix")
 
 
 def ask_options(gdb: Gdb) -> dict[str, dict[str, bool]]:

@@ -3,8 +3,8 @@
 One GDB loads the plugin and then only waits. For each build of the kernel it forks another one, which loads that
 build's symbols and waits as well; and that one forks for each test. The child is a GDB in exactly the state that
 its parent had when everything was loaded, gets pipes of its own, and goes on with its standard input. Nothing
-that a test does can reach the next one. The libraries that commands import when they need them are imported as
-well. `EXOGDB_COLD=1` starts every GDB anew.
+that a test does can reach the next one. What would be imported at first use, exogdb's modules and libraries, is
+imported as well. `EXOGDB_COLD=1` starts every GDB anew.
 """
 
 import atexit
@@ -29,12 +29,16 @@ MOST_PARENTS = 4
 # Runs in GDB. Each message is a JSON list whose first item says what to do.
 SERVE = """
 def _serve(number):
-    import importlib, json, os, socket
-    for name in ("capstone", "unicorn", "tabulate", "pygments.lexers", "qemu.qmp"):
-        try:
+    import importlib, json, os, pkgutil, socket
+    try:
+        names = ["capstone", "unicorn", "tabulate", "pygments.lexers", "qemu.qmp"]
+        for package in ("exogdb.commands", "exogdb.target", "exogdb.view"):
+            path = importlib.import_module(package).__path__
+            names += [each.name for each in pkgutil.walk_packages(path, f"{package}.")]
+        for name in names:
             importlib.import_module(name)
-        except ImportError:
-            pass  # a GDB without the plugin
+    except ImportError:
+        pass  # a GDB without the plugin
     control = socket.socket(fileno=number)
     control.send(b"ready")
     while True:

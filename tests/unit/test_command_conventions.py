@@ -1,7 +1,11 @@
-"""Every GDB command has help, a test, a page in docs/commands and a line in the README."""
+"""Every GDB command has help, a test, a page in docs/commands, and a line in the README and in `COMMANDS`."""
+
+import ast
 
 import pytest
 
+from exogdb import commands
+from exogdb.commands.help_text import read_help
 from tests.harness.command_table import command_rows
 from tests.harness.commands import RegisteredCommand, for_each_command
 from tests.harness.kernel import ROOT
@@ -21,6 +25,24 @@ def name_of(one: RegisteredCommand) -> str:
 
 def test_the_three_fixed_commands_are_there() -> None:
     assert {one.name for one in COMMANDS} >= {"exo-msr", "exo-gs", "exo-syscall"}
+
+
+def test_the_table_has_every_command_with_its_file() -> None:
+    assert {one.name: one.module.path.stem for one in COMMANDS} == commands.COMMANDS
+
+
+@pytest.mark.parametrize("one", COMMANDS, ids=name_of)
+def test_help_is_read_without_importing_the_command(one: RegisteredCommand) -> None:
+    assert one.function == one.name.replace("-", "_").replace(" ", "_")
+    assert read_help(one.module.path.stem, one.function) == one.help_text
+
+
+def test_the_table_has_every_function_with_its_file() -> None:
+    for name, file in commands.FUNCTIONS.items():
+        (module,) = (each for each in for_each_module("exogdb/commands") if each.path.stem == file)
+        (function,) = (each for each in module.functions if each.name == name)
+        assert read_help(file, name) == ast.get_docstring(function)
+        assert f"Usage: ${name}(" in read_help(file, name)
 
 
 @pytest.mark.parametrize("one", COMMANDS, ids=name_of)

@@ -55,6 +55,14 @@ def test_pure_layers_reach_no_module_that_imports_gdb() -> None:
     assert not {name: reached for name, reached in found.items() if reached}
 
 
+def test_any_module_can_be_the_first_that_is_imported() -> None:
+    """Commands are imported in the order in which they are used. A cycle would only work in some orders."""
+    waiting = {module.name: needed_first(module) for module in MODULES}
+    while ready := {name for name, needed in waiting.items() if not needed & waiting.keys()}:
+        waiting = {name: needed for name, needed in waiting.items() if name not in ready}
+    assert not waiting, "these import each other"
+
+
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     """`source gdbinit.py` must not pay for what the session does not use."""
     heavy = [
@@ -75,6 +83,11 @@ def reachable(module: Module) -> set[str]:
             found.add(name)
             waiting += [known for one in BY_NAME[name].imports for known in targets(one.module)]
     return found
+
+
+def needed_first(module: Module) -> set[str]:
+    """The modules of exogdb that importing `module` runs before it is done."""
+    return {name for one in module.imports if not one.lazy for name in targets(one.module)}
 
 
 def targets(imported: str) -> list[str]:

@@ -10,7 +10,7 @@ from exogdb.target.breakpoint.hidden_breakpoints import delete_retired
 from exogdb.target.breakpoint.placement import Placement
 from exogdb.target.cpus import selected_thread
 
-__all__ = ["follow_gdb"]
+__all__ = ["Follower", "follow_gdb"]
 
 # GDB writes `disable $bpnum.1` for a location that is not enabled, which is an error where the row is pending.
 _AROUND_SAVE = """
@@ -23,21 +23,24 @@ end
 """
 
 
-def follow_gdb(placement: Placement) -> None:
-    """Keep `placement` true from now on: through stops, deletions, new kernels and lost connections."""
-    follower = _Follower(placement)
+def follow_gdb(placement: Placement) -> "Follower":
+    """Keep `placement` true from now on: through stops, deletions, new kernels and lost connections.
+
+    Whoever calls this has `Follower.on_created` called for new rows: the first may have to import this.
+    """
+    follower = Follower(placement)
     gdb.events.stop.connect(follower.on_stop)
     gdb.events.before_prompt.connect(lambda *_nothing: follower.on_prompt())
-    gdb.events.breakpoint_created.connect(follower.on_created)
     gdb.events.breakpoint_deleted.connect(placement.drop)
     gdb.events.breakpoint_modified.connect(placement.follow)
     gdb.events.new_objfile.connect(follower.on_new_objfile)
     gdb.events.clear_objfiles.connect(lambda _event: follower.on_clear_objfiles())
     gdb.events.connection_removed.connect(lambda _event: placement.forget())
     gdb.execute(_AROUND_SAVE)
+    return follower
 
 
-class _Follower:
+class Follower:
     """One method for each event that takes more than a word to the placement."""
 
     def __init__(self, placement: Placement) -> None:
@@ -45,6 +48,7 @@ class _Follower:
         self._may_watch = gdb.parameter("can-use-hw-watchpoints")
 
     def on_stop(self, _event: gdb.StopEvent) -> None:
+        """Plan, if that was not possible before."""
         delete_retired()
         if self._placement.plan is None:
             self._replan()
@@ -79,12 +83,14 @@ class _Follower:
         self._replan()
 
     def on_clear_objfiles(self) -> None:
+        """Forget the kernel whose symbols are gone."""
         # Removing the old probe file says the same as a new kernel.
         if not self._placement.is_unloading:
             self._placement.forget()
             self._replan()
 
     def on_new_objfile(self, event: gdb.NewObjFileEvent) -> None:
+        """Plan anew where it is a kernel's."""
         space = gdb.current_progspace()
         is_kernel = space is not None and event.new_objfile.filename == space.filename
         if is_kernel and not self._placement.is_own_file(event.new_objfile):

@@ -35,7 +35,7 @@ from exogdb.target.call.call_number import (
 )
 from exogdb.target.call.frame_registers import FrameRegisters
 from exogdb.target.call.process_stack import find_process, list_numbers
-from exogdb.target.call.unwinder import find_stub_state
+from exogdb.target.call.stub_frames import find_stub_state
 from exogdb.target.cpus import Cpu, all_cpus, cpu_selected
 from exogdb.target.current_process import find_process_id
 from exogdb.target.kernel_memory import KernelMemory, find_kernel_gs_base

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from exogdb.errors import OutputError
-from exogdb.target.run.ctrl_c import is_ctrl_c_pending, take_ctrl_c
+from exogdb.interrupts import take_ctrl_c
+from exogdb.target.run.ctrl_c import is_ctrl_c_pending
 
 __all__ = ["open_patiently", "write_patiently"]
 

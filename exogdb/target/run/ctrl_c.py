@@ -4,15 +4,13 @@ Neither GDB nor Python notices a signal that is held. It stays pending, and whoe
 that is safe. GDB's worker threads hold SIGINT for good, so it cannot slip past.
 """
 
-import os
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import gdb
 
-from exogdb.interrupts import held
+from exogdb.interrupts import held, take_ctrl_c
 from exogdb.target.run.main_thread import run_on_main_thread
 
 __all__ = [
@@ -20,13 +18,9 @@ __all__ = [
     "ctrl_c_held",
     "decide_undisturbed",
     "is_ctrl_c_pending",
-    "no_signals",
-    "press_ctrl_c_again",
-    "take_ctrl_c",
 ]
 
 CTRL_C = "Ctrl-C"
-_MOMENT_SECONDS = 0.01
 
 
 def ctrl_c_held() -> AbstractContextManager[None]:
@@ -34,25 +28,9 @@ def ctrl_c_held() -> AbstractContextManager[None]:
     return held({signal.SIGINT})
 
 
-def no_signals() -> AbstractContextManager[None]:
-    """A thread that is started inside the block leaves every signal to GDB's own thread."""
-    return held(signal.valid_signals())
-
-
 def is_ctrl_c_pending() -> bool:
     """Whether it has come while it is held. From any thread; changes nothing."""
     return signal.SIGINT in signal.sigpending()
-
-
-def take_ctrl_c() -> bool:
-    """The same, and it is then gone."""
-    return signal.sigtimedwait({signal.SIGINT}, 0) is not None
-
-
-def press_ctrl_c_again() -> None:
-    """Let a Ctrl-C that struck where it must not be passed on strike once more, a moment later."""
-    with no_signals():
-        threading.Timer(_MOMENT_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 _is_stop_wanted = False

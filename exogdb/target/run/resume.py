@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import gdb
 
 from exogdb.errors import TargetLostError
-from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending, no_signals, take_ctrl_c
+from exogdb.interrupts import no_signals, take_ctrl_c
+from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending
 from exogdb.target.run.main_thread import run_on_main_thread
 from exogdb.target.run.shutdown import SHUTDOWN, is_shutdown, require_runnable
 from exogdb.target.with_setting import with_setting

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import gdb
 
 from exogdb.errors import ExoError, TargetLostError
+from exogdb.interrupts import no_signals
 from exogdb.target.cpus import Cpu, selected_cpu
-from exogdb.target.run.ctrl_c import no_signals
 from exogdb.target.run.resume import Stopper
 from exogdb.target.run.shutdown import SHUTDOWN, is_shutdown, require_runnable
 from exogdb.target.with_setting import with_setting

@@ -22,11 +22,11 @@ from pathlib import Path
 import gdb
 
 from exogdb.errors import MonitorError, OutputError, TargetLostError
+from exogdb.interrupts import no_signals
 from exogdb.target.cpus import all_cpus
 from exogdb.target.own_files import temporary_directory
 from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.registers import read_register
-from exogdb.target.run.ctrl_c import no_signals
 from exogdb.target.run.resume import Stopper, run_guest
 from exogdb.target.trace.forgotten import log_prefix, switch_log_off
 from exogdb.target.trace.outlet import Outlet

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.errors import MemoryFault, OutputError, TargetLostError, UsageError
+from exogdb.interrupts import take_ctrl_c
 from exogdb.target.cpus import all_cpus
 from exogdb.target.current_process import find_process_layout
 from exogdb.target.numbers import read_number_table
@@ -13,7 +14,6 @@ from exogdb.target.path import read_entry_path
 from exogdb.target.qemu.guest_clock import GuestClock, open_guest_clock
 from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.qemu.peer import find_log_filter
-from exogdb.target.run.ctrl_c import take_ctrl_c
 from exogdb.target.session import Session
 from exogdb.target.symbols import find_address
 from exogdb.target.trace import execlog, stoplog

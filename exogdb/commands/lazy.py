@@ -1,0 +1,64 @@
+"""Commands and functions that GDB knows by name and help, and whose modules are imported at first use.
+
+Ctrl-C waits for the import, so that a module is there whole or not at all. A command then says `Quit`; a function,
+which may decide whether the guest stops, gives its value first.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+import gdb
+
+from exogdb.commands import COMMANDS, FUNCTIONS
+from exogdb.commands.help_text import read_help
+from exogdb.interrupts import interrupts_held, interrupts_postponed
+
+__all__ = ["LazyCommand", "LazyFunction", "import_command"]
+
+
+class LazyCommand(gdb.Command):
+    """What GDB runs and completes as command `name`; the registry knows what that is."""
+
+    def __init__(self, name: str) -> None:
+        self.__doc__ = read_help(COMMANDS[name], name.replace("-", "_").replace(" ", "_"))
+        is_prefix = any(other.startswith(f"{name} ") for other in COMMANDS)
+        super().__init__(name, gdb.COMMAND_DATA, prefix=is_prefix)
+        self._name = name
+
+    def invoke(self, argument: str, _from_tty: bool) -> None:
+        """GDB runs the command."""
+        with interrupts_held():
+            from exogdb.commands.registry import run
+        run(self._name, argument)
+
+    def complete(self, text: str, word: str | None) -> list[str]:
+        """The TAB key behind the command."""
+        with interrupts_held():
+            from exogdb.commands.registry import complete
+        return complete(self._name, text, word)
+
+
+class LazyFunction(gdb.Function):
+    """What GDB evaluates as `$name(...)`: the function of that name in its module."""
+
+    def __init__(self, name: str) -> None:
+        self.__doc__ = read_help(FUNCTIONS[name], name)
+        super().__init__(name)
+        self._name = name
+
+    def invoke(self, *arguments: gdb.Value) -> gdb.Value | bool:
+        """GDB evaluates the function."""
+        with interrupts_postponed():
+            module = _import(FUNCTIONS[self._name])
+        value: gdb.Value | bool = getattr(module, self._name)(*arguments)
+        return value
+
+
+def import_command(name: str) -> None:
+    """Have the module of command `name` put it into the registry."""
+    with interrupts_held():
+        _import(COMMANDS[name])
+
+
+def _import(module: str) -> ModuleType:
+    return import_module(f"{__package__}.{module}")
