@@ -56,7 +56,7 @@ def for_each_block(text: str) -> Iterator[str]:
 def retake(text: str) -> str:
     """The document `text` with every transcript taken anew."""
     options = (*OPTIONS, *log_filter(read_image(build_kernel().elf)))
-    with private_directory() as directory, open_guest(stopped=True, quick=False, qemu=options) as guest:
+    with private_directory() as directory, open_guest(stopped=True, qemu=options) as guest:
         gdb = guest.gdb
         gdb.run(f"set width {WIDTH}")
         gdb.run(f"directory {ROOT}")
