@@ -15,7 +15,7 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.msr.msrs import Via, read_msr
 from exogdb.target.registers import read_cpl
-from exogdb.target.session import asking_guest, require_guest
+from exogdb.target.session import asking_guest, is_deciding, require_guest
 
 __all__ = ["exo_cpl", "exo_gs", "exo_msr"]
 
@@ -46,11 +46,12 @@ def exo_msr(cpu: Cpu, name: gdb.Value) -> int:
     """An MSR of the selected CPU.
 
     Usage: $exo_msr("lstar"), in Rust $exo_msr(b"lstar"); a number works too.
-    Read as by exo-msr: without QMP, RDMSR is executed in the guest.
+    Read as by exo-msr: without QMP, RDMSR is executed in the guest, but not for a
+    breakpoint's condition.
     Example: break *$exo_msr(0xc0000082)
     """
     wanted = hex(int(name)) if name.type.code == gdb.TYPE_CODE_INT else _text(name)
-    return read_msr(cpu, wanted, Via.BEST)
+    return read_msr(cpu, wanted, Via.QUIET if is_deciding() else Via.BEST)
 
 
 def _text(value: gdb.Value) -> str:

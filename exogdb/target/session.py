@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import gdb
 
 from exogdb.errors import NoTargetError, UnavailableError
-from exogdb.target.connection import broken_connection_told, waiting_for_replies
+from exogdb.target.connection import broken_connection_told, is_broken, waiting_for_replies
 from exogdb.target.cpus import Cpu, all_cpus, frames_kept_whole, selected_cpu, selected_thread
 from exogdb.target.memory import PhysicalMemory, VirtualMemory
 from exogdb.target.qemu.peer import find_qemu_process, is_qemu_frozen
 
-__all__ = ["Session", "asking_guest", "find_guest", "require_guest"]
+__all__ = ["Session", "asking_guest", "find_guest", "is_deciding", "require_guest"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def require_guest() -> Session:
     thread = selected_thread()
     if thread is None:
         raise NoTargetError("no CPU is selected: choose one with `thread N`")
-    if thread.is_running():
+    if thread.is_running() and not is_deciding():
         raise NoTargetError("the guest is running: stop it with Ctrl-C (or `interrupt`) first")
     # Not the frame's: to name a frame, GDB unwinds to its caller.
     architecture = inferior.architecture().name()
@@ -65,6 +65,21 @@ def require_guest() -> Session:
         raise NoTargetError(f"the guest's architecture is {architecture}: exogdb knows x86-64 in long mode only")
     cpu = selected_cpu()
     return Session(cpu=cpu, memory=VirtualMemory(cpu))
+
+
+def is_deciding() -> bool:
+    """Whether GDB has stopped the guest and decides if the user sees it: it evaluates a breakpoint's condition.
+
+    The thread counts as running then, but has frames.
+    """
+    thread = selected_thread()
+    if thread is None or not thread.is_running():
+        return False
+    try:
+        gdb.selected_frame()
+    except gdb.error as error:
+        return is_broken(error)  # whoever asks next says so
+    return True
 
 
 def find_guest() -> Session | None:

@@ -107,14 +107,14 @@ def test_a_command_imports_its_own_file_and_what_that_needs() -> None:
         assert commands == {"exogdb.commands.gs", "exogdb.commands.registry", "exogdb.commands.completion"}
 
 
-def test_the_first_backtrace_works() -> None:
+def test_the_first_backtrace_and_the_first_condition_work() -> None:
     with running_guest() as (qemu, gdb):
         gdb.run(SOURCE)
         gdb.run(f"target remote {qemu.gdb_socket}")
         assert "exogdb.commands.syscall_break" not in own(gdb)
         assert "exogdb.commands.functions" not in own(gdb)
-        gdb.run("break sys_ipc_send")
-        gdb.run("continue")
+        gdb.run("break sys_ipc_send if $exo_cpl() == 0")
+        assert "Breakpoint 1, " in gdb.run("continue")
         assert "<system call 101 ipc_send>" in gdb.run("bt")
 
 
@@ -153,12 +153,14 @@ def test_ctrl_c_while_a_command_is_imported_is_quit(module: str) -> None:
         assert gdb.fails("exo-gs").startswith("no guest is connected")
 
 
-def test_ctrl_c_at_the_first_stop_loses_nothing() -> None:
+def test_ctrl_c_at_the_first_stop_or_in_the_first_condition_loses_nothing() -> None:
     with running_guest() as (qemu, gdb):
         gdb.run(SOURCE)
         press_at_import(gdb, "exogdb.target.path")
         gdb.run(f"target remote {qemu.gdb_socket}")
         assert pressed(gdb) == ["once", "again"]
-        gdb.run("break sys_ipc_send")
-        gdb.run("continue")
+        press_at_import(gdb, "exogdb.target.gs")
+        gdb.run("break sys_ipc_send if $exo_cpl() == 0")
+        assert "Breakpoint 1, " in gdb.run("continue")
+        assert pressed(gdb) == ["once", "again"]
         assert "<system call 101 ipc_send>" in gdb.run("bt")

@@ -165,10 +165,22 @@ def test_functions_in_a_condition() -> None:
         attach_running(guest)
         gdb = guest.gdb
         gdb.run("set language rust")  # whatever the CPU was doing when GDB attached
-        gdb.run('break *$exo_msr(b"lstar") if $exo_cpl() == 0')
-        gdb.start("continue")
-        gdb.finish()
-        assert gdb.integer("$rip") == read_cpu_truths(gdb)[0].lstar
+        (truth,) = read_cpu_truths(gdb)
+        gdb.run('break *$exo_msr(b"lstar") if $exo_cpl() == 3')  # never
+        gdb.run(f'break syscall_dispatch if $exo_msr(b"lstar") == {truth.lstar} && $exo_gs(b"kernel") == $gs_base')
+        assert "Breakpoint 2, " in gdb.run("continue")
+
+
+def test_a_condition_executes_no_rdmsr() -> None:
+    """It stops, and says what it does not know. At the prompt RDMSR takes over."""
+    with open_guest() as guest:
+        gdb = guest.gdb
+        gdb.run("set exo qmp-socket /nonexistent/qmp.sock")
+        dispatcher = gdb.address("syscall_dispatch")
+        gdb.run(f"break *{dispatcher} if $exo_msr(0xc0000082) == 0")
+        assert "IA32_LSTAR of CPU 0 is unavailable (" in gdb.fails("continue")
+        assert gdb.integer("$rip") == dispatcher
+        assert gdb.integer("$exo_msr(0xc0000082)") == read_cpu_truths(gdb)[0].lstar
 
 
 def test_a_kernel_whose_stub_forgets_swapgs() -> None:
