@@ -56,7 +56,7 @@ class SourceLine:
 
 def find_symbol(address: int) -> Symbol | None:
     """The symbol that GDB prints for `address`, minimal symbols included."""
-    with with_setting("language", "c"), with_setting("max-value-size", "unlimited"):
+    with with_setting("language", "c"), with_setting("max-value-size", None):
         pointer = gdb.Value(address & MASK_64).cast(_code_pointer())
         found = _SYMBOL_IN_POINTER.search(pointer.format_string(symbols=True, raw=True, styling=False))
     if found is None:

@@ -17,6 +17,9 @@ def with_setting(name: str, value: bool | int | str | None) -> Iterator[None]:
     As `gdb.with_parameter`, which a Ctrl-C can end before the setting is what it was: the user's language, say.
     """
     before = gdb.parameter(name)
+    if before == value:
+        yield
+        return
     try:
         gdb.set_parameter(name, value)
         yield

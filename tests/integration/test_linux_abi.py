@@ -110,6 +110,9 @@ def test_break_stops_exactly_when_the_program_calls(linux: tuple[Guest, LinuxTru
         answer = guest.gdb.json("exo-syscall frame")
         assert int(answer["saved"]["rip"], 16) == guest.gdb.address("getppid_syscall") + 2
         assert [hits(guest.gdb, watched + row) for row in range(3)] == [stops, stops - 1, stops]
+    plans = [entry["plan"] for entry in guest.gdb.json("exo-syscall list")["syscalls"]]
+    assert {plan["kind"] for plan in plans} == {"breakpoint"}, "Linux has no table that a number alone reads"
+    assert sum(bool(plan["shared_with"]) for plan in plans) < len(plans) / 10, "what all return through joins none"
     guest.gdb.run("delete")
 
 

@@ -21,10 +21,14 @@ class Coverage:
         self._callees: dict[int, set[int]] = {}
         self._reads: dict[TableRead, set[int]] = {}
         self._way_out: dict[int, set[int]] = {}
+        self._on_every_way: set[int] = set()
         for key, runs in traces.items():
             for trace in runs:
                 self._add(key, trace)
+        passed = [{block.start for block in trace.blocks} for runs in traces.values() for trace in runs]
+        self._on_every_way = set.intersection(*passed) if passed else set()
         self._sorted = sorted(self._blocks)
+        self._sorted_starts = [block.start for block in self._sorted]
         self._longest = max((block.end - block.start for block in self._sorted), default=0)
 
     def _add(self, key: int, trace: Trace) -> None:
@@ -41,8 +45,8 @@ class Coverage:
     def keys_at(self, address: int) -> set[int]:
         """Every key that executes the instruction at `address`, or calls a function that begins there."""
         keys = set(self._callees.get(address, ()))
-        index = bisect_right(self._sorted, Block(address, 1 << 64))
-        while index > 0 and self._sorted[index - 1].start + self._longest > address:
+        index = bisect_right(self._sorted_starts, address)
+        while index > 0 and self._sorted_starts[index - 1] + self._longest > address:
             index -= 1
             if self._sorted[index].end > address:
                 keys |= self._blocks[self._sorted[index]]
@@ -51,11 +55,19 @@ class Coverage:
     def private_of(self, key: int, trace: Trace) -> list[int]:
         """First addresses of blocks that only `key` runs through, in the order of the run.
 
-        They end where the run joins another again: what comes later may be everybody's way out.
+        They end where the run joins another again: what comes later may be everybody's way out. What all runs
+        pass on the way in joins none: kernels that fear speculation return from every function through one thunk.
         """
         starts = list(dict.fromkeys(block.start for block in trace.blocks))
-        end = next((at for at, start in enumerate(starts) if self._way_out.get(start, set()) - {key}), len(starts))
-        return [s for s in starts[:end] if self._starts[s] == {key} and self.keys_at(s) == {key}]
+        end = next((at for at, start in enumerate(starts) if self._is_join(start, key)), len(starts))
+        return [start for start in starts[:end] if self.is_own(key, start)]
+
+    def is_own(self, key: int, start: int) -> bool:
+        """Whether `key` alone runs through the block at `start`."""
+        return self._starts[start] == {key} and self.keys_at(start) == {key}
+
+    def _is_join(self, start: int, key: int) -> bool:
+        return start not in self._on_every_way and bool(self._way_out.get(start, set()) - {key})
 
     def common_private(self, key: int, runs: list[Trace]) -> list[int]:
         """The private addresses that every run of `key` passes, in the order of the first."""

@@ -7,6 +7,7 @@ the dispatcher's first instruction and records the basic blocks it passes and th
 
 from collections.abc import Set
 from importlib import import_module
+from struct import unpack_from
 from typing import Any
 
 from exogdb.abi.dispatch.stack_depth import moves_stack_unknown
@@ -37,9 +38,11 @@ __all__ = ["Emulator"]
 _PAGE = 4096
 _MASK_52 = (1 << 52) - 1  # the emulator reports physical addresses, and x86 has 52 bits of them
 _MAX_BLOCKS = 3000
+_MAX_BLOCKS_AFTER = 400  # behind a call that is made up to return at once
 # A per-CPU block that is no CPU's, full of one 32-bit word. The two differ in their low bits, too.
 _STRANGE_BLOCK, _STRANGE_SIZE = 0x6EB0_0000_0000, 0x40000
 _STRANGE_WORDS = (1, 2)
+_Begin = tuple[Any, bytes]  # the emulator's registers, and what is on the stack
 
 
 class _Everything(frozenset[int]):
@@ -59,7 +62,6 @@ class Emulator:
         unicorn: Any = import_module("unicorn")
         self._memory = memory
         self._entry = entry
-        self._gs_base = gs_base
         self._pristine: dict[int, bytes] = {}
         self._dirty: set[int] = set()
         self._invented: set[int] = set()
@@ -77,7 +79,8 @@ class Emulator:
         self._uc.mem_map(_STRANGE_BLOCK, _STRANGE_SIZE)
         self._uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         self._uc.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block)
-        self._uc.hook_add(unicorn.UC_HOOK_MEM_READ, self._on_read)
+        for begin, end in ((0, STACK - 1), (STACK + STACK_SIZE, MASK_64)):  # what is on the stack is no table
+            self._uc.hook_add(unicorn.UC_HOOK_MEM_READ, self._on_read, begin=begin, end=end)
         self._uc.hook_add(unicorn.UC_HOOK_MEM_WRITE, self._on_write)
         self._trace = Trace(0)
         self._follow: Set[int] = frozenset()
@@ -85,7 +88,9 @@ class Emulator:
         self._open_calls: list[tuple[int, int]] = []  # (target, rsp at the target's first instruction)
         self._last_push = (0, 0)  # address and value of the last write to the stack: a call writes last
         self._until = RETURN
+        self._most_blocks = _MAX_BLOCKS
         self._resume: tuple[int, int] | None = None
+        self._begin = self._make_begin(gs_base)
 
     def run(self, number: int, follow: Set[int], skip: Set[int], until: int = RETURN) -> Trace:
         """Follow `number` until the dispatcher returns, reaches `until`, or calls anything not in the sets.
@@ -94,6 +99,7 @@ class Emulator:
         """
         self._reset(number)
         self._trace = trace = Trace(number)
+        self._most_blocks = _MAX_BLOCKS
         self._follow, self._skip, self._until, self._open_calls = follow, skip, until, []
         self._go(self._entry.address)
         if trace.ending is Ending.REACHED and self._read("rip") != until:
@@ -105,14 +111,14 @@ class Emulator:
 
         Empty if the code checks what it finds in such a block, and gives up.
         """
-        gs_base, self._gs_base = self._gs_base, _STRANGE_BLOCK
+        begin, self._begin = self._begin, self._make_begin(_STRANGE_BLOCK)
         reached = []
         try:
             for word in _STRANGE_WORDS:
                 self._uc.mem_write(_STRANGE_BLOCK, word.to_bytes(4, "little") * (_STRANGE_SIZE // 4))
                 reached.append(self.run(number, follow, skip).counters)
         finally:
-            self._gs_base = gs_base
+            self._begin = begin
         return set.intersection(*reached)
 
     def run_on(self, trace: Trace) -> None:
@@ -120,15 +126,13 @@ class Emulator:
 
         Must directly follow the run that made `trace`.
         """
-        call, stack = trace.call, bytes(self._uc.mem_read(STACK, STACK_SIZE))
-        registers = {name: self._read(name) for name in self._ids}
+        call = trace.call
         if call is None:
             return
+        before, self._most_blocks = self._take_begin(), _MAX_BLOCKS_AFTER
         for result in (0, (1 << 64) - 1):
-            self._uc.mem_write(STACK, stack)
-            for name, value in registers.items():
-                self._uc.reg_write(self._ids[name], value)
-            self._uc.reg_write(self._ids["rsp"], registers["rsp"] + 8)
+            self._go_back_to(before)
+            self._uc.reg_write(self._ids["rsp"], self._read("rsp") + 8)
             self._uc.reg_write(self._ids["rax"], result)
             self._trace, self._skip, self._open_calls = Trace(trace.number), _Everything(self._follow), []
             self._go(call.returns_to)
@@ -192,11 +196,13 @@ class Emulator:
         return False
 
     def _take_snapshot(self) -> Snapshot:
-        registers = {name: self._read(name) for name in (*GENERAL_REGISTERS, "rsp")}
+        names = (*GENERAL_REGISTERS, "rsp")
+        values = self._uc.reg_read_batch([self._ids[name] for name in names])
+        registers = dict(zip(names, values, strict=True))
         size = max(ENTRY_RSP + 0x48 - registers["rsp"], 0)
         raw = bytes(self._uc.mem_read(registers["rsp"], size)) if size <= 0x8000 else b""
-        words = (int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw) - 7, 8))
-        return Snapshot(registers, tuple(words), self._is_depth_known(self._read("rip")))
+        words = unpack_from(f"<{len(raw) // 8}Q", raw)
+        return Snapshot(registers, words, self._is_depth_known(self._read("rip")))
 
     def _is_depth_known(self, address: int) -> bool:
         """Whether the run that has got to `address` moved rsp by nothing but what the code tells."""
@@ -245,17 +251,30 @@ class Emulator:
         for page in self._dirty & self._pristine.keys():
             self._uc.mem_write(page, self._pristine[page])
         self._dirty.clear()
+        self._go_back_to(self._begin)
+        self._put(self._entry.number, number)
+
+    def _make_begin(self, gs_base: int) -> _Begin:
+        """Every register and the stack as they are at the dispatcher's first instruction, but for the number."""
         self._uc.mem_write(STACK, bytes(STACK_SIZE))
         # Noise that is neither a number nor an argument, so that no register matches by chance.
         for index, name in enumerate(GENERAL_REGISTERS):
             self._uc.reg_write(self._ids[name], 0x6EAF_0000_0000_0000 | index << 32 | 0x5A5A)
         self._uc.reg_write(self._ids["rsp"], ENTRY_RSP)
-        self._uc.reg_write(self._gs_id, self._gs_base)
+        self._uc.reg_write(self._gs_id, gs_base)
         self._uc.reg_write(self._flags_id, 0x2)
         self._put(OnStack(0), RETURN)
         for location, value in zip(self._entry.arguments, ARGUMENT_VALUES, strict=False):
             self._put(location, value)
-        self._put(self._entry.number, number)
+        return self._take_begin()
+
+    def _take_begin(self) -> _Begin:
+        return self._uc.context_save(), bytes(self._uc.mem_read(STACK, STACK_SIZE))
+
+    def _go_back_to(self, begin: _Begin) -> None:
+        context, stack = begin
+        self._uc.context_restore(context)
+        self._uc.mem_write(STACK, stack)
 
     def _put(self, location: Location, value: int) -> None:
         match location:
@@ -297,7 +316,7 @@ class Emulator:
         if self._trace.ending is Ending.REACHED:
             return
         blocks = self._trace.blocks
-        if len(blocks) >= _MAX_BLOCKS:
+        if len(blocks) >= self._most_blocks:
             self._blame()
             self._stop(Ending.BUDGET)
             return
@@ -327,8 +346,7 @@ class Emulator:
         return True
 
     def _on_read(self, _uc: object, _access: int, address: int, size: int, _value: int, _data: object) -> None:
-        if not STACK <= address < STACK + STACK_SIZE:
-            self._trace.reads.append((len(self._trace.blocks) - 1, TableRead(_canonical(address), size)))
+        self._trace.reads.append((len(self._trace.blocks) - 1, TableRead(_canonical(address), size)))
 
     def _on_write(self, _uc: object, _access: int, address: int, size: int, value: int, _data: object) -> None:
         if STACK <= address < STACK + STACK_SIZE:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from exogdb.abi.dispatch.place import Cost
 from exogdb.abi.dispatch.route import UNKNOWN, Routes
-from exogdb.abi.dispatch.trace import DispatcherEntry
+from exogdb.abi.dispatch.trace import Block, DispatcherEntry
 
 __all__ = ["PAGE", "PageUse"]
 
@@ -23,13 +23,17 @@ class PageUse:
     ) -> None:
         self._of_every_call = {address & -PAGE for address in (*hot, entry.address)}
         self._users: dict[int, set[int]] = {}
+        numbers: dict[Block, list[int]] = {}
         for number, route in routes.items():
             for block in route.blocks:
-                pages = set(range(block.start & -PAGE, block.end, PAGE))
-                if len(routes.keys_at(block.start)) > 1:
-                    self._of_every_call |= pages
-                for page in pages:
-                    self._users.setdefault(page, set()).add(number)
+                numbers.setdefault(block, []).append(number)
+        for block, users in numbers.items():
+            pages = range(block.start & -PAGE, block.end, PAGE)
+            if len(routes.keys_at(block.start)) > 1:
+                self._of_every_call.update(pages)
+            for page in pages:
+                self._users.setdefault(page, set()).update(users)
+        for number, route in routes.items():
             for function in (route.callee, handlers.get(number)):
                 if function is not None:
                     self._users.setdefault(function & -PAGE, set()).add(number)

@@ -24,6 +24,7 @@ UNKNOWN = -1
 """Stands in a `Route` for all numbers that the table lacks."""
 
 _MAX_ROUNDS = 48
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -168,61 +169,75 @@ class _Walk:
 
     def explore(self) -> dict[int, Trace]:
         """The last trace of every number."""
-        self._settle_prelude()
-        traces = {number: self._run(number) for number in self._key_of}
-        for _round in range(_MAX_ROUNDS):
-            changed = self._widen(traces)
-            if not changed:
-                break
-            for number, trace in traces.items():
-                target = trace.call.target if trace.call is not None else None
-                if target in changed or trace.stuck_in in changed:
-                    traces[number] = self._run(number)
+        few = list(self._key_of)[:: max(1, len(self._key_of) // _FEW)]
+        traces = self._explore(few, {})  # what these have in common, all have
+        traces = self._explore(list(self._key_of), traces)
         arms = {block.start for trace in traces.values() for block in trace.blocks}
-        return {number: self._run_on(number, arms) for number in traces}
+        return {number: self._run_on(trace, arms) for number, trace in traces.items()}
 
-    def _settle_prelude(self) -> None:
-        """Decide about the calls that come before any comparison with two numbers, so that not all need to run."""
-        first, *_, last = self._key_of
+    def _explore(self, numbers: list[int], traces: dict[int, Trace]) -> dict[int, Trace]:
+        """Run `numbers` until no call has to be treated in another way; `traces` are runs of some of them.
+
+        A number that has an address of its own is run again only when all that have none are settled.
+        """
+        traces = {number: traces[number] if number in traces else self._run(number) for number in numbers}
+        stale: set[int] = set()
         for _round in range(_MAX_ROUNDS):
-            if not self._widen({number: self._run(number) for number in (first, last)}):
-                return
+            lost, changed = self._widen(traces)
+            affected = {number for number, trace in traces.items() if self._is_affected(trace, changed)}
+            stale |= affected
+            again = affected & lost or stale
+            if not again:
+                break
+            traces |= {number: self._run(number) for number in sorted(again)}
+            stale -= again
+        return traces
+
+    def _is_affected(self, trace: Trace, changed: Set[int]) -> bool:
+        """Whether `trace` would be another one now that calls of `changed` are treated differently."""
+        if trace.call is not None and trace.call.target in changed:
+            return True
+        skipped = changed & self.skip
+        return bool(skipped) and not skipped.isdisjoint(block.start for block in trace.blocks)
 
     def _run(self, number: int) -> Trace:
         return self._emulator.run(number, self.follow - self.skip, self.skip)
 
-    def _run_on(self, number: int, arms: Set[int]) -> Trace:
-        trace = self._run(number)
+    def _run_on(self, trace: Trace, arms: Set[int]) -> Trace:
         # Behind a call that never returns (exit) lies whatever the compiler put there: another number's arm.
-        if trace.call is not None and trace.call.returns_to not in arms:
-            self._emulator.run_on(trace)
-        return trace
+        if trace.call is None or trace.call.returns_to in arms:
+            return trace
+        again = self._run(trace.number)
+        self._emulator.run_on(again)
+        return again
 
-    def _widen(self, traces: Mapping[int, Trace]) -> set[int]:
-        """Decide about more calls; returns the targets whose treatment changed."""
+    def _widen(self, traces: Mapping[int, Trace]) -> tuple[set[int], set[int]]:
+        """Decide about more calls: the numbers that have no address of their own, and the calls' targets."""
         keyed: dict[int, list[Trace]] = {}
         for number, trace in traces.items():
             keyed.setdefault(self._key_of[number], []).append(trace)
         coverage = Coverage(keyed)
+        lost: set[int] = set()
         changed: set[int] = set()
         for key, runs in keyed.items():
             if coverage.common_private(key, runs):
                 continue
             for trace in runs:
+                lost.add(trace.number)
                 if trace.stuck_in is not None and trace.stuck_in not in self.skip:
                     self.skip.add(trace.stuck_in)
                     changed.add(trace.stuck_in)
                 elif trace.call is not None and not coverage.is_own_callee(key, trace.call.target):
                     self.follow.add(trace.call.target)
                     changed.add(trace.call.target)
-        return changed
+        return lost, changed
 
 
 def _to_route(key: int, runs: list[Trace], coverage: Coverage) -> Route:
     private = coverage.common_private(key, runs)
     callees = {run.call.target if run.call is not None else None for run in runs}
     callee = callees.pop() if len(callees) == 1 else None
-    reads = [read for run in runs for read in _reads_before(run, private)]
+    reads = [read for run in runs for read in _reads_in_common_code(key, run, coverage)]
     return Route(
         number=key,
         blocks=tuple(dict.fromkeys(block for run in runs for block in run.blocks)),
@@ -236,8 +251,12 @@ def _to_route(key: int, runs: list[Trace], coverage: Coverage) -> Route:
     )
 
 
-def _reads_before(trace: Trace, private: list[int]) -> list[TableRead]:
-    """What was read before the first private block: what a handler reads is no table of the dispatcher."""
-    starts = [block.start for block in trace.blocks]
-    end = min((starts.index(start) for start in private if start in starts), default=len(starts))
+def _reads_in_common_code(key: int, trace: Trace, coverage: Coverage) -> list[TableRead]:
+    """What was read before the first code of `key`'s own.
+
+    Code that several numbers run through reads a place of one's own if it looks in a table. What a handler reads
+    is no table: it may be the running process's data, and another process has it elsewhere.
+    """
+    blocks = trace.blocks
+    end = next((at for at, block in enumerate(blocks) if coverage.is_own(key, block.start)), len(blocks))
     return [read for position, read in trace.reads if position < end]

@@ -7,6 +7,7 @@ guest's, so whatever holds one of them came from the run's beginning.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack
 
@@ -49,8 +50,7 @@ class DispatcherEntry:
     arguments: tuple[Location, ...] = ()
 
 
-@dataclass(frozen=True, order=True)
-class Block:
+class Block(NamedTuple):
     """Code that ran without a jump: addresses `start` to `end`, the latter excluded."""
 
     start: int
@@ -65,8 +65,7 @@ class Call:
     returns_to: int
 
 
-@dataclass(frozen=True, order=True)
-class TableRead:
+class TableRead(NamedTuple):
     """A read of `size` bytes at `address`, outside the stack and the frame."""
 
     address: int

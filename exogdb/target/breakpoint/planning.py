@@ -27,6 +27,7 @@ from exogdb.target.path import read_entry_path
 from exogdb.target.qemu.monitor import has_monitor, run_monitor
 from exogdb.target.registers import read_register
 from exogdb.target.symbols import find_address, find_symbol
+from exogdb.target.with_setting import with_setting
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["SyscallPlan", "find_first_line", "forget_plans", "read_place", "read_plan"]
@@ -91,16 +92,17 @@ def _make_plan(
 
     def make() -> Plan:
         routes = find_routes(memory, entry, numbers, _kernel_gs_base(cpu))
-        named = {each.number: find_address(each.handler) for each in read_number_table([entry.address])}
-        handlers = {number: address for number, address in named.items() if address is not None}
-        return plan_places(
-            routes,
-            entry,
-            hot=path.states,
-            first_line=partial(find_first_line, memory),
-            handlers=handlers,
-            machine=machine,
-        )
+        # As the symbol functions have them: to change them for each of hundreds of names takes the longest.
+        with with_setting("language", "c"), with_setting("max-value-size", None):
+            named = {each.number: find_address(each.handler) for each in read_number_table([entry.address])}
+            return plan_places(
+                routes,
+                entry,
+                hot=path.states,
+                first_line=partial(find_first_line, memory),
+                handlers={number: address for number, address in named.items() if address is not None},
+                machine=machine,
+            )
 
     key = f"{_build_of_kernel()} {sorted(numbers)} {machine}"
     return _cache.get(VirtualMemory(cpu), key, entry, make)

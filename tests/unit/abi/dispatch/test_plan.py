@@ -302,6 +302,40 @@ def test_everybodys_way_out_is_nobodys_place() -> None:
     assert plan[5].address == image.symbols["sys_send"]
 
 
+def test_a_thunk_that_every_function_returns_through_joins_nothing() -> None:
+    """As in kernels built against return-target speculation. 5 looks at the running process, too."""
+    image = build_assembly(
+        """
+        .globl syscall_dispatch
+        syscall_dispatch:
+            call prelude
+            cmp rdi, 5
+            je arm_5
+            cmp rdi, 6
+            je arm_6
+            mov rax, -1
+            jmp return_thunk
+        arm_5:
+            mov rax, [process]
+            jmp return_thunk
+        arm_6:
+            call sys_send
+            jmp return_thunk
+        prelude:
+            jmp return_thunk
+        return_thunk:
+            ret
+        .section .text.sys_send
+        sys_send: ret
+        .data
+        process: .quad 0
+        """
+    )
+    place = plan_of(image, (5, 6))[5]
+    assert (place.kind, place.address) == (PlaceKind.ADDRESS, image.symbols["arm_5"])
+    assert place.numbers == {5}
+
+
 @pytest.mark.parametrize("way", ["call", "jmp"])
 def test_a_wrapper_leads_to_the_handler_that_is_named_after_the_call(way: str) -> None:
     image = build_assembly(
