@@ -1,6 +1,6 @@
 """The sections of the kernel's image as GDB has loaded them, relocated if the user gave an offset."""
 
-from exogdb.abi.check.facts import Section
+from exogdb.abi.section import Section
 from exogdb.errors import UnavailableError
 from exogdb.target.gdb_command import ask_gdb
 from exogdb.target.sections import find_kernel_sections, parse_sections

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from exogdb.abi.check.facts import Section
+from exogdb.abi.section import Section
 from exogdb.x86.address import is_upper_half
 
 __all__ = ["find_code_with_tables", "find_kernel_code", "find_kernel_sections", "parse_sections"]

@@ -45,6 +45,17 @@ WITH_IT = {
     "signal",
 }
 
+# The first stop of a guest learns its system-call path, for `bt`. It is nobody's question yet.
+NOT_AT_A_STOP = (
+    "exogdb.abi.check",
+    "exogdb.commands.functions",
+    "exogdb.commands.registry",
+    "exogdb.commands.syscall_break",
+    "exogdb.target.breakpoint.placement",
+    "exogdb.target.msr.rdmsr",
+    "exogdb.view",
+)
+
 
 def loaded(gdb: Gdb) -> set[str]:
     return set(gdb.run("python import sys; print(*sys.modules)").split())
@@ -111,8 +122,7 @@ def test_the_first_backtrace_and_the_first_condition_work() -> None:
     with running_guest() as (qemu, gdb):
         gdb.run(SOURCE)
         gdb.run(f"target remote {qemu.gdb_socket}")
-        assert "exogdb.commands.syscall_break" not in own(gdb)
-        assert "exogdb.commands.functions" not in own(gdb)
+        assert not [name for name in own(gdb) if name.startswith(NOT_AT_A_STOP)]
         gdb.run("break sys_ipc_send if $exo_cpl() == 0")
         assert "Breakpoint 1, " in gdb.run("continue")
         assert "<system call 101 ipc_send>" in gdb.run("bt")

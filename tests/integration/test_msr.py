@@ -209,7 +209,7 @@ def test_looking_on_behalf_of_another_command_never_executes_rdmsr() -> None:
         stop_in_dispatcher(guest)
         gdb = guest.gdb
         gdb.run("set exo qmp-socket /nonexistent/qmp.sock")
-        gdb.run("python import exogdb.target.msr.msrs as m; m.read_msrs_in_guest = None")
+        gdb.run("python import exogdb.target.msr.rdmsr as m; m.read_msrs_in_guest = None")
         for command in ("exo-gs", "exo-gdt", "exo-idt", "exo-tss", "exo-syscall frame", "exo-msr --via quiet"):
             assert "NoneType" not in gdb.reply(command).err, command
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from exogdb.abi.section import Section
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable, Value
@@ -26,7 +27,6 @@ __all__ = [
     "CpuModel",
     "EntryFacts",
     "Facts",
-    "Section",
     "SignatureParameter",
     "Span",
     "known",
@@ -147,20 +147,6 @@ class EntryFacts:
     path: EntryPath | Unavailable
     signature: tuple[SignatureParameter, ...] | Unavailable
     aligned_stack_use: int | Unavailable | None
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the kernel's image, from its symbol file: `start` to `end` (exclusive), linear."""
-
-    name: str
-    start: int
-    end: int
-    executable: bool
-    writable: bool
-
-    def __contains__(self, address: int) -> bool:
-        return self.start <= address < self.end
 
 
 @dataclass(frozen=True)

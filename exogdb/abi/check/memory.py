@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
-from exogdb.abi.check.facts import PAGE, CpuFacts, Facts, Section, known
+from exogdb.abi.check.facts import PAGE, CpuFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_cpu
+from exogdb.abi.section import Section
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import UnavailableError

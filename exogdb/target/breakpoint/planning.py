@@ -10,13 +10,13 @@ from pathlib import Path
 
 import gdb
 
-from exogdb.abi.check.facts import Section
 from exogdb.abi.dispatch.place import Machine, Place, Plan, PlanCache
 from exogdb.abi.dispatch.plan import plan_places
 from exogdb.abi.dispatch.prologue import keeps_parameters_in_memory
 from exogdb.abi.dispatch.route import find_routes
 from exogdb.abi.dispatch.trace import DispatcherEntry
 from exogdb.abi.numbers import NumberTable
+from exogdb.abi.section import Section
 from exogdb.abi.stub.entry_path import Dispatcher, EntryPath
 from exogdb.errors import AnalysisError, MemoryFault, UnavailableError
 from exogdb.target.cpus import Cpu, all_cpus

@@ -12,10 +12,11 @@ from typing import TypeAlias
 
 import gdb
 
-from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, Section, SignatureParameter
+from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, SignatureParameter
 from exogdb.abi.check.gates import window_handlers
 from exogdb.abi.check.memory import section_pages
 from exogdb.abi.gs_test import find_gs_sign_test
+from exogdb.abi.section import Section
 from exogdb.abi.stub.entry import find_entry_path
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.vector_use import find_aligned_stack_use

@@ -13,7 +13,6 @@ from typing import TypeAlias
 from exogdb.errors import FormatError, TargetLostError, UnavailableError
 from exogdb.reading import Reading, Unavailable, Value, note
 from exogdb.target.cpus import Cpu, cpus_in_turn, selected_cpu
-from exogdb.target.msr.rdmsr import read_msrs_in_guest
 from exogdb.target.qemu.device_state import read_device_state
 from exogdb.target.qemu.vmstate import decode_device_state
 from exogdb.target.qemu.vmstate_x86 import CpuState
@@ -157,6 +156,8 @@ def _by_state(specs: Sequence[MsrSpec], state: CpuState | Unavailable) -> dict[s
 
 
 def _by_rdmsr(cpu: Cpu, specs: Sequence[MsrSpec]) -> dict[str, Value]:
+    from exogdb.target.msr.rdmsr import read_msrs_in_guest
+
     try:
         values = read_msrs_in_guest(cpu, [spec.number for spec in specs])
     except TargetLostError:

@@ -1,6 +1,6 @@
 """GDB's list of sections, and which of its files is the kernel."""
 
-from exogdb.abi.check.facts import Section
+from exogdb.abi.section import Section
 from exogdb.target.sections import find_code_with_tables, find_kernel_code, find_kernel_sections, parse_sections
 
 KERNEL = "/build/exo-os.elf"

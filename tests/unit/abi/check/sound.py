@@ -5,7 +5,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from exogdb.abi.check.facts import CpuFacts, CpuModel, EntryFacts, Facts, Section, SignatureParameter, Span
+from exogdb.abi.check.facts import CpuFacts, CpuModel, EntryFacts, Facts, SignatureParameter, Span
+from exogdb.abi.section import Section
 from exogdb.abi.stub.entry_path import (
     Comparison,
     Dispatcher,
