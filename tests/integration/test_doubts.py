@@ -10,11 +10,13 @@ from tests.harness.session import Guest, open_guest
 
 DOUBT = "the kernel does something strange"
 # Puts the doubt into what is remembered of the stub's analysis, which holds while the stub's bytes stay the same.
-PLANT = (
-    "import exogdb.target.path as path, dataclasses; path._remembered.update({entry: dataclasses.replace("
-    f"known, path=dataclasses.replace(known.path, doubts=({DOUBT!r},)))"
-    " for entry, known in path._remembered.items()})"
-)
+PLANT = f"""
+import dataclasses, exogdb.target.analysed, exogdb.target.path
+for entry, known in exogdb.target.path._remembered.items():
+    path = dataclasses.replace(known.path, doubts=({DOUBT!r},))
+    exogdb.target.path._remembered[entry] = dataclasses.replace(known, path=path)
+    exogdb.target.analysed.keep_path(path)
+"""
 SHOWN = f"not sure: {DOUBT}"
 
 
@@ -25,7 +27,7 @@ def doubtful() -> Iterator[Guest]:
         guest.gdb.run("hbreak sys_ipc_send")
         guest.gdb.run("continue")
         guest.gdb.run("delete")
-        guest.gdb.run(f"python {PLANT}")
+        guest.gdb.run(f"python exec({PLANT!r})")
         yield guest
 
 
