@@ -1,4 +1,4 @@
-"""Where pytest looks for examples: in files that have any, which are one in six. It would import all the others."""
+"""Where pytest looks for examples: in files that have any, one in six. It would import all the others to see."""
 
 from collections.abc import Generator
 from pathlib import Path
