@@ -11,7 +11,8 @@
             +--------------------+
 """
 
-from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.entry_path import NUMBER_REGISTER, EntryPath
+from exogdb.abi.stub.location import InFrame, Location, OnStack
 from exogdb.abi.stub.symbolic import Cell, Constant, Loaded, Sum, Value
 from exogdb.errors import MemoryFault, UnavailableError
 from exogdb.x86.memory import ReadableMemory
@@ -25,8 +26,10 @@ __all__ = [
     "find_link",
     "find_return_slot",
     "find_top_above",
+    "find_saved_number",
     "holds_call",
     "is_on_stack",
+    "read_saved_word",
     "read_stack_top",
 ]
 
@@ -110,6 +113,43 @@ def holds_call(path: EntryPath, top: int, memory: ReadableMemory) -> bool:
         return int.from_bytes(memory.read(slot, _WORD), "little") == path.dispatcher.return_address
     except MemoryFault:
         return False
+
+
+def find_saved_number(path: EntryPath) -> Location | None:
+    """Where the stub's own copy of the number is at the dispatcher's first instruction; None if it saves none.
+
+    Behind the pointer to the frame if the dispatcher gets one, else on the stack.
+    """
+    dispatcher, slot = path.dispatcher, path.frame.find_slot(NUMBER_REGISTER)
+    if dispatcher is None or dispatcher.rsp_below_top is None or slot is None:
+        return None
+    if dispatcher.realigned and (path.stack is None or not path.stack.is_kept):
+        return None  # the stack's top alone tells where the frame is
+    pointer = dispatcher.frame_pointer
+    if pointer is not None and pointer.frame_offset is not None:
+        return InFrame(pointer.register, slot.offset - pointer.frame_offset)
+    offset = dispatcher.rsp_below_top + _WORD - path.frame.base_below_top + slot.offset
+    return None if dispatcher.realigned else OnStack(offset)
+
+
+def read_saved_word(path: EntryPath, slot: int, gs_base: int, memory: ReadableMemory) -> int | None:
+    """The stub's copy of the number of the call that returns through the stack slot at `slot`.
+
+    None if it was not this stub that called, so that nothing is known of the stack above.
+    :raise UnavailableError: as for `read_stack_top`, or the frame cannot be read.
+    """
+    dispatcher, saved = path.dispatcher, path.frame.find_slot(NUMBER_REGISTER)
+    if dispatcher is None or dispatcher.rsp_below_top is None or saved is None:
+        return None
+    top = slot + _WORD + dispatcher.rsp_below_top
+    if dispatcher.realigned:
+        top = read_stack_top(path, gs_base, memory)
+    if find_return_slot(path, top) != slot:
+        return None
+    # Both in one piece: this is read at each hit of a breakpoint.
+    data = memory.read(slot, find_frame_base(path, top) + saved.offset + _WORD - slot)
+    is_ours = int.from_bytes(data[:_WORD], "little") == dispatcher.return_address
+    return int.from_bytes(data[-_WORD:], "little") if is_ours else None
 
 
 def is_on_stack(rsp: int, top: int, memory: ReadableMemory, limit: int = 0x8000) -> bool:

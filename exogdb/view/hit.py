@@ -11,7 +11,10 @@ __all__ = ["HitReport", "render_arguments", "render_hit"]
 
 @dataclass(frozen=True)
 class HitReport:
-    """A system call at a stop. `process` is empty where the kernel does not tell; `result` is text or empty."""
+    """A system call at a stop. `process` is empty where the kernel does not tell; `result` is text or empty.
+
+    `saved` is the number that the entry stub saved, if the kernel treats it as another one; empty otherwise.
+    """
 
     number: int
     name: str
@@ -19,6 +22,7 @@ class HitReport:
     cpu: int
     process: str
     result: str
+    saved: str = ""
 
 
 def render_hit(report: HitReport, style: Style) -> str:
@@ -32,7 +36,8 @@ def render_hit(report: HitReport, style: Style) -> str:
     name = "" if report.name == str(report.number) else style.paint("name", report.name)
     by = f" by process {report.process}" if report.process else ""
     result = f" = {report.result}" if report.result else ""
-    return f"System call {report.number} {name}({arguments}){result}{by} on CPU {report.cpu}"
+    saved = f"; the number that the entry stub saved is {report.saved}" if report.saved else ""
+    return f"System call {report.number} {name}({arguments}){result}{by} on CPU {report.cpu}{saved}"
 
 
 def render_arguments(arguments: Sequence[ArgumentText]) -> str:

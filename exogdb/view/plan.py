@@ -131,13 +131,24 @@ def _title(line: PlaceLine) -> str:
 
 
 def _explain(line: PlaceLine, style: Style) -> list[str]:
-    place = line.place
-    reasons = list(place.reasons)
-    if place.number_at is not None:
-        reasons.append(f"at each stop the number is read from {describe_location(place.number_at)}")
-    if place.caller_slot is not None:
-        reasons.append("at each stop the return address must be the dispatcher's, not another caller's")
+    reasons = (*line.place.reasons, *_describe_proofs(line.place))
     return [style.paint("faint", f"  - {reason}") for reason in reasons]
+
+
+def _describe_proofs(place: Place) -> list[str]:
+    """What a stop at `place` is checked by, one sentence each."""
+    proofs = []
+    if place.number_at is not None:
+        proofs.append(f"at each stop the number is read from {describe_location(place.number_at)}")
+    if place.entry is not None:
+        proofs.append("the entry that was read tells the number")
+    if place.is_number_saved:
+        proofs.append("at each stop the number that the entry stub saved is compared, and told if it is another")
+    if place.caller_slot is not None:
+        proofs.append("at each stop the return address must be the dispatcher's, not another caller's")
+    if place.number_at is None and place.entry is None and not place.is_number_saved:
+        proofs.append("nothing is known to keep the number here: that no other number comes by is the proof")
+    return proofs
 
 
 def _summarize(places: Iterable[PlaceLine]) -> str:

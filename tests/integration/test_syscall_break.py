@@ -164,6 +164,9 @@ def test_choosing_hits(guest: OpenGuest) -> None:
         "at the handler, whatever is decided at the dispatcher"
     )
     assert f"length={gdb.integer('$arg3')}) by process" in output
+    # Who calls often: the record keeps the last 256 calls of all.
+    busy = Counter(call.process for call in read_call_truths(gdb) if call.number in (101, 102))
+    process = busy.most_common(1)[0][0]
     together = "--temporary --ignore 2 --cpu 0 --on-return --if '$ret > 0'"
     gdb.run(f"exo-syscall break ipc_send, ipc_recv --process {process} {together}")
     last = read_last_sequence(gdb)
@@ -286,6 +289,24 @@ def test_numbers_that_the_table_lacks(guest: OpenGuest) -> None:
         assert f"System call {number} (arg1=0x0, " in output
         assert gdb.integer("$rdi") == gdb.integer("$nr") == number
     assert hits(gdb, 2) == 0
+
+
+def test_a_number_that_the_kernel_takes_for_another_is_told(guest: OpenGuest) -> None:
+    """As if user space had put more into rax than the kernel looks at: what the stub saved is another number."""
+    gdb = guest("run=demo", variant="today").gdb
+    assert "the number that the entry stub saved is compared" in gdb.run("exo-syscall break ipc_send --explain")
+    gdb.run("break exo_os::syscall::dispatch::get_handler if $rdi == 101")
+    gdb.run("continue")
+    slot = gdb.json("exo-syscall frame")["slots"]["rax"]
+    gdb.run("set language c")
+    gdb.run(f"set var *(unsigned long *) {slot} = 0x65000001")
+    output = gdb.run("continue")
+    assert stopped_at(output) == 101
+    assert "; the number that the entry stub saved is 0x65000001" in output
+    assert gdb.integer("$nr") == 0x65000001
+    gdb.run("delete 2")
+    output = gdb.run("continue")
+    assert (stopped_at(output), gdb.integer("$nr"), "saved" in output) == (101, 101, False)
 
 
 def test_a_handler_that_the_kernel_calls_itself_is_no_system_call(guest: OpenGuest) -> None:

@@ -26,6 +26,7 @@ from exogdb.abi.dispatch.trace import (
     Snapshot,
     TableRead,
     Trace,
+    find_emulated,
 )
 from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack
 from exogdb.errors import MemoryFault
@@ -202,7 +203,11 @@ class Emulator:
         size = max(ENTRY_RSP + 0x48 - registers["rsp"], 0)
         raw = bytes(self._uc.mem_read(registers["rsp"], size)) if size <= 0x8000 else b""
         words = unpack_from(f"<{len(raw) // 8}Q", raw)
-        return Snapshot(registers, words, self._is_depth_known(self._read("rip")))
+        return Snapshot(registers, words, self._is_depth_known(self._read("rip")), self._read_saved())
+
+    def _read_saved(self) -> int | None:
+        place = find_emulated(self._entry.saved)
+        return None if place is None else int.from_bytes(self._uc.mem_read(place, 8), "little")
 
     def _is_depth_known(self, address: int) -> bool:
         """Whether the run that has got to `address` moved rsp by nothing but what the code tells."""
@@ -252,6 +257,8 @@ class Emulator:
             self._uc.mem_write(page, self._pristine[page])
         self._dirty.clear()
         self._go_back_to(self._begin)
+        if self._entry.saved is not None:
+            self._put(self._entry.saved, number)
         self._put(self._entry.number, number)
 
     def _make_begin(self, gs_base: int) -> _Begin:
@@ -277,14 +284,13 @@ class Emulator:
         self._uc.mem_write(STACK, stack)
 
     def _put(self, location: Location, value: int) -> None:
-        match location:
-            case InRegister(name):
-                self._uc.reg_write(self._ids[name], value)
-            case OnStack(offset):
-                self._uc.mem_write(ENTRY_RSP + offset, value.to_bytes(8, "little"))
-            case InFrame(pointer, offset):
-                self._uc.reg_write(self._ids[pointer], FRAME)
-                self._uc.mem_write(FRAME + offset, value.to_bytes(8, "little"))
+        place = find_emulated(location)
+        if place is not None:
+            self._uc.mem_write(place, value.to_bytes(8, "little"))
+        if isinstance(location, InRegister):
+            self._uc.reg_write(self._ids[location.name], value)
+        elif isinstance(location, InFrame):
+            self._uc.reg_write(self._ids[location.pointer], FRAME)
 
     def _read(self, register: str) -> int:
         value: int = self._uc.reg_read(self._ids[register])

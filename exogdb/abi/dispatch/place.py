@@ -64,7 +64,7 @@ class Place:
     `arguments` are the six, None where one is gone. Stack offsets count from rsp at `address`: `return_slot` is
     that of the dispatcher's return address, None where every call has another; `caller_slot` that of the
     function's own, which must hold one of `callers` (None in it: the same as the dispatcher's), else the function
-    was called from elsewhere.
+    was called from elsewhere. `is_number_saved`: the entry stub's copy of the number is still there.
     """
 
     number: int
@@ -79,6 +79,7 @@ class Place:
     callers: frozenset[int | None] = frozenset()
     entry: TableRead | None = None
     reasons: tuple[str, ...] = ()
+    is_number_saved: bool = False
 
     def where_every_call_is_wanted(self) -> "Place":
         """The same place without its table entry, if its address tells the number: one stop a call, not two."""

@@ -92,6 +92,7 @@ class _Planner:
             entry = route.reads[-1]
             reasons.append(f"only this number reads the table entry at {entry.address:#x}")
             if not self._machine.no_watching:
+                reasons.append("so that entry is watched, and the address is set only for the call that read it")
                 return self._at_table(route, entry, best, reasons)
             reasons.append(f"that entry is not watched: {self._machine.no_watching}")
         if best is not None:
@@ -221,6 +222,7 @@ class _Planner:
             caller.callers,
             entry,
             tuple(reasons),
+            scene.is_saved,
         )
 
 

@@ -22,11 +22,13 @@ class Scene:
 
     `number_at` is None where the number needs no telling, or nothing tells it; `arguments` are the six, None where
     one is gone; `return_slot` is that of the dispatcher's return address, None where every call has another.
+    `is_saved`: the stub's copy of the number is still what it was.
     """
 
     number_at: Location | None
     arguments: tuple[Location | None, ...]
     return_slot: int | None
+    is_saved: bool
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class Scenes:
 
     def find(self, address: int, numbers: frozenset[int]) -> Scene:
         """The scene at `address` if only `numbers` come by."""
-        snapshots = [snapshot for number in numbers for _run, snapshot in self._at(number, address)]
+        runs = [run for number in numbers for run in self._at(number, address)]
+        snapshots = [snapshot for _run, snapshot in runs]
         return Scene(
             self.find_number(address, numbers),
             tuple(self._find_argument(snapshots, index) for index in range(6)),
             _common_slot(snapshots),
+            bool(runs) and all(snapshot.saved == run for run, snapshot in runs),
         )
 
     def find_number(self, address: int, numbers: frozenset[int]) -> Location | None:

@@ -26,6 +26,7 @@ __all__ = [
     "Snapshot",
     "TableRead",
     "Trace",
+    "find_emulated",
 ]
 
 # In the lower half, where no kernel code or data is.
@@ -41,13 +42,32 @@ ARGUMENT_VALUES = tuple(0x5EED_0A26_0000_0000 | 0x1111_1111 * (index + 1) for in
 """What the six arguments are in every run: values that code does not make by itself."""
 
 
+def find_emulated(location: Location | None) -> int | None:
+    """The address of `location` at the dispatcher's first instruction in every run; None for a register.
+
+    >>> find_emulated(OnStack(8)) == ENTRY_RSP + 8, find_emulated(InRegister("rdi"))
+    (True, None)
+    """
+    match location:
+        case OnStack(offset):
+            return ENTRY_RSP + offset
+        case InFrame(_, offset):
+            return FRAME + offset
+        case _:
+            return None
+
+
 @dataclass(frozen=True)
 class DispatcherEntry:
-    """A dispatcher's first instruction, and where the number and the six arguments are at that moment."""
+    """A dispatcher's first instruction, and where the number and the six arguments are at that moment.
+
+    `saved` is where the entry stub keeps a copy of the number that is not the dispatcher's own, if it does.
+    """
 
     address: int
     number: Location
     arguments: tuple[Location, ...] = ()
+    saved: Location | None = None
 
 
 class Block(NamedTuple):
@@ -111,12 +131,14 @@ class Trace:
 class Snapshot:
     """The emulated CPU at one address: registers, and the 8-byte stack words from rsp up.
 
-    `is_depth_known`: code got here that moves rsp by the same in every call, so that offsets from it hold.
+    `is_depth_known`: code got here that moves rsp by the same in every call, so that offsets from it hold. `saved`
+    is what the stub's copy of the number is by now.
     """
 
     registers: Mapping[str, int]
     stack: tuple[int, ...]
     is_depth_known: bool = True
+    saved: int | None = None
 
     @property
     def return_slot(self) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import gdb
 
 from exogdb.abi.dispatch.place import Place, PlaceKind
-from exogdb.abi.frame_base import find_call_slot
+from exogdb.abi.frame_base import find_call_slot, read_saved_word
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.location import Location, read_location
 from exogdb.errors import MemoryFault, TargetLostError, UnavailableError
@@ -20,6 +20,8 @@ from exogdb.target.memory import VirtualMemory
 from exogdb.x86.word import MASK_64, to_signed
 
 __all__ = ["Hit", "StopRegisters", "find_slot", "read_arguments_at", "read_hit", "set_convenience"]
+
+_LOW_HALF = (1 << 32) - 1
 
 
 class StopRegisters(dict[str, int]):
@@ -46,7 +48,7 @@ class Hit:
 
     `arguments` are None where the code keeps one nowhere any more. `return_slot` is the address of the stack slot
     that the dispatcher returns through, None if the stack does not tell. `result` is set when the call has
-    returned.
+    returned. `saved` is what the entry stub saved as the number, if that is another one than the place is for.
     """
 
     cpu: Cpu
@@ -54,6 +56,7 @@ class Hit:
     arguments: tuple[int | None, ...]
     return_slot: int | None
     result: int | None = None
+    saved: int | None = None
 
 
 def read_hit(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath, told: int | None) -> Hit | None:
@@ -72,7 +75,13 @@ def read_hit(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath, 
     if number is None:
         return None
     arguments = read_arguments_at(place.arguments, registers, memory)
-    return Hit(cpu, number, arguments, find_slot(cpu, registers, place, path))
+    slot = find_slot(cpu, registers, place, path)
+    saved = None
+    if place.is_number_saved and slot is not None:
+        saved = read_saved_word(path, slot, registers["gs_base"], memory)
+    # Linux, for one, looks at half of rax.
+    is_other = saved is not None and (saved ^ number) & _LOW_HALF
+    return Hit(cpu, number, arguments, slot, saved=saved if is_other else None)
 
 
 def find_slot(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath) -> int | None:
@@ -122,7 +131,7 @@ def set_convenience(hit: Hit, arguments: Iterable[int] = range(6)) -> None:
 
     `arguments` are those that the expression is over, `$arg1` as 0: each costs a moment.
     """
-    gdb.set_convenience_variable("nr", _to_value(hit.number))
+    gdb.set_convenience_variable("nr", _to_value(hit.number if hit.saved is None else hit.saved))
     for index in arguments:
         value = hit.arguments[index] if index < len(hit.arguments) else None
         gdb.set_convenience_variable(f"arg{index + 1}", _to_value(value))

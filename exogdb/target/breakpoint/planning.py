@@ -15,6 +15,7 @@ from exogdb.abi.dispatch.plan import plan_places
 from exogdb.abi.dispatch.prologue import keeps_parameters_in_memory
 from exogdb.abi.dispatch.route import find_routes
 from exogdb.abi.dispatch.trace import DispatcherEntry
+from exogdb.abi.frame_base import find_saved_number
 from exogdb.abi.numbers import NumberTable
 from exogdb.abi.section import Section
 from exogdb.abi.stub.entry_path import Dispatcher, EntryPath
@@ -157,7 +158,8 @@ def _require_dispatcher(path: EntryPath) -> tuple[Dispatcher, DispatcherEntry]:
         if location is None:
             break
         known.append(location)
-    return dispatcher, DispatcherEntry(dispatcher.address, dispatcher.number, tuple(known))
+    saved = find_saved_number(path)
+    return dispatcher, DispatcherEntry(dispatcher.address, dispatcher.number, tuple(known), saved)
 
 
 def _kernel_gs_base(cpu: Cpu) -> int:

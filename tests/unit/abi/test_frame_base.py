@@ -5,12 +5,15 @@ from exogdb.abi.frame_base import (
     find_frame_base,
     find_link,
     find_return_slot,
+    find_saved_number,
     find_top_above,
     holds_call,
+    read_saved_word,
     read_stack_top,
 )
 from exogdb.abi.stub.entry import find_entry_path
 from exogdb.abi.stub.entry_path import EntryPath
+from exogdb.abi.stub.location import InFrame
 from tests.unit.abi.stub_fixture import StubMemory, assemble_stub
 
 STACK = 0xFFFF900000000000
@@ -64,6 +67,35 @@ def test_a_top_that_was_given_away_is_found_by_the_return_address() -> None:
     stack = stack_with(path, path.dispatcher.return_address)
     assert find_call_top(path, STACK + 0x800, 0, stack) == TOP
     assert find_call_top(path, TOP - 8, 0, stack) is None
+
+
+def test_the_stubs_copy_of_the_number_is_told_where_the_dispatcher_begins() -> None:
+    assert find_saved_number(analyse("today")) == InFrame("rdi", 0), "the last push, and a pointer to it"
+    assert find_saved_number(analyse("seed")) is None, "nothing is saved"
+
+
+def test_the_stubs_copy_of_the_number_is_read_if_the_call_returns_to_the_stub() -> None:
+    path = analyse("today")
+    slot = find_return_slot(path, TOP)
+    assert path.dispatcher is not None
+    assert slot is not None
+    block = StubMemory(0xFFFF800000000000, TOP.to_bytes(8, "little") * 16)
+
+    def read(returns_to: int, at: int) -> int | None:
+        content = bytearray(stack_with(path, returns_to).content)
+        base = find_frame_base(path, TOP) - STACK
+        content[base : base + 8] = (101).to_bytes(8, "little")
+        stack = StubMemory(STACK, bytes(content))
+
+        class Both:
+            def read(self, address: int, size: int) -> bytes:
+                return (stack if address >= STACK else block).read(address, size)
+
+        return read_saved_word(path, at, block.base, Both())
+
+    assert read(path.dispatcher.return_address, slot) == 101
+    assert read(path.dispatcher.return_address + 1, slot) is None, "somebody else called"
+    assert read(path.dispatcher.return_address, slot - 16) is None
 
 
 def test_a_stack_of_its_own_that_points_back_to_the_call_is_recognised() -> None:

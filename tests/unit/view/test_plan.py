@@ -1,11 +1,13 @@
 """The answer of `exo-syscall break` as text."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from exogdb.abi.dispatch.place import Cost, Place, PlaceKind
 from exogdb.abi.dispatch.trace import TableRead
+from exogdb.abi.stub.location import InRegister
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
 from exogdb.view.style import Style
 
@@ -38,3 +40,17 @@ def test_doubts_about_the_entry_path_are_told() -> None:
     assert render_breakpoint(a_report((DOUBT,)), Style(width=0), explain=False).endswith(f"not sure: {DOUBT}")
     assert breakpoint_to_json(a_report((DOUBT,)))["doubts"] == [DOUBT]
     assert "not sure" not in render_breakpoint(a_report(), Style(), explain=False)
+
+
+def test_what_a_stop_is_checked_by_is_explained() -> None:
+    gone = Place(101, PlaceKind.ADDRESS, 0x1000, Cost.FREE, frozenset({101}), None, (), 0)
+    shown = {
+        "that no other number comes by is the proof": gone,
+        "the entry that was read tells the number": replace(gone, entry=TableRead(0x2000, 8)),
+        "the number that the entry stub saved is compared": replace(gone, is_number_saved=True),
+        "the number is read from rax": replace(gone, number_at=InRegister("rax")),
+    }
+    for sentence, place in shown.items():
+        report = BreakpointReport(1, False, "101", [PlaceLine("ipc_send", place, "")])
+        text = render_breakpoint(report, Style(width=0), explain=True)
+        assert [each for each in shown if each in text] == [sentence]

@@ -9,7 +9,7 @@ from exogdb.abi.dispatch.place import Cost, Machine, PlaceKind, Plan, PlanCache,
 from exogdb.abi.dispatch.plan import plan_places
 from exogdb.abi.dispatch.route import UNKNOWN, find_routes
 from exogdb.abi.dispatch.trace import DispatcherEntry
-from exogdb.abi.stub.location import InRegister, OnStack
+from exogdb.abi.stub.location import InFrame, InRegister, OnStack
 from tests.unit.abi.dispatch.test_route import C_ARGUMENTS, HANDLERS, NUMBERS, rust_dispatcher
 from tests.unit.abi.kernel_images import Image, build_assembly, build_rust
 
@@ -334,6 +334,31 @@ def test_a_thunk_that_every_function_returns_through_joins_nothing() -> None:
     place = plan_of(image, (5, 6))[5]
     assert (place.kind, place.address) == (PlaceKind.ADDRESS, image.symbols["arm_5"])
     assert place.numbers == {5}
+
+
+def test_the_stubs_copy_is_compared_only_where_the_kernel_has_left_it_alone() -> None:
+    image = build_assembly(
+        """
+        .globl syscall_dispatch
+        syscall_dispatch:
+            mov rax, [rdi]
+            cmp rax, 5
+            je arm_5
+            mov qword ptr [rdi], -38
+            cmp rax, 6
+            je arm_6
+            ret
+        arm_5: mov eax, 5
+            ret
+        arm_6: mov eax, 6
+            ret
+        """
+    )
+    number = InFrame("rdi", 0)
+    entry = DispatcherEntry(image.symbols["syscall_dispatch"], number, (), number)
+    plan = plan_places(find_routes(image, entry, (5, 6)), entry)
+    assert [plan[each].address for each in (5, 6)] == [image.symbols["arm_5"], image.symbols["arm_6"]]
+    assert [plan[each].is_number_saved for each in (5, 6)] == [True, False]
 
 
 @pytest.mark.parametrize("way", ["call", "jmp"])
