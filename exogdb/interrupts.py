@@ -1,6 +1,7 @@
 """Holding Ctrl-C back for as long as something must not be left half done."""
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +10,11 @@ __all__ = [
     "finish",
     "held",
     "interrupts_held",
-    "interrupts_postponed",
     "is_interrupt_pending",
     "no_signals",
     "press_ctrl_c_again",
     "take_ctrl_c",
+    "undisturbed",
 ]
 
 # GDB leaves what it is doing for any of them: for Ctrl-C, for `kill`, and when its terminal is closed.
@@ -60,16 +61,20 @@ def finish(action: Callable[[], None]) -> None:
         raise interrupt
 
 
-@contextlib.contextmanager
-def interrupts_postponed() -> Iterator[None]:
-    """Ctrl-C pressed inside the block strikes a moment behind it, so that what comes next is done first.
+def undisturbed(hook: Callable[..., None]) -> Callable[..., None]:
+    """What GDB calls for an event: Ctrl-C waits for its end, and strikes a moment later.
 
-    For imports by what GDB calls by itself: it drops an event's work at a KeyboardInterrupt, and prints that.
+    GDB drops what is left of a hook that Ctrl-C ends, and prints it as a Python exception.
     """
-    with interrupts_held():
-        yield
-        if take_ctrl_c():
+
+    @functools.wraps(hook)
+    def call(*arguments: object) -> None:
+        try:
+            finish(lambda: hook(*arguments))
+        except KeyboardInterrupt:
             press_ctrl_c_again()
+
+    return call
 
 
 def take_ctrl_c() -> bool:

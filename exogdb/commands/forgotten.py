@@ -2,17 +2,18 @@
 
 import gdb
 
-from exogdb.interrupts import interrupts_postponed
+from exogdb.interrupts import undisturbed
 from exogdb.target.connection import is_remote
 
 __all__: list[str] = []
 
 
+@undisturbed
 def _look(_event: None = None) -> None:
     if not is_remote():
         return
-    with interrupts_postponed():
-        from exogdb.target.trace.forgotten import end_forgotten_log
+    from exogdb.target.trace.forgotten import end_forgotten_log
+
     said = end_forgotten_log()
     if said:
         gdb.write(f"{said}\n", gdb.STDERR)

@@ -1,7 +1,6 @@
 """Commands and functions that GDB knows by name and help, and whose modules are imported at first use.
 
-Ctrl-C waits for the import, so that a module is there whole or not at all. A command then says `Quit`; a function,
-which may decide whether the guest stops, gives its value first.
+Ctrl-C waits for the import, so that a module is there whole or not at all.
 """
 
 from importlib import import_module
@@ -11,7 +10,7 @@ import gdb
 
 from exogdb.commands import COMMANDS, FUNCTIONS
 from exogdb.commands.help_text import read_help
-from exogdb.interrupts import interrupts_held, interrupts_postponed
+from exogdb.interrupts import interrupts_held
 
 __all__ = ["LazyCommand", "LazyFunction", "import_command"]
 
@@ -48,17 +47,15 @@ class LazyFunction(gdb.Function):
 
     def invoke(self, *arguments: gdb.Value) -> gdb.Value | bool:
         """GDB evaluates the function."""
-        with interrupts_postponed():
-            module = _import(FUNCTIONS[self._name])
-        value: gdb.Value | bool = getattr(module, self._name)(*arguments)
+        value: gdb.Value | bool = getattr(_import(FUNCTIONS[self._name]), self._name)(*arguments)
         return value
 
 
 def import_command(name: str) -> None:
     """Have the module of command `name` put it into the registry."""
-    with interrupts_held():
-        _import(COMMANDS[name])
+    _import(COMMANDS[name])
 
 
 def _import(module: str) -> ModuleType:
-    return import_module(f"{__package__}.{module}")
+    with interrupts_held():
+        return import_module(f"{__package__}.{module}")

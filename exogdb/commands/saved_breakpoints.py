@@ -5,16 +5,17 @@ Nothing about these breakpoints is imported before the first of them.
 
 import gdb
 
-from exogdb.interrupts import interrupts_postponed
+from exogdb.interrupts import undisturbed
 
 __all__: list[str] = []
 
 
+@undisturbed
 def _take_in(row: gdb.Breakpoint) -> None:
     if not (row.location or "").lstrip().startswith("-probe"):
         return
-    with interrupts_postponed():
-        from exogdb.commands.syscall_break import FOLLOWER
+    from exogdb.commands.syscall_break import FOLLOWER
+
     FOLLOWER.on_created(row)
 
 

@@ -2,7 +2,7 @@
 
 import gdb
 
-from exogdb.interrupts import interrupts_postponed
+from exogdb.interrupts import interrupts_held, undisturbed
 from exogdb.target.run.shutdown import SHUTDOWN, is_shutdown
 
 __all__ = ["say_shutdown"]
@@ -16,12 +16,13 @@ _ADVICE = (
 
 def say_shutdown() -> None:
     """What it means and where to look. Not on standard output, where a script may expect JSON."""
-    with interrupts_postponed():
+    with interrupts_held():
         from exogdb.commands.registry import current_style
         from exogdb.view.table import render_sentence
     gdb.write(render_sentence(_ADVICE, current_style(), "warning") + "\n", gdb.STDERR)
 
 
+@undisturbed
 def _on_stop(event: gdb.StopEvent) -> None:
     if is_shutdown(event):
         say_shutdown()

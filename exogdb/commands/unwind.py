@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import gdb
 import gdb.unwinder
 
-from exogdb.interrupts import interrupts_postponed
+from exogdb.interrupts import interrupts_held, undisturbed
 from exogdb.target.analysed import analysed_paths
 from exogdb.target.call.unwinder import StubUnwinder
 from exogdb.target.connection import is_remote
 
-TYPE_CHECKING = False  # interrupts_postponed it takes longer than this module
+TYPE_CHECKING = False  # importing it takes longer than this module
 if TYPE_CHECKING:
     from gdb.FrameDecorator import DAPFrameDecorator, FrameDecorator
 
@@ -36,7 +36,7 @@ class BoundaryFilter:
         """Only for backtraces that cross: with any filter enabled GDB prints all others differently."""
         if not self._wanted or not analysed_paths():
             return False
-        with interrupts_postponed():
+        with interrupts_held():
             from exogdb.commands.boundary import find_boundary
         return find_boundary() is not None
 
@@ -46,16 +46,17 @@ class BoundaryFilter:
 
     def filter(self, iterator: "_Frames") -> "_Frames":
         """Called by GDB with the frames of a backtrace, innermost first."""
-        with interrupts_postponed():
+        with interrupts_held():
             from exogdb.commands.boundary import decorate_frames
         return decorate_frames(iterator)
 
 
+@undisturbed
 def _on_stop(_event: gdb.StopEvent) -> None:
     """Runs after every stop that the user sees."""
     if is_remote():
-        with interrupts_postponed():
-            from exogdb.commands.boundary import learn_boundary
+        from exogdb.commands.boundary import learn_boundary
+
         learn_boundary()
 
 

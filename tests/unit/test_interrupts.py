@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from exogdb.interrupts import finish, held, interrupts_held, is_interrupt_pending
+from exogdb.interrupts import finish, held, interrupts_held, is_interrupt_pending, undisturbed
 
 
 def press() -> None:
@@ -111,3 +111,16 @@ def test_whenever_it_is_pressed_all_is_done() -> None:
     assert moment > 20
     assert missed == list(range(len(missed))), "only before its first `try`"
     assert len(missed) < 10
+
+
+def test_what_an_event_calls_is_done_before_ctrl_c_strikes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr("exogdb.interrupts.press_ctrl_c_again", lambda: order.append("Ctrl-C"))
+
+    @undisturbed
+    def hook(event: str) -> None:
+        press()
+        order.append(event)
+
+    hook("stop")
+    assert order == ["stop", "Ctrl-C"]

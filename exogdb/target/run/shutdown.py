@@ -3,7 +3,7 @@
 import gdb
 
 from exogdb.errors import TargetLostError, UnavailableError
-from exogdb.interrupts import interrupts_postponed
+from exogdb.interrupts import interrupts_held
 
 __all__ = ["SHUTDOWN", "SHUTDOWN_SIGNAL", "is_shutdown", "note_shutdown", "require_runnable"]
 
@@ -16,7 +16,7 @@ def is_shutdown(event: gdb.StopEvent) -> bool:
     """Whether the guest stopped because it shut down or reset."""
     if not isinstance(event, gdb.SignalEvent) or event.stop_signal != "SIGQUIT":
         return False
-    with interrupts_postponed():
+    with interrupts_held():
         from exogdb.target.qemu.monitor import has_monitor
     try:
         return has_monitor()
