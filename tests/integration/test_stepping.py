@@ -57,8 +57,7 @@ def no_waypoint_is_left(guest: Guest) -> None:
     assert "hw breakpoint" not in guest.gdb.run("maint info breakpoints")
 
 
-@pytest.mark.parametrize("smp", [1, 4])
-@pytest.mark.parametrize("variant", ["", "today"])
+@pytest.mark.parametrize(("smp", "variant"), [(1, ""), (4, ""), (4, "today")])
 def test_next_and_finish_tell_what_the_kernel_wrote_down(smp: int, variant: str) -> None:
     with at_work(smp, variant) as guest:
         for name in ("ipc_send", "ipc_recv", "ipc_recv", "getpid", "write"):
