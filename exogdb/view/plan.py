@@ -137,11 +137,13 @@ def _explain(line: PlaceLine, style: Style) -> list[str]:
 
 def _describe_proofs(place: Place) -> list[str]:
     """What a stop at `place` is checked by, one sentence each."""
+    if place.kind is PlaceKind.BEHIND_DISPATCHER:
+        return ["the number is read at the dispatcher, and the call is known here by where it returns to"]
     proofs = []
     if place.number_at is not None:
         proofs.append(f"at each stop the number is read from {describe_location(place.number_at)}")
     if place.entry is not None:
-        proofs.append("the entry that was read tells the number")
+        proofs.append("that entry is watched, tells the number, and has the address set for the call that read it")
     if place.is_number_saved:
         proofs.append("at each stop the number that the entry stub saved is compared, and told if it is another")
     if place.caller_slot is not None:

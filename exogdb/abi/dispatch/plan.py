@@ -92,7 +92,6 @@ class _Planner:
             entry = route.reads[-1]
             reasons.append(f"only this number reads the table entry at {entry.address:#x}")
             if not self._machine.no_watching:
-                reasons.append("so that entry is watched, and the address is set only for the call that read it")
                 return self._at_table(route, entry, best, reasons)
             reasons.append(f"that entry is not watched: {self._machine.no_watching}")
         if best is not None:
@@ -115,7 +114,8 @@ class _Planner:
         # min() keeps the first of equals: the earliest on the number's path.
         ranking = list(Cost)
         best = min(candidates, key=lambda c: (ranking.index(c.cost), c.start is None))
-        reasons.append(f"only this number reaches {best.address:#x}")
+        who = "only numbers that the table lacks reach" if route.number == UNKNOWN else "only this number reaches"
+        reasons.append(f"{who} {best.address:#x}")
         reasons.append(f"{best.address & -PAGE:#x}: {self._describe_page(route, best)}")
         return best
 
@@ -143,10 +143,10 @@ class _Planner:
             case Cost.FREE:
                 return "no other call runs through this page, so it costs nothing until it hits"
             case Cost.SHARED_PAGE:
-                return "the entry path runs through this page too, one instruction at a time while this is set"
+                return "the entry path runs through this page, too: a breakpoint in it makes every call slower"
             case _:
                 others = self._pages.describe_others(route.number, candidate.address)
-                return f"this page is also run by {others}, which get slower while this is set"
+                return f"this page is also run by {others}, which a breakpoint in it makes slower"
 
     def _at(self, route: Route, candidate: _Candidate, reasons: list[str]) -> Place:
         numbers = frozenset({route.number})

@@ -46,8 +46,9 @@ def test_what_a_stop_is_checked_by_is_explained() -> None:
     gone = Place(101, PlaceKind.ADDRESS, 0x1000, Cost.FREE, frozenset({101}), None, (), 0)
     shown = {
         "that no other number comes by is the proof": gone,
-        "the entry that was read tells the number": replace(gone, entry=TableRead(0x2000, 8)),
+        "that entry is watched, tells the number": replace(gone, entry=TableRead(0x2000, 8)),
         "the number that the entry stub saved is compared": replace(gone, is_number_saved=True),
+        "the call is known here by where it returns to": replace(gone, kind=PlaceKind.BEHIND_DISPATCHER),
         "the number is read from rax": replace(gone, number_at=InRegister("rax")),
     }
     for sentence, place in shown.items():
