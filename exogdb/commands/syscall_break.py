@@ -185,7 +185,7 @@ def _describe(hit: Hit) -> str:
         hit.cpu.index,
         "" if process is None else str(process),
         "" if hit.result is None else str(to_signed(hit.result)),
-        "" if hit.saved is None else f"{hit.saved:#x}",
+        "" if hit.other is None else f"{hit.other:#x}",
     )
     return render_hit(report, current_style())
 

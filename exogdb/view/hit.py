@@ -13,7 +13,7 @@ __all__ = ["HitReport", "render_arguments", "render_hit"]
 class HitReport:
     """A system call at a stop. `process` is empty where the kernel does not tell; `result` is text or empty.
 
-    `saved` is the number that the entry stub saved, if the kernel treats it as another one; empty otherwise.
+    `other` is the number that was called, if the kernel takes it for `number`; empty otherwise.
     """
 
     number: int
@@ -22,7 +22,7 @@ class HitReport:
     cpu: int
     process: str
     result: str
-    saved: str = ""
+    other: str = ""
 
 
 def render_hit(report: HitReport, style: Style) -> str:
@@ -36,8 +36,8 @@ def render_hit(report: HitReport, style: Style) -> str:
     name = "" if report.name == str(report.number) else style.paint("name", report.name)
     by = f" by process {report.process}" if report.process else ""
     result = f" = {report.result}" if report.result else ""
-    saved = f"; the number that the entry stub saved is {report.saved}" if report.saved else ""
-    return f"System call {report.number} {name}({arguments}){result}{by} on CPU {report.cpu}{saved}"
+    other = f"; its number is {report.other}, which the kernel takes for this one" if report.other else ""
+    return f"System call {report.number} {name}({arguments}){result}{by} on CPU {report.cpu}{other}"
 
 
 def render_arguments(arguments: Sequence[ArgumentText]) -> str:

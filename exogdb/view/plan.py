@@ -144,11 +144,14 @@ def _describe_proofs(place: Place) -> list[str]:
         proofs.append(f"at each stop the number is read from {describe_location(place.number_at)}")
     if place.entry is not None:
         proofs.append("that entry is watched, tells the number, and has the address set for the call that read it")
+    if place.held_at is not None:
+        where = describe_location(place.held_at)
+        proofs.append(f"at each stop the number that the dispatcher keeps in {where} is compared")
     if place.is_number_saved:
-        proofs.append("at each stop the number that the entry stub saved is compared, and told if it is another")
+        proofs.append("at each stop the number that the entry stub saved is compared")
     if place.caller_slot is not None:
         proofs.append("at each stop the return address must be the dispatcher's, not another caller's")
-    if place.number_at is None and place.entry is None and not place.is_number_saved:
+    if not (place.number_at or place.entry or place.is_number_saved or place.held_at):
         proofs.append("nothing is known to keep the number here: that no other number comes by is the proof")
     return proofs
 

@@ -222,16 +222,14 @@ class Emulator:
         return self._moves[block]
 
     def read(self, address: int, size: int) -> bytes:
-        """`size` bytes of code that a run passed, as they were copied from the guest: a `ReadableMemory`.
+        """`size` bytes of the guest's code, each page copied once: a `ReadableMemory`.
 
-        :raise MemoryFault: they were not.
+        :raise MemoryFault: they cannot be read.
         """
         pages = range(address & -_PAGE, address + size, _PAGE)
-        try:
-            data = b"".join(self._pristine[page & _MASK_52] for page in pages)
-        except KeyError:
-            raise MemoryFault(address, size) from None
-        return data[address % _PAGE :][:size]
+        if not all(self._copy_page(page & _MASK_52, is_data=False) for page in pages):
+            raise MemoryFault(address, size)
+        return b"".join(self._pristine[page & _MASK_52] for page in pages)[address % _PAGE :][:size]
 
     def code_read(self, block: Block) -> bytes:
         """The bytes of a block that a run passed, as they were copied from the guest."""

@@ -64,7 +64,8 @@ class Place:
     `arguments` are the six, None where one is gone. Stack offsets count from rsp at `address`: `return_slot` is
     that of the dispatcher's return address, None where every call has another; `caller_slot` that of the
     function's own, which must hold one of `callers` (None in it: the same as the dispatcher's), else the function
-    was called from elsewhere. `is_number_saved`: the entry stub's copy of the number is still there.
+    was called from elsewhere. `is_number_saved`: the entry stub's copy of the number is still there; `held_at` is
+    where the dispatcher keeps it, if it does and nothing else tells.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Place:
     entry: TableRead | None = None
     reasons: tuple[str, ...] = ()
     is_number_saved: bool = False
+    held_at: Location | None = None
 
     def where_every_call_is_wanted(self) -> "Place":
         """The same place without its table entry, if its address tells the number: one stop a call, not two."""

@@ -16,7 +16,9 @@ time, so it should also be in a page that no other call runs through. In this or
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from exogdb.abi.dispatch.number_flow import NumberFlow
 from exogdb.abi.dispatch.page_use import PAGE, PageUse
 from exogdb.abi.dispatch.place import Cost, Machine, Place, PlaceKind, Plan
 from exogdb.abi.dispatch.route import UNKNOWN, Route, Routes
@@ -209,6 +211,8 @@ class _Planner:
         caller = Caller()
         if start is not None:
             caller = self._scenes.find_caller(route.number, start, candidate.address)
+        is_told = scene.number_at is not None or scene.is_saved or entry is not None
+        held_at = None if is_told else self._find_held(route, candidate, caller)
         return Place(
             route.number,
             kind,
@@ -223,7 +227,20 @@ class _Planner:
             entry,
             tuple(reasons),
             scene.is_saved,
+            held_at,
         )
+
+    def _find_held(self, route: Route, candidate: _Candidate, caller: Caller) -> Location | None:
+        """Where the dispatcher's own code keeps the number when `route` comes by `candidate`."""
+        if self._flow is None:
+            return None
+        start = candidate.start if caller.slot is not None else None
+        held = self._flow.find(candidate.address, start, caller.callers)
+        return self._scenes.confirm(candidate.address, route.number, held)
+
+    @cached_property
+    def _flow(self) -> NumberFlow | None:
+        return self._routes.follow_number(self._entry, frozenset(self._handlers.values()))
 
 
 def _why_not_private(route: Route) -> str:

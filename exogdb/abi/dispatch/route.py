@@ -12,9 +12,11 @@ in the next round. What only one number's run contains is private to that number
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from itertools import pairwise
 
 from exogdb.abi.dispatch.coverage import Coverage
 from exogdb.abi.dispatch.emulation import Emulator
+from exogdb.abi.dispatch.number_flow import NumberFlow, follow_number
 from exogdb.abi.dispatch.trace import Block, DispatcherEntry, Ending, Snapshot, TableRead, Trace
 from exogdb.x86.memory import ReadableMemory
 
@@ -110,6 +112,14 @@ class Routes(Mapping[int, Route]):
         others = [{block.start for block in trace.blocks} for trace in rest]
         starts = dict.fromkeys(block.start for block in first.blocks)
         return [start for start in starts if all(start in other for other in others)]
+
+    def follow_number(self, entry: DispatcherEntry, ends: Set[int]) -> NumberFlow | None:
+        """Where the dispatcher keeps the number, but for functions that it calls; `ends` are those it jumps to."""
+        leads: dict[int, set[int]] = {}
+        for trace in (trace for traces in self._traces.values() for trace in traces):
+            for block, following in pairwise(trace.blocks):
+                leads.setdefault(block.end, set()).add(following.start)
+        return follow_number(self._emulator, entry.address, entry.number, leads, ends)
 
     def counters(self) -> list[int]:
         """Addresses of words that every run added 1 to before it was told from the others.

@@ -68,6 +68,12 @@ class Scenes:
             self._numbers_at[key] = None if is_told else self._find_number(address, numbers)
         return self._numbers_at[key]
 
+    def confirm(self, address: int, number: int, where: Location | None) -> Location | None:
+        """`where` if the number is there in every run of `number` that comes by, as it should be; else None."""
+        runs = self._at(number, address)
+        is_there = bool(runs) and all(where in snapshot.locate(run) for run, snapshot in runs)
+        return where if is_there else None
+
     def find_caller(self, number: int, start: int, address: int) -> Caller:
         """For a stop at `address` in the function that begins at `start`."""
         starts = [snapshot for _run, snapshot in self._at(number, start)]

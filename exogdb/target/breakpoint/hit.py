@@ -48,7 +48,7 @@ class Hit:
 
     `arguments` are None where the code keeps one nowhere any more. `return_slot` is the address of the stack slot
     that the dispatcher returns through, None if the stack does not tell. `result` is set when the call has
-    returned. `saved` is what the entry stub saved as the number, if that is another one than the place is for.
+    returned. `other` is the call's number, if the kernel takes it for `number`, which the place is for.
     """
 
     cpu: Cpu
@@ -56,7 +56,7 @@ class Hit:
     arguments: tuple[int | None, ...]
     return_slot: int | None
     result: int | None = None
-    saved: int | None = None
+    other: int | None = None
 
 
 def read_hit(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath, told: int | None) -> Hit | None:
@@ -76,12 +76,22 @@ def read_hit(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath, 
         return None
     arguments = read_arguments_at(place.arguments, registers, memory)
     slot = find_slot(cpu, registers, place, path)
-    saved = None
-    if place.is_number_saved and slot is not None:
-        saved = read_saved_word(path, slot, registers["gs_base"], memory)
+    other = _find_other_number(place, number, registers, memory, path, slot)
+    return Hit(cpu, number, arguments, slot, other=other)
+
+
+def _find_other_number(
+    place: Place, number: int, registers: StopRegisters, memory: VirtualMemory, path: EntryPath, slot: int | None
+) -> int | None:
+    """The call's number, if it is not `number` that user space asked for; None also where nothing tells."""
+    if place.held_at is not None:
+        held = read_location(place.held_at, registers, memory)
+        return held if held != number else None
+    if not place.is_number_saved or slot is None:
+        return None
+    saved = read_saved_word(path, slot, registers["gs_base"], memory)
     # Linux, for one, looks at half of rax.
-    is_other = saved is not None and (saved ^ number) & _LOW_HALF
-    return Hit(cpu, number, arguments, slot, saved=saved if is_other else None)
+    return saved if saved is not None and (saved ^ number) & _LOW_HALF else None
 
 
 def find_slot(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath) -> int | None:
@@ -131,7 +141,7 @@ def set_convenience(hit: Hit, arguments: Iterable[int] = range(6)) -> None:
 
     `arguments` are those that the expression is over, `$arg1` as 0: each costs a moment.
     """
-    gdb.set_convenience_variable("nr", _to_value(hit.number if hit.saved is None else hit.saved))
+    gdb.set_convenience_variable("nr", _to_value(hit.number if hit.other is None else hit.other))
     for index in arguments:
         value = hit.arguments[index] if index < len(hit.arguments) else None
         gdb.set_convenience_variable(f"arg{index + 1}", _to_value(value))

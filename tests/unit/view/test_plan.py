@@ -7,7 +7,7 @@ import pytest
 
 from exogdb.abi.dispatch.place import Cost, Place, PlaceKind
 from exogdb.abi.dispatch.trace import TableRead
-from exogdb.abi.stub.location import InRegister
+from exogdb.abi.stub.location import InRegister, OnStack
 from exogdb.view.plan import BreakpointReport, PlaceLine, breakpoint_to_json, render_breakpoint
 from exogdb.view.style import Style
 
@@ -48,6 +48,7 @@ def test_what_a_stop_is_checked_by_is_explained() -> None:
         "that no other number comes by is the proof": gone,
         "that entry is watched, tells the number": replace(gone, entry=TableRead(0x2000, 8)),
         "the number that the entry stub saved is compared": replace(gone, is_number_saved=True),
+        "the number that the dispatcher keeps in [rsp+0x8] is compared": replace(gone, held_at=OnStack(8)),
         "the call is known here by where it returns to": replace(gone, kind=PlaceKind.BEHIND_DISPATCHER),
         "the number is read from rax": replace(gone, number_at=InRegister("rax")),
     }
