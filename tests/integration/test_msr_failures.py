@@ -210,6 +210,12 @@ def test_a_monitor_on_a_tcp_port_is_found_and_leaves_no_file() -> None:
         assert "not on this machine" in gdb.fails("exo-msr --via qmp")
 
 
+def test_a_file_of_qemus_whose_name_is_no_text_does_not_matter(tmp_path: Path) -> None:
+    with open_guest(qemu=("-chardev", f"file,id=odd,path={tmp_path}/\udcfc")) as guest:
+        (cpu,) = guest.gdb.json("exo-msr --via qmp star")["cpus"]
+        assert cpu["msrs"]["IA32_STAR"]["source"] == "qmp"
+
+
 def test_the_port_of_another_qemu_is_not_asked(stopped: Guest) -> None:
     with open_guest(stopped=True, qemu=("-qmp", TCP)) as other:
         stopped.gdb.run(f"set exo qmp-socket {monitor_port(other, 'compat_monitor1')}")

@@ -52,6 +52,8 @@ def run_monitor(command: str) -> str:
         raise MonitorError(f"the target does not answer `monitor {command}`: it is not QEMU's stub")
     try:
         return gdb.execute(f"monitor {command}", to_string=True)
+    except UnicodeDecodeError as error:  # the name of a file; QEMU 7.2 also shows freed memory as one
+        return bytes(error.object).decode(error.encoding, "replace")
     except gdb.error as error:
         if is_broken(error):
             raise TargetLostError("the connection to QEMU broke while asking its monitor") from error
