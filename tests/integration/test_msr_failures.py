@@ -211,7 +211,8 @@ def test_a_monitor_on_a_tcp_port_is_found_and_leaves_no_file() -> None:
 
 
 def test_a_file_of_qemus_whose_name_is_no_text_does_not_matter(tmp_path: Path) -> None:
-    with open_guest(qemu=("-chardev", f"file,id=odd,path={tmp_path}/\udcfc")) as guest:
+    odd = f"socket,id=odd,path={tmp_path}/\udcfc,server=on,wait=off"
+    with open_guest(qemu=("-chardev", odd)) as guest:
         (cpu,) = guest.gdb.json("exo-msr --via qmp star")["cpus"]
         assert cpu["msrs"]["IA32_STAR"]["source"] == "qmp"
 
