@@ -29,7 +29,7 @@ def _find_problems(cpu: Cpu, entry: int, cr4: int) -> list[str]:
     """Why SYSCALL would fail or be unsafe with that target."""
     bits = linear_bits(cr4)
     if entry == 0:
-        return ["LSTAR was never written: SYSCALL would jump to address 0"]
+        return ["LSTAR is 0, as after reset: SYSCALL would jump to address 0"]
     if not is_canonical(entry, bits):
         return [
             f"not canonical with {bits}-bit linear addresses: SYSCALL would raise #GP at CPL 0 with the user's RSP"
@@ -86,7 +86,7 @@ def exo_msr_lstar(session: Session, options: Namespace) -> Output:
     value = read_msrs([session.cpu], [spec])[session.cpu.index][spec.name]
     if isinstance(value, Unavailable):
         raise UnavailableError(f"IA32_LSTAR of CPU {session.cpu.index} is unavailable ({value.reason})")
-    code = tuple(islice(_read_code(session, value.value), max(options.count, 1)))
+    code = tuple(islice(_read_code(session, value.value), max(options.count, 1))) if value.value else ()
     problems = _find_problems(session.cpu, value.value, read_register(session.cpu, "cr4"))
     report = LstarReport(session.cpu.index, value.value, value.source, code, problems)
     return Output(lambda style: render_lstar(report, style), lambda: lstar_to_json(report))

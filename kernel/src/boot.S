@@ -130,6 +130,8 @@ ap_trampoline_end:
     .code64
     .type start_high, @function
 start_high:
+    .cfi_startproc
+    .cfi_undefined rip          /* nobody called it: a backtrace ends here */
     xorl %ebp, %ebp
     testl %esi, %esi
     jz 1f
@@ -143,6 +145,7 @@ start_high:
     movq ap_cpu_id(%rip), %rdi
     call ap_main
     ud2
+    .cfi_endproc
     .size start_high, . - start_high
 
     .bss

@@ -62,7 +62,7 @@ def _check_text(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
         raise UnavailableError("IA32_LSTAR points at a user page (EXO004)")
     lstar = cpu.msr("IA32_LSTAR")
     if lstar == 0:
-        yield _finding(cpu, facts, "its value after reset: the kernel has not written it", EXECUTABLE)
+        yield _finding(cpu, facts, "its value after reset", EXECUTABLE)
         return
     section = next((section for section in known(facts.sections) if lstar in section), None)
     if section is None:
