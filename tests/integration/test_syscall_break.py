@@ -138,6 +138,8 @@ def test_every_number_stops_exactly_as_often_as_the_kernel_says(guest: OpenGuest
     assert done.total() <= hits(gdb, 19) <= known.total() + smp
     assert done[101] <= hits(gdb, 20) <= known[101] + smp
     assert done[101] <= hits(gdb, 21) <= known[101], "decided where it stops"
+    plans = [entry["plan"] for entry in gdb.json("exo-syscall list")["syscalls"]]
+    assert all(plan["kind"] != "condition at the dispatcher" for plan in plans), "each has a place of its own"
 
 
 def test_choosing_hits(guest: OpenGuest) -> None:

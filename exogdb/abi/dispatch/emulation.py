@@ -98,6 +98,15 @@ class Emulator:
 
         A call whose target is in `follow` is executed; one in `skip` returns 0 at once.
         """
+        copied = -1
+        while copied < len(self._pristine):
+            copied = len(self._pristine)
+            trace = self._run_once(number, follow, skip, until)
+            if trace.ending is not Ending.FAULT:
+                break  # Unicorn 2.1 may report a fault where a page was copied in the middle of a block
+        return trace
+
+    def _run_once(self, number: int, follow: Set[int], skip: Set[int], until: int) -> Trace:
         self._reset(number)
         self._trace = trace = Trace(number)
         self._most_blocks = _MAX_BLOCKS
@@ -123,9 +132,8 @@ class Emulator:
         return set.intersection(*reached)
 
     def run_on(self, trace: Trace) -> None:
-        """Add to `trace.after` what runs after its call, for a call that succeeds and for one that fails.
-
-        Must directly follow the run that made `trace`.
+        """Add to `trace.after`, right behind the run that made it, what runs after its call: one that succeeds and
+        one that fails.
         """
         call = trace.call
         if call is None:
@@ -230,10 +238,6 @@ class Emulator:
         if not all(self._copy_page(page & _MASK_52, is_data=False) for page in pages):
             raise MemoryFault(address, size)
         return b"".join(self._pristine[page & _MASK_52] for page in pages)[address % _PAGE :][:size]
-
-    def code_read(self, block: Block) -> bytes:
-        """The bytes of a block that a run passed, as they were copied from the guest."""
-        return self.read(block.start, block.end - block.start)
 
     def _step_to(self, until: int) -> None:
         """From the start of the last block to `until` inside it."""

@@ -136,7 +136,7 @@ class Routes(Mapping[int, Route]):
         """Every block of code that the routes depend on, with the bytes it had."""
         every = [trace for traces in self._traces.values() for trace in traces]
         blocks = {block for trace in every for block in (*trace.blocks, *trace.after)}
-        return {block: self._emulator.code_read(block) for block in sorted(blocks)}
+        return {block: self._emulator.read(block.start, block.end - block.start) for block in sorted(blocks)}
 
 
 def sample_unknown(numbers: Iterable[int]) -> list[int]:
@@ -179,9 +179,11 @@ class _Walk:
 
     def explore(self) -> dict[int, Trace]:
         """The last trace of every number."""
-        few = list(self._key_of)[:: max(1, len(self._key_of) // _FEW)]
-        traces = self._explore(few, {})  # what these have in common, all have
-        traces = self._explore(list(self._key_of), traces)
+        numbers, traces = list(self._key_of), dict[int, Trace]()
+        for gaps in (1, _FEW):  # what few have in common, all have
+            last = len(numbers) - 1
+            traces = self._explore([numbers[last * gap // gaps] for gap in range(gaps + 1)], traces)
+        traces = self._explore(numbers, traces)
         arms = {block.start for trace in traces.values() for block in trace.blocks}
         return {number: self._run_on(trace, arms) for number, trace in traces.items()}
 
