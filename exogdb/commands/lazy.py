@@ -3,6 +3,8 @@
 Ctrl-C waits for the import, so that a module is there whole or not at all.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -10,7 +12,7 @@ import gdb
 
 from exogdb.commands import COMMANDS, FUNCTIONS
 from exogdb.commands.help_text import read_help
-from exogdb.interrupts import interrupts_held
+from exogdb.interrupts import interrupts_held, press_ctrl_c_again
 
 __all__ = ["LazyCommand", "LazyFunction", "import_command"]
 
@@ -26,15 +28,21 @@ class LazyCommand(gdb.Command):
 
     def invoke(self, argument: str, _from_tty: bool) -> None:
         """GDB runs the command."""
-        with interrupts_held():
+        with _first_use():
             from exogdb.commands.registry import run
         run(self._name, argument)
 
     def complete(self, text: str, word: str | None) -> list[str]:
-        """The TAB key behind the command."""
-        with interrupts_held():
-            from exogdb.commands.registry import complete
-        return complete(self._name, text, word)
+        """The TAB key behind the command. What is wrong is for `invoke` to say: GDB 16 prints exceptions here."""
+        try:
+            with _first_use():
+                from exogdb.commands.registry import complete
+            return complete(self._name, text, word)
+        except KeyboardInterrupt:
+            press_ctrl_c_again()
+        except gdb.GdbError:
+            pass
+        return []
 
 
 class LazyFunction(gdb.Function):
@@ -57,5 +65,17 @@ def import_command(name: str) -> None:
 
 
 def _import(module: str) -> ModuleType:
-    with interrupts_held():
+    with _first_use():
         return import_module(f"{__package__}.{module}")
+
+
+@contextmanager
+def _first_use() -> Iterator[None]:
+    """Around an import: Ctrl-C waits for it, and a file that is gone or another since `source` is one sentence."""
+    try:
+        with interrupts_held():
+            yield
+    except ImportError as error:
+        raise gdb.GdbError(
+            f"exogdb's files have changed since GDB loaded them ({error}): start GDB again"
+        ) from None

@@ -10,6 +10,7 @@ from exogdb.abi.dispatch.route import UNKNOWN
 from exogdb.commands.candidates import complete_calls, complete_cpu, complete_process
 from exogdb.commands.registry import Output, command, current_style
 from exogdb.errors import UsageError
+from exogdb.interrupts import undisturbed
 from exogdb.target.breakpoint.breakpoints import Catch
 from exogdb.target.breakpoint.gdb_events import follow_gdb
 from exogdb.target.breakpoint.hit import Hit
@@ -157,6 +158,7 @@ def _exo_syscall_stop(*arguments: gdb.Value) -> bool:
     return len(arguments) == 1 and decide_undisturbed(lambda: PLACEMENT.should_stop(int(arguments[0])))
 
 
+@undisturbed
 def _report_stop(event: gdb.StopEvent) -> None:
     if not isinstance(event, gdb.BreakpointEvent):
         return

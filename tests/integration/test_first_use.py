@@ -81,7 +81,8 @@ def press_at_import(gdb: Gdb, module: str) -> None:
         "python import os, sys, exogdb.interrupts; pressed = []; "
         f"sys.addaudithook(lambda event, words: event == 'import' and words[0] == {module!r} and not pressed "
         "and (pressed.append('once'), os.kill(os.getpid(), 2))); "
-        "exogdb.interrupts.press_ctrl_c_again = lambda: pressed.append('again')"
+        "from exogdb.commands import lazy; "
+        "lazy.press_ctrl_c_again = exogdb.interrupts.press_ctrl_c_again = lambda: pressed.append('again')"
     )
 
 
@@ -164,6 +165,14 @@ def test_ctrl_c_while_a_command_is_imported_waits_and_is_quit(module: str) -> No
         assert gdb.fails("exo-gs").startswith("no guest is connected")
 
 
+def test_ctrl_c_while_a_completion_is_imported_strikes_behind_it() -> None:
+    with Gdb(["-ex", SOURCE]) as gdb:
+        press_at_import(gdb, "exogdb.view.idt")
+        gdb.run("complete exo-idt #P")
+        assert pressed(gdb) == ["once", "again"]
+        assert gdb.run("complete exo-idt #P") == "exo-idt #PF\n"
+
+
 def test_ctrl_c_at_the_first_stop_and_in_the_first_condition() -> None:
     with running_guest() as (qemu, gdb):
         gdb.run(SOURCE)
@@ -177,3 +186,13 @@ def test_ctrl_c_at_the_first_stop_and_in_the_first_condition() -> None:
         assert pressed(gdb) == ["once"]
         assert gdb.integer("$exo_cpl()") == 0
         assert "<system call 101 ipc_send>" in gdb.run("bt")
+
+
+def test_files_that_have_changed_since_are_one_sentence() -> None:
+    with Gdb(["-ex", SOURCE]) as gdb:
+        gdb.run("python import sys; sys.modules['exogdb.view.idt'] = None")  # as if it were gone
+        said = gdb.fails("exo-idt")
+        assert said.startswith("exogdb's files have changed since GDB loaded them (")
+        assert said.endswith("): start GDB again")
+        assert gdb.run("complete exo-idt #P") == ""
+        assert gdb.fails("exo-gs").startswith("no guest is connected")
