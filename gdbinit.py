@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from glob import escape, glob
 
 import gdb
 
@@ -19,10 +20,8 @@ _DEPENDENCIES = ("qemu.qmp", "tabulate", "pygments", "capstone", "unicorn")
 
 
 def _add_paths() -> None:
-    libraries = os.path.join(_ROOT, ".venv", "lib")
-    pythons = sorted(os.listdir(libraries)) if os.path.isdir(libraries) else []
-    sites = [os.path.join(libraries, name, "site-packages") for name in pythons if name.startswith("python3")]
-    for path in (_ROOT, *filter(os.path.isdir, sites)):
+    sites = sorted(glob(os.path.join(escape(_ROOT), ".venv", "lib", "python3*", "site-packages")))
+    for path in (_ROOT, *sites):
         if path not in sys.path:
             sys.path.append(path)
 

@@ -36,6 +36,8 @@ AT_ONCE = {
 }
 # Of Python's own, and of the libraries: what GDB has not imported by itself.
 WITH_IT = {
+    "fnmatch",
+    "glob",
     "__future__",
     "gdb.unwinder",
     "importlib._abc",

@@ -10,8 +10,6 @@ from tests.harness.gdb import Gdb
 from tests.harness.kernel import ROOT
 from tests.harness.terminal import Terminal
 
-HEAVY = ("asyncio", "capstone", "pygments", "tabulate", "unicorn", "qemu.qmp.qmp_client")
-
 
 def test_it_can_be_sourced_from_any_directory(tmp_path: Path) -> None:
     with Gdb(cwd=tmp_path) as gdb:
@@ -56,12 +54,6 @@ def test_no_color_is_obeyed(wish: str) -> None:
     with Terminal(command, ROOT, environment) as terminal:
         coloured = "\x1b[36mEXO001" in terminal.wait_for("ended")
     assert coloured == (not wish)
-
-
-def test_what_a_session_does_not_use_is_not_loaded() -> None:
-    with Gdb(["-ex", f"source {ROOT / 'gdbinit.py'}"]) as gdb:
-        loaded = gdb.run("python import sys; print(*sys.modules)").split()
-        assert not set(HEAVY) & set(loaded)
 
 
 def test_missing_dependencies_are_named_with_the_command_that_brings_them(tmp_path: Path) -> None:
