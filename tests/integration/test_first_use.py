@@ -96,7 +96,7 @@ def test_source_imports_what_gdb_asks_by_itself_and_no_more() -> None:
     with Gdb() as gdb:
         before = loaded(gdb)
         gdb.run(SOURCE)
-        assert own(gdb) == AT_ONCE
+        assert own(gdb) == AT_ONCE, "import it where it is first needed: docs/adr/0003"
         assert loaded(gdb) - before - AT_ONCE <= WITH_IT
         gdb.run("help exo-syscall break")
         gdb.run("apropos system call")
