@@ -14,8 +14,8 @@ __all__ = ["read_help"]
 def read_help(module: str, function: str) -> str:
     """The docstring of `function` in `module` of this directory, without its indentation.
 
-    >>> read_help("help_text", "read_help").splitlines()[0]
-    'The docstring of `function` in `module` of this directory, without its indentation.'
+    >>> read_help("gdt", "exo_gdt").splitlines()[0]
+    'Show the GDT of this CPU: what each selector hits, and what uses it.'
 
     :raise LookupError: there is no such function.
     """
