@@ -17,6 +17,7 @@ LAYERS = (
     "interrupts",
     "home",
     "errors",
+    "__version__",
 )
 KNOW_GDB = {"commands", "target"}
 HEAVY = {"capstone", "pygments", "qemu", "tabulate", "unicorn"}
