@@ -4,9 +4,9 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from exogdb import __version__
 from exogdb.errors import ExoError, UsageError
 from exogdb.launch.image import read_image
 from exogdb.launch.logfilter import log_filter
@@ -75,7 +75,7 @@ def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="exogdb", description="Look at the system-call path of an x86-64 kernel in QEMU.")
-    parser.add_argument("--version", action="version", version=f"exogdb {__version__}")
+    parser.add_argument("--version", action="version", version=f"exogdb {version('exogdb')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     start = commands.add_parser(
         "run",
