@@ -4,6 +4,7 @@ import fcntl
 import os
 import random
 import select
+import struct
 import sys
 import termios
 import time
@@ -94,22 +95,32 @@ class Full:
     The amount alone does not tell: it stays the same, too, while the writer is not run.
     """
 
-    def __init__(self, reader: int, writer: Guest) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, fifo: tuple[Path, int], writer: Guest) -> None:
+        (self._path, self._reader), self._writer = fifo, writer
         self._amount, self._polls = 0, 0
 
     def __call__(self) -> bool:
         answer = fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4))
         amount = int.from_bytes(answer, sys.byteorder)
-        self._polls = self._polls + 1 if amount == self._amount and waits_for_room(self._writer) else 0
+        self._polls = self._polls + 1 if amount == self._amount and waits_for_room(self._writer, self._path) else 0
         self._amount = amount
         return amount > 0 and self._polls >= STUCK_POLLS
 
 
-def waits_for_room(guest: Guest) -> bool:
-    """Whether a thread of GDB waits for one descriptor. GDB's event loop waits for several."""
-    calls = [(task / "syscall").read_text().split() for task in Path(f"/proc/{guest.gdb.pid}/task").iterdir()]
-    return any(call[0] == POLL and call[2] == "0x1" for call in calls)
+def waits_for_room(guest: Guest, fifo: Path) -> bool:
+    """Whether a thread of GDB waits until `fifo` can be written."""
+    process = Path(f"/proc/{guest.gdb.pid}")
+    calls = [(task / "syscall").read_text().split() for task in (process / "task").iterdir()]
+    return any(waits_to_write(process, int(call[1], 16), fifo) for call in calls if call[0] == POLL)
+
+
+def waits_to_write(process: Path, waiting: int, file: Path) -> bool:
+    """Whether the `struct pollfd` at the address `waiting` is POLLOUT of `file`: GDB waits for other things, too."""
+    with (process / "mem").open("rb") as memory, suppress(OSError):
+        memory.seek(waiting)
+        descriptor, events = struct.unpack("ih", memory.read(6))
+        return bool(events & select.POLLOUT) and (process / "fd" / str(descriptor)).readlink() == file
+    return False
 
 
 @pytest.fixture
@@ -131,7 +142,7 @@ def test_a_reader_that_goes_away_ends_the_trace_with_one_sentence(
     path, reader = fifo
     code = read_code(busy)
     busy.gdb.start(f"exo-syscall trace --output {path} --engine {engine}")
-    wait_until(Full(reader, busy), SECONDS, "a FIFO that is full")
+    wait_until(Full(fifo, busy), SECONDS, "a FIFO that is full")
     os.close(reader)
     assert said_by_exogdb(busy.gdb.finish().err) == [f"{path} cannot be written any more: Broken pipe"]
     check_nothing_left(busy, code)
@@ -139,10 +150,10 @@ def test_a_reader_that_goes_away_ends_the_trace_with_one_sentence(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_gives_a_reader_up_that_takes_nothing(busy: Guest, engine: str, fifo: tuple[Path, int]) -> None:
-    path, reader = fifo
+    path, _ = fifo
     code = read_code(busy)
     busy.gdb.start(f"exo-syscall trace --output {path} --engine {engine}")
-    wait_until(Full(reader, busy), SECONDS, "a FIFO that is full")
+    wait_until(Full(fifo, busy), SECONDS, "a FIFO that is full")
     busy.gdb.interrupt()
     assert f"whoever reads {path} takes nothing" in busy.gdb.finish().err
     check_nothing_left(busy, code)
