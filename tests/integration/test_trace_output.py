@@ -115,7 +115,7 @@ def waits_for_room(guest: Guest, fifo: Path) -> bool:
 
 
 def waits_to_write(process: Path, waiting: int, file: Path) -> bool:
-    """Whether the `struct pollfd` at the address `waiting` is POLLOUT of `file`: GDB waits for other things, too."""
+    """Whether the `struct pollfd` at the address `waiting` is POLLOUT of `file`: GDB waits for more."""
     with (process / "mem").open("rb") as memory, suppress(OSError):
         memory.seek(waiting)
         descriptor, events = struct.unpack("ih", memory.read(6))
