@@ -2,9 +2,8 @@
 
 import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from exogdb.errors import ExoError, UsageError
@@ -73,9 +72,19 @@ def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
     return words[:position], tuple(words[position + 1 :])
 
 
+class _ShowVersion(Action):
+    """Looks the version up where it is asked for: that alone would take longer than all the rest of the start."""
+
+    def __call__(self, parser: ArgumentParser, *_: object, **__: object) -> None:
+        from importlib.metadata import version
+
+        print(f"exogdb {version('exogdb')}")
+        parser.exit()
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="exogdb", description="Look at the system-call path of an x86-64 kernel in QEMU.")
-    parser.add_argument("--version", action="version", version=f"exogdb {version('exogdb')}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     start = commands.add_parser(
         "run",

@@ -60,7 +60,7 @@ def test_whatever_handler_it_is_no_argument_is_wrong(guest: OpenGuest, variant: 
     for name in HANDLERS:
         one.gdb.run(f"break *{one.gdb.address(name):#x}" if exact else f"break {name}")
     seen = set()
-    for _ in range(30):
+    for _ in range(20):
         one.gdb.run("continue")
         answer, truth = one.gdb.json("exo-syscall frame"), current_call(one)
         assert answer["number"] == truth.number

@@ -102,7 +102,7 @@ def test_break_stops_exactly_when_the_program_calls(linux: tuple[Guest, LinuxTru
     guest.gdb.run(f"exo-syscall break getppid,unknown --ignore {NEVER}")
     counted: list[int] = []
     repeated = 0
-    while len(counted) < 3:
+    while len(counted) < 2:
         text = guest.gdb.run("continue")
         assert re.search(r"^System call 110 getppid\(.*\) on CPU 0$", text, re.MULTILINE), text
         calls = guest.gdb.integer("getppid_calls[0]")
@@ -115,7 +115,7 @@ def test_break_stops_exactly_when_the_program_calls(linux: tuple[Guest, LinuxTru
         assert int(answer["saved"]["rip"], 16) == guest.gdb.address("getppid_syscall") + 2
         stops = len(counted)
         assert [hits(guest.gdb, watched + row) for row in range(3)] == [stops + repeated, stops - 1, stops]
-    assert counted == [*range(counted[0], counted[0] + 3)], "none is missed"
+    assert counted == [counted[0], counted[0] + 1], "none is missed"
     plans = [entry["plan"] for entry in guest.gdb.json("exo-syscall list")["syscalls"]]
     assert {plan["kind"] for plan in plans} == {"breakpoint"}, "Linux has no table that a number alone reads"
     assert sum(bool(plan["shared_with"]) for plan in plans) < len(plans) / 10, "what all return through joins none"

@@ -230,9 +230,8 @@ def test_ctrl_c_while_booting_stops_the_guest_where_it_is() -> None:
         terminal.wait_for("(gdb) ")
 
 
-@pytest.mark.parametrize("name", ["a blank", "a,comma", "long" * 30])
-def test_any_directory_for_temporary_files_will_do(name: str, kernel: Kernel, tmp_path: Path) -> None:
-    place = tmp_path / name
+def test_any_directory_for_temporary_files_will_do(kernel: Kernel, tmp_path: Path) -> None:
+    place = tmp_path / ("a blank, a comma, and so long that no socket's name has room for it: " + "o" * 80)
     place.mkdir()
     done = run("run", kernel.elf, "--ex", "exo-syscall trace --count 2", temporary=place)
     assert done.returncode == 0, done.stdout

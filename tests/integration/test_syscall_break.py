@@ -186,7 +186,7 @@ def test_a_call_that_never_returns_is_not_reported_when_its_stack_is_used_again(
     """Two CPUs, so that stacks are not watched, and a kernel without names, so that no process has a number."""
     gdb = guest("run=demo", variant="stripped", smp=2).gdb
     gdb.run("exo-syscall break 0 --on-return")
-    gdb.run("exo-syscall break 2 --on-return --ignore 4")
+    gdb.run("exo-syscall break 2 --on-return --ignore 2")
     output = gdb.run("continue")
     assert "System call 2 (" in output, "each program that was started had ended before"
     assert hits(gdb, 1) == 0
@@ -273,9 +273,8 @@ def test_two_breakpoints_on_one_arm(guest: OpenGuest, tmp_path: Path) -> None:
     gdb.run(f"set exo syscalls {table}")
     for calls in ("other", f"seen,other --ignore {NEVER}", "seen"):
         gdb.run(f"exo-syscall break {calls}")
-    for times in (1, 2):
-        assert stopped_at(gdb.run("continue")) == 5
-        assert [hits(gdb, row) for row in (1, 2, 3)] == [0, times, times]
+    assert stopped_at(gdb.run("continue")) == 5
+    assert [hits(gdb, row) for row in (1, 2, 3)] == [0, 1, 1]
     plan = gdb.json("exo-syscall list seen")["syscalls"][0]["plan"]
     assert plan["shared_with"] == [6]
     assert plan["cost"] == "one stop per call of the numbers that share the arm"

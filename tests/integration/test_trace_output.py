@@ -24,7 +24,7 @@ from tests.harness.session import Guest, open_guest
 from tests.integration.stops import attach_running, said_by_exogdb, stop_at
 
 ENGINES = ["log", "stops"]
-MOMENTS = 12
+MOMENTS = 9
 LONGEST_SECONDS = 0.6
 STUCK_POLLS = 20
 SECONDS = 30.0
