@@ -35,8 +35,9 @@ def _serve(server: socket.socket, qemu: socket.socket) -> None:
         back = threading.Thread(target=_pass_back, args=(qemu, gdb), daemon=True)
         back.start()
         waiting = b""
-        while data := gdb.recv(4096):
-            waiting = _pass_on(waiting + data, gdb, qemu)
+        with suppress(OSError):  # QEMU is shut down first where the test ends before GDB does
+            while data := gdb.recv(4096):
+                waiting = _pass_on(waiting + data, gdb, qemu)
         back.join(10)
 
 
