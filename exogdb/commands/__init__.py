@@ -42,7 +42,7 @@ FUNCTIONS = {
 """Each convenience function, `$exo_cpl()`, and the file with the function of that name."""
 
 # What follows GDB's events and frames from now on.
-_FOLLOWING = ("forgotten", "saved_breakpoints", "shutdown", "unwind")
+_FOLLOWING = ("forgotten", "reset", "saved_breakpoints", "shutdown", "unwind")
 
 
 def load() -> None:

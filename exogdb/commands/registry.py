@@ -33,6 +33,7 @@ from exogdb.commands.completion import Completer, complete_word
 from exogdb.commands.lazy import import_command
 from exogdb.errors import ExoError, UsageError
 from exogdb.target.connection import BROKEN, is_broken
+from exogdb.target.reset import notice_reset
 from exogdb.target.run.ctrl_c import ctrl_c_held
 from exogdb.target.session import Session, asking_guest, find_guest, require_guest
 from exogdb.target.symbol_match import find_other_builds
@@ -202,7 +203,7 @@ def _run_body(entry: Command, options: Namespace) -> None:
 
 def _run_on(entry: Command, options: Namespace, session: Session | None) -> None:
     if session is not None:
-        for warning in (end_forgotten_log(), *find_other_builds(session.memory)):
+        for warning in (end_forgotten_log(), notice_reset(), *find_other_builds(session.memory)):
             if warning:
                 gdb.write(warning + "\n", gdb.STDERR)
     inputs = (session, options) if entry.needs_guest else (options,)

@@ -19,6 +19,7 @@ AT_ONCE = {
     "exogdb.commands.forgotten",
     "exogdb.commands.help_text",
     "exogdb.commands.lazy",
+    "exogdb.commands.reset",
     "exogdb.commands.saved_breakpoints",
     "exogdb.commands.shutdown",
     "exogdb.commands.unwind",

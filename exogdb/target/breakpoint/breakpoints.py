@@ -177,6 +177,7 @@ class Catch:
             watch.retire()
         self._watches.clear()
         self._in_flight.clear()
+        self._last_seen.clear()
 
     def _decide(self, cpu: Cpu, registers: StopRegisters) -> bool:
         if self.setting is None:

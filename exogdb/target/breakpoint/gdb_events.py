@@ -9,6 +9,7 @@ from exogdb.target.breakpoint.breakpoints import Catch, SyscallBreakpoint
 from exogdb.target.breakpoint.hidden_breakpoints import delete_retired
 from exogdb.target.breakpoint.placement import Placement
 from exogdb.target.cpus import selected_thread
+from exogdb.target.reset import call_at_reset
 
 __all__ = ["Follower", "follow_gdb"]
 
@@ -36,6 +37,7 @@ def follow_gdb(placement: Placement) -> "Follower":
     gdb.events.new_objfile.connect(follower.on_new_objfile)
     gdb.events.clear_objfiles.connect(lambda _event: follower.on_clear_objfiles())
     gdb.events.connection_removed.connect(lambda _event: placement.forget())
+    call_at_reset(placement.forget_calls)
     gdb.execute(_AROUND_SAVE)
     return follower
 

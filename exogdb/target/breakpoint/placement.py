@@ -121,6 +121,12 @@ class Placement:
             each.clear()
             each.setting = None
 
+    def forget_calls(self) -> None:
+        """The guest is another one now, with the same kernel: no call is in progress that was."""
+        for each in self.catches():
+            each.clear()
+            each.show_places()
+
     def show_all(self) -> None:
         """Enable every location, as GDB makes them: what `save breakpoints` writes can be read in any GDB then."""
         for catch in self.catches():

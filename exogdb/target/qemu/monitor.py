@@ -16,10 +16,16 @@ from exogdb.target.qemu.chardev import (
 )
 from exogdb.target.qemu.peer import find_qemu_arguments
 
-__all__ = ["find_qmp_addresses", "has_monitor", "is_client_of_guest", "run_monitor"]
+__all__ = ["find_qmp_addresses", "has_monitor", "is_asking", "is_client_of_guest", "run_monitor"]
 
 # By the number that GDB gives to each connection, never to two.
 _has_monitor: dict[int, bool] = {}
+_is_asking = False
+
+
+def is_asking() -> bool:
+    """Whether it is exogdb that runs a `monitor` command just now."""
+    return _is_asking
 
 
 def has_monitor() -> bool:
@@ -50,6 +56,8 @@ def run_monitor(command: str) -> str:
     """
     if not has_monitor():
         raise MonitorError(f"the target does not answer `monitor {command}`: it is not QEMU's stub")
+    global _is_asking
+    _is_asking = True
     try:
         return gdb.execute(f"monitor {command}", to_string=True)
     except UnicodeDecodeError as error:  # the name of a file; QEMU 7.2 also shows freed memory as one
@@ -58,6 +66,8 @@ def run_monitor(command: str) -> str:
         if is_broken(error):
             raise TargetLostError("the connection to QEMU broke while asking its monitor") from error
         raise MonitorError(f"the target does not answer `monitor {command}`: {error}") from error
+    finally:
+        _is_asking = False
 
 
 def find_qmp_addresses() -> list[QmpAddress]:

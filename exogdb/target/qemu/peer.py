@@ -14,7 +14,14 @@ from pathlib import Path
 
 import gdb
 
-__all__ = ["find_log_filter", "find_qemu_arguments", "find_qemu_process", "find_stub_socket", "is_qemu_frozen"]
+__all__ = [
+    "find_log_filter",
+    "find_qemu_arguments",
+    "find_qemu_process",
+    "find_stub_socket",
+    "is_qemu_frozen",
+    "is_qemu_gone",
+]
 
 _RANGE = re.compile(r"^(0[xX][0-9a-fA-F]+|\d+)\+(\d+)$")
 
@@ -30,14 +37,24 @@ def is_qemu_frozen() -> bool:
 
     Asking it all the same would take GDB's timeouts, and GDB would take every CPU for gone. False if not known.
     """
+    return _read_state() in ("t", "T")
+
+
+def is_qemu_gone() -> bool:
+    """Whether QEMU's process has ended, which GDB need not know yet. False if not known."""
+    return _read_state() in ("", "X", "Z")
+
+
+def _read_state() -> str | None:
+    """The state of QEMU's process as in /proc/PID/stat (proc(5)), empty if there is none; None if not known."""
     process = find_qemu_process()
     if process is None:
-        return False
+        return None
     try:
         status = Path(f"/proc/{process}/stat").read_text(errors="replace")
     except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] in "tT"
+        return ""
+    return status.rpartition(")")[2].split()[0]
 
 
 def find_qemu_arguments() -> list[str] | None:
