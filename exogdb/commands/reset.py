@@ -3,26 +3,26 @@
 import gdb
 
 from exogdb.interrupts import undisturbed
+from exogdb.target.hooks import run_behind
 
-__all__ = ["look_behind_monitor"]
+__all__: list[str] = []
 
-_HOOK = f"""
-define hookpost-monitor
-python from {__name__} import look_behind_monitor; look_behind_monitor()
-end
-"""
+
+def _look_behind_users() -> None:
+    """Not behind exogdb's own questions, which reset nothing."""
+    from exogdb.target.qemu.monitor import is_asking
+
+    if not is_asking():
+        _look()
 
 
 @undisturbed
-def look_behind_monitor() -> None:
-    """Have GDB forget what is old by now, and say so. Not behind exogdb's own questions, which reset nothing."""
+def _look() -> None:
+    """Have GDB forget what is old by now, and say so."""
     from exogdb.errors import TargetLostError
     from exogdb.target.connection import broken_connection_told
-    from exogdb.target.qemu.monitor import is_asking
     from exogdb.target.reset import notice_reset
 
-    if is_asking():
-        return
     try:
         with broken_connection_told():
             said = notice_reset()
@@ -32,4 +32,4 @@ def look_behind_monitor() -> None:
         gdb.write(f"{said}\n", gdb.STDERR)
 
 
-gdb.execute(_HOOK)
+run_behind("monitor", _look_behind_users)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from exogdb.launch.deadline import wait_until
 from tests.harness.gdb import Gdb
+from tests.harness.session import open_guest
 from tests.harness.witness import differences, same_hardware, watched_guest
 from tests.integration.stops import attach_running, stop_at
 
@@ -76,3 +77,16 @@ def test_ctrl_c_at_random_moments() -> None:
             changed = differences(same_hardware(before), same_hardware(witness.look(device_state=False)))
             assert changed == [], f"{commands} after {seconds:.3f} s"
         stop_at(gdb, "syscall_dispatch")
+
+
+def test_ctrl_c_in_what_runs_behind_a_question_to_qemu() -> None:
+    """GDB runs its hook of `monitor` then; the moment is too short to be hit by chance."""
+    with open_guest("run=demo") as guest:
+        gdb = guest.gdb
+        gdb.run("exo-msr star")
+        gdb.run("python import os; from exogdb.target.qemu import monitor; was = monitor.is_asking")
+        gdb.run("python monitor.is_asking = lambda: os.kill(os.getpid(), 2) or was()")
+        assert gdb.fails("exo-msr lstar --via qmp") == "Quit"
+        assert gdb.fails("monitor info version").endswith("\nQuit")
+        gdb.run("python monitor.is_asking = was")
+        assert "syscall_entry" in gdb.run("exo-msr lstar --via qmp")

@@ -30,6 +30,7 @@ AT_ONCE = {
     "exogdb.target.call",
     "exogdb.target.call.unwinder",
     "exogdb.target.connection",
+    "exogdb.target.hooks",
     "exogdb.target.run",
     "exogdb.target.run.shutdown",
     "exogdb.target.settings",

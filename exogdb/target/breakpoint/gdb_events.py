@@ -9,19 +9,10 @@ from exogdb.target.breakpoint.breakpoints import Catch, SyscallBreakpoint
 from exogdb.target.breakpoint.hidden_breakpoints import delete_retired
 from exogdb.target.breakpoint.placement import Placement
 from exogdb.target.cpus import selected_thread
+from exogdb.target.hooks import run_before, run_behind
 from exogdb.target.reset import call_at_reset
 
 __all__ = ["Follower", "follow_gdb"]
-
-# GDB writes `disable $bpnum.1` for a location that is not enabled, which is an error where the row is pending.
-_AROUND_SAVE = """
-define save hook-breakpoints
-python from exogdb.target.breakpoint.placement import PLACEMENT; PLACEMENT.show_all()
-end
-define save hookpost-breakpoints
-python from exogdb.target.breakpoint.placement import PLACEMENT; PLACEMENT.show_places()
-end
-"""
 
 
 def follow_gdb(placement: Placement) -> "Follower":
@@ -38,7 +29,9 @@ def follow_gdb(placement: Placement) -> "Follower":
     gdb.events.clear_objfiles.connect(lambda _event: follower.on_clear_objfiles())
     gdb.events.connection_removed.connect(lambda _event: placement.forget())
     call_at_reset(placement.forget_calls)
-    gdb.execute(_AROUND_SAVE)
+    # GDB writes `disable $bpnum.1` for a location that is not enabled, which is an error where the row is pending.
+    run_before("save breakpoints", placement.show_all)
+    run_behind("save breakpoints", placement.show_places)
     return follower
 
 
