@@ -58,6 +58,10 @@ class Forks:
         able = self._of_thread(entry)
         return self._choose([each for each in able if each.call.number not in self.shared_numbers])
 
+    def may_have_made(self, event: Entry | Return) -> bool:
+        """Whether a fork without a child is such that the process in `event` can be its child."""
+        return bool(self._of_thread(event))
+
     def _of_thread(self, event: Entry | Return) -> list[OpenCall]:
         return [each for each in self._childless if each.thread[1] == event.fs_base]
 

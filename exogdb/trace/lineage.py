@@ -21,7 +21,7 @@ class Lineage:
     (`process_id`) where that is known.
 
     `parents` is by the number of the child. `ending` are the spaces whose process is gone, or of which a thread
-    is, perhaps the last one.
+    is, perhaps the last one, or of which only a guess says that the process is gone.
     """
 
     forks: Forks = field(default_factory=Forks)
@@ -31,6 +31,7 @@ class Lineage:
     _of_space: dict[int, int] = field(default_factory=dict)
     _of_id: dict[int, int] = field(default_factory=dict)
     _told: set[int] = field(default_factory=set)
+    _doubtful: set[int] = field(default_factory=set)
 
     def knows(self, space: int) -> bool:
         """Whether a process has been seen in `space`."""
@@ -122,23 +123,42 @@ class Lineage:
     def end(self, space: int) -> None:
         """exit: one thread of the process in `space` is gone, perhaps the last one."""
         self.ending.add(space)
+        self._doubtful.discard(space)
 
     def reap(self, process_id: int) -> None:
-        """wait: the process with this number of the kernel's is gone, by whatever means; the number is free."""
+        """wait: the process with this number of the kernel's is gone, by whatever means; the number is free.
+
+        Which process had it may be a guess: a child from before the trace has no fork in it, and takes another's.
+        """
         self.forks.take_by_id(process_id)
         process = self._of_id.pop(process_id, None)
-        if process is not None:
-            self.ending.update(space for space, owner in self._of_space.items() if owner == process)
+        if process is None:
+            return
+        spaces = {space for space, owner in self._of_space.items() if owner == process} - self.ending
+        self.ending.update(spaces)
+        parent = self.parents.get(process)
+        if process not in self._told and parent is not None and parent.is_guess:
+            self._doubtful.update(spaces)
 
-    def bury(self, space: int) -> None:
-        """No thread is in a call in `space`: after an exit, what is seen there next is another process.
+    def bury(self, event: Entry | Return) -> bool:
+        """No thread is in a call in the event's space: after an exit, what is seen there is another process.
+
+        If only a guess says that the process is gone, it is another one if a fork can have made it.
+        Returns whether it is.
 
         >>> lineage = Lineage()
-        >>> first = lineage.find(0x1000)
-        >>> lineage.end(0x1000); lineage.bury(0x1000)
-        >>> lineage.find(0x1000)
-        2
+        >>> entry = Entry(0, 0x1000, 0, None, 4, (0,) * 6, 0, 0, None)
+        >>> first = lineage.enter(entry)
+        >>> lineage.end(0x1000); lineage.bury(entry), lineage.enter(entry)
+        (True, 2)
         """
-        if space in self.ending:
-            self.ending.discard(space)
-            self._of_space.pop(space, None)
+        space = event.space
+        if space not in self.ending:
+            return False
+        self.ending.discard(space)
+        if space in self._doubtful:
+            self._doubtful.discard(space)
+            if not self.forks.may_have_made(event):
+                return False
+        self._of_space.pop(space, None)
+        return True

@@ -112,7 +112,7 @@ class Pairing:
             return
         self.entries += 1
         if entry.space in self.lineage.ending and entry.process_id is None:
-            self._bury(entry.space)
+            self._bury(entry)
         beside = self._open.get(entry.space)
         if beside is not None:
             left = [each for each in beside if self._has_left(each, entry)]
@@ -171,7 +171,7 @@ class Pairing:
 
     def _leave(self, event: Return, news: list[Notice]) -> None:
         if event.space in self.lineage.ending:
-            self._bury(event.space)
+            self._bury(event)
         opened = self._find_open(event)
         if opened is None and self.repeats.has_returned_already(event):
             return
@@ -213,11 +213,10 @@ class Pairing:
         if beside is not None:
             self._abandon([each for each in beside if self._is_earlier(each, call, event)], news)
 
-    def _bury(self, space: int) -> None:
-        """After an exit, and with no call open, what is seen next in `space` is another process."""
-        if not self._open.get(space):
-            self.lineage.bury(space)
-            self._stacks.forget_space(space)
+    def _bury(self, event: Entry | Return) -> None:
+        """After an exit, and with no call open, what is seen next in a space is another process."""
+        if not self._open.get(event.space) and self.lineage.bury(event):
+            self._stacks.forget_space(event.space)
 
     def _has_left(self, opened: OpenCall, entry: Entry) -> bool:
         """Whether the thread of an open call is known to be the one that enters: that call did not return."""

@@ -287,9 +287,18 @@ def test_a_killed_process_is_gone_when_the_kernels_number_is_another() -> None:
 def test_a_killed_process_is_gone_when_its_parent_has_waited_for_it() -> None:
     pairing = Pairing(fork_numbers=frozenset({_FORK}), wait_numbers=frozenset({_WAIT}))
     _feed(pairing, _enter(0x1000, _FORK), _leave(0x1000, 12), _enter(0x2000, 4), _leave(0x2000, 12))
-    _feed(pairing, _enter(0x1000, _WAIT), _leave(0x1000, 12))
+    _feed(pairing, _enter(0x1000, _WAIT), _leave(0x1000, 12), _enter(0x1000, _FORK), _leave(0x1000, 13))
     (notice,) = _feed(pairing, _enter(0x2000, 4), _leave(0x2000, 13))
-    assert notice.call.process == 3
+    assert (notice.call.process, notice.call.parent) == (3, Parent(1, is_guess=True))
+
+
+def test_a_child_of_a_fork_from_before_the_trace_is_not_gone_with_the_one_that_it_was_taken_for() -> None:
+    """The fork that returned 12 made another process than the one that is seen first."""
+    pairing = Pairing(fork_numbers=frozenset({_FORK}), wait_numbers=frozenset({_WAIT}))
+    _feed(pairing, _enter(0x1000, _FORK), _leave(0x1000, 12), _enter(0x2000, 4), _leave(0x2000, 11))
+    _feed(pairing, _enter(0x1000, _WAIT), _leave(0x1000, 12))
+    calls = [notice.call for notice in _feed(pairing, *(_enter(0x2000, 4), _leave(0x2000, 11)) * 2)]
+    assert [call.process for call in calls] == [2, 2]
 
 
 def test_the_exit_of_one_thread_does_not_end_its_process() -> None:
