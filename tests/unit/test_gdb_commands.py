@@ -18,7 +18,7 @@ KNOWN = {
     ("run.resume", "interrupt"): CANNOT_FAIL,
     ("run.resume", "continue"): AT_THE_PROMPT,
     ("run.waypoint", "continue"): AT_THE_PROMPT,
-    ("breakpoint.gdb_events", ""): "defines two hooks when exogdb is loaded",
+    ("hooks", ""): "defines a hook when the module that wants it is imported",
     ("breakpoint.loaded_probes", "python import "): AT_THE_PROMPT,
     ("msr.guest_step", "frame level "): AT_THE_PROMPT,
     ("msr.guest_step", "maintenance packet "): AT_THE_PROMPT,
