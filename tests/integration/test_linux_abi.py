@@ -94,7 +94,7 @@ def test_break_stops_exactly_when_the_program_calls(linux: tuple[Guest, LinuxTru
     Linux moves its stack by a random amount in each call: where a call returns to is not told by rsp there.
     """
     guest, _ = linux
-    guest.gdb.run("delete")
+    run_to(guest, "getppid_syscall")  # before a call: one that is past the dispatcher the last row would not see
     made = guest.gdb.run("exo-syscall break getppid")
     watched = int(made.split()[1])
     guest.gdb.run(f"exo-syscall break getppid --on-return --ignore {NEVER}")

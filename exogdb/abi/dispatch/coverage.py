@@ -22,9 +22,13 @@ class Coverage:
         self._reads: dict[TableRead, set[int]] = {}
         self._way_out: dict[int, set[int]] = {}
         self._on_every_way: set[int] = set()
+        behind: dict[tuple[Block, ...], set[int]] = {}  # most have the same
         for key, runs in traces.items():
             for trace in runs:
                 self._add(key, trace)
+                behind.setdefault(tuple(dict.fromkeys(trace.after)), set()).add(key)
+        for blocks, keys in behind.items():
+            self._add_behind(keys, blocks)
         passed = [{block.start for block in trace.blocks} for runs in traces.values() for trace in runs]
         self._on_every_way = set.intersection(*passed) if passed else set()
         self._sorted = sorted(self._blocks)
@@ -32,15 +36,19 @@ class Coverage:
         self._longest = max((block.end - block.start for block in self._sorted), default=0)
 
     def _add(self, key: int, trace: Trace) -> None:
-        for block in (*trace.blocks, *trace.after):
+        for block in trace.blocks:
             self._blocks.setdefault(block, set()).add(key)
             self._starts.setdefault(block.start, set()).add(key)
         for _position, read in trace.reads:
             self._reads.setdefault(read, set()).add(key)
-        for block in trace.after:
-            self._way_out.setdefault(block.start, set()).add(key)
         for target in trace.passed | ({trace.call.target} if trace.call is not None else set()):
             self._callees.setdefault(target, set()).add(key)
+
+    def _add_behind(self, keys: set[int], blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            self._blocks.setdefault(block, set()).update(keys)
+            self._starts.setdefault(block.start, set()).update(keys)
+            self._way_out.setdefault(block.start, set()).update(keys)
 
     def keys_at(self, address: int) -> set[int]:
         """Every key that executes the instruction at `address`, or calls a function that begins there."""

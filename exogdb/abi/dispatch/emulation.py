@@ -10,6 +10,8 @@ from importlib import import_module
 from struct import unpack_from
 from typing import Any
 
+from exogdb.abi.dispatch.copied_pages import MASK_52, PAGE, CopiedPages, canonical
+from exogdb.abi.dispatch.repeat import Repeat
 from exogdb.abi.dispatch.stack_depth import moves_stack_unknown
 from exogdb.abi.dispatch.trace import (
     ARGUMENT_VALUES,
@@ -29,17 +31,15 @@ from exogdb.abi.dispatch.trace import (
     find_emulated,
 )
 from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack
-from exogdb.errors import MemoryFault
 from exogdb.interrupts import interrupts_held
 from exogdb.x86.memory import ReadableMemory
 from exogdb.x86.word import MASK_64
 
 __all__ = ["Emulator"]
 
-_PAGE = 4096
-_MASK_52 = (1 << 52) - 1  # the emulator reports physical addresses, and x86 has 52 bits of them
 _MAX_BLOCKS = 3000
 _MAX_BLOCKS_AFTER = 400  # behind a call that is made up to return at once
+_RESULTS = (0, MASK_64)  # of such a call: one that succeeds and one that fails
 # A per-CPU block that is no CPU's, full of one 32-bit word. The two differ in their low bits, too.
 _STRANGE_BLOCK, _STRANGE_SIZE = 0x6EB0_0000_0000, 0x40000
 _STRANGE_WORDS = (1, 2)
@@ -61,14 +61,11 @@ class Emulator:
 
     def __init__(self, memory: ReadableMemory, entry: DispatcherEntry, gs_base: int = 0) -> None:
         unicorn: Any = import_module("unicorn")
-        self._memory = memory
         self._entry = entry
-        self._pristine: dict[int, bytes] = {}
-        self._dirty: set[int] = set()
-        self._invented: set[int] = set()
         self._moves: dict[Block, bool] = {}
         self._error: type[Exception] = unicorn.UcError
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        self._pages = CopiedPages(self._uc, memory)
         self._ids = {
             name: getattr(unicorn.x86_const, f"UC_X86_REG_{name.upper()}")
             for name in (*GENERAL_REGISTERS, "rsp", "rip")
@@ -90,6 +87,8 @@ class Emulator:
         self._last_push = (0, 0)  # address and value of the last write to the stack: a call writes last
         self._until = RETURN
         self._most_blocks = _MAX_BLOCKS
+        self._ran_behind = {result: Repeat() for result in _RESULTS}
+        self._repeat: Repeat | None = None
         self._resume: tuple[int, int] | None = None
         self._begin = self._make_begin(gs_base)
 
@@ -99,8 +98,8 @@ class Emulator:
         A call whose target is in `follow` is executed; one in `skip` returns 0 at once.
         """
         copied = -1
-        while copied < len(self._pristine):
-            copied = len(self._pristine)
+        while copied < len(self._pages):
+            copied = len(self._pages)
             trace = self._run_once(number, follow, skip, until)
             if trace.ending is not Ending.FAULT:
                 break  # Unicorn 2.1 may report a fault where a page was copied in the middle of a block
@@ -132,21 +131,33 @@ class Emulator:
         return set.intersection(*reached)
 
     def run_on(self, trace: Trace) -> None:
-        """Add to `trace.after`, right behind the run that made it, what runs after its call: one that succeeds and
-        one that fails.
+        """Add to `trace.after`, right behind the run that made it, what runs after its call.
+
+        That is for a call that succeeds and one that fails, both with the memory as it was at the call.
         """
         call = trace.call
         if call is None:
             return
-        before, self._most_blocks = self._take_begin(), _MAX_BLOCKS_AFTER
-        for result in (0, (1 << 64) - 1):
-            self._go_back_to(before)
-            self._uc.reg_write(self._ids["rsp"], self._read("rsp") + 8)
-            self._uc.reg_write(self._ids["rax"], result)
-            self._trace, self._skip, self._open_calls = Trace(trace.number), _Everything(self._follow), []
-            self._go(call.returns_to)
+        before, written = self._take_begin(), self._pages.take_written()
+        self._most_blocks, self._skip = _MAX_BLOCKS_AFTER, _Everything(self._follow)
+        for result, repeat in self._ran_behind.items():
+            copied = -1
+            while copied < len(self._pages):  # see `run`
+                copied = len(self._pages)
+                self._pages.restore(written)
+                self._go_back_to(before)
+                self._uc.reg_write(self._ids["rsp"], self._read("rsp") + 8)
+                self._uc.reg_write(self._ids["rax"], result)
+                self._trace, self._open_calls = Trace(trace.number), []
+                self._repeat = repeat
+                repeat.begin()
+                self._go(call.returns_to)
+                if self._trace.ending is not Ending.FAULT:
+                    break
+            repeat.complete(self._trace)
             trace.after += self._trace.blocks
             trace.passed |= self._trace.passed
+        self._repeat = None
 
     def _go(self, begin: int) -> None:
         """Run from `begin`, returning at once from calls that are passed over, until the trace ends."""
@@ -234,10 +245,7 @@ class Emulator:
 
         :raise MemoryFault: they cannot be read.
         """
-        pages = range(address & -_PAGE, address + size, _PAGE)
-        if not all(self._copy_page(page & _MASK_52, is_data=False) for page in pages):
-            raise MemoryFault(address, size)
-        return b"".join(self._pristine[page & _MASK_52] for page in pages)[address % _PAGE :][:size]
+        return self._pages.read_code(address, size)
 
     def _step_to(self, until: int) -> None:
         """From the start of the last block to `until` inside it."""
@@ -255,9 +263,7 @@ class Emulator:
             self._trace.ending = Ending.FAULT
 
     def _reset(self, number: int) -> None:
-        for page in self._dirty & self._pristine.keys():
-            self._uc.mem_write(page, self._pristine[page])
-        self._dirty.clear()
+        self._pages.restore({})
         self._go_back_to(self._begin)
         if self._entry.saved is not None:
             self._put(self._entry.saved, number)
@@ -330,7 +336,10 @@ class Emulator:
             return
         if blocks and address != blocks[-1].end and self._is_refused_call(address, blocks[-1].end):
             return
-        blocks.append(Block(address, address + size))
+        block = Block(address, address + size)
+        blocks.append(block)
+        if self._repeat is not None and self._repeat.is_certain(block):
+            self._stop(Ending.ALIKE)
         if address <= self._until < address + size:
             self._stop(Ending.REACHED)
 
@@ -354,46 +363,19 @@ class Emulator:
         return True
 
     def _on_read(self, _uc: object, _access: int, address: int, size: int, _value: int, _data: object) -> None:
-        self._trace.reads.append((len(self._trace.blocks) - 1, TableRead(_canonical(address), size)))
+        self._trace.reads.append((len(self._trace.blocks) - 1, TableRead(canonical(address), size)))
 
     def _on_write(self, _uc: object, _access: int, address: int, size: int, value: int, _data: object) -> None:
         if STACK <= address < STACK + STACK_SIZE:
             self._last_push = address, value & MASK_64
-        else:
-            page = address & _MASK_52 & -_PAGE
-            if size == 8 and address % 8 == 0 and self._is_copied(page):
-                old = int.from_bytes(self._uc.mem_read(address & _MASK_52, 8), "little")
-                if value & MASK_64 == old + 1:
-                    self._trace.counters.add(_canonical(address & _MASK_52))
-            self._dirty.update(page & _MASK_52 for page in range(address & -_PAGE, address + size, _PAGE))
-
-    def _is_copied(self, page: int) -> bool:
-        """Whether the guest has this page, and what is in it was read from there."""
-        return page in self._pristine and page not in self._invented
+            return
+        if size == 8 and address % 8 == 0:
+            old = self._pages.word_before_write(address)
+            if old is not None and value & MASK_64 == old + 1:
+                self._trace.counters.add(canonical(address & MASK_52))
+        self._pages.note_write(address, size)
 
     def _on_unmapped(self, _uc: object, access: int, address: int, size: int, _value: int, _data: object) -> bool:
-        first, last = address & _MASK_52 & -_PAGE, (address & _MASK_52) + max(size, 1) - 1
+        first, last = address & MASK_52 & -PAGE, (address & MASK_52) + max(size, 1) - 1
         is_data = access != self._fetch
-        return all(self._copy_page(page, is_data) for page in range(first, last + 1, _PAGE))
-
-    def _copy_page(self, page: int, is_data: bool) -> bool:
-        if page in self._pristine:
-            return True
-        try:
-            data = self._memory.read(_canonical(page), _PAGE)
-        except MemoryFault:
-            # What the kernel's state lacks just now (no process runs, say) reads as zero, so that the run gets
-            # on to the comparisons; a wrong turn costs a good place, never a wrong stop.
-            if not is_data:
-                return False
-            data = bytes(_PAGE)
-            self._invented.add(page)
-        self._uc.mem_map(page, _PAGE)
-        self._uc.mem_write(page, data)
-        self._pristine[page] = data
-        return True
-
-
-def _canonical(address: int) -> int:
-    """The virtual address of which the emulator reports the low 52 bits."""
-    return address | 0xFFF << 52 if address >> 51 & 1 else address
+        return all(self._pages.copy(page, is_data) for page in range(first, last + 1, PAGE))

@@ -10,9 +10,10 @@ in the next round. What only one number's run contains is private to that number
       |                \\----------> default arm: every number that the table lacks
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 from exogdb.abi.dispatch.coverage import Coverage
 from exogdb.abi.dispatch.emulation import Emulator
@@ -25,6 +26,7 @@ __all__ = ["UNKNOWN", "Route", "Routes", "find_routes", "sample_unknown"]
 UNKNOWN = -1
 """Stands in a `Route` for all numbers that the table lacks."""
 
+_T = TypeVar("_T")
 _MAX_ROUNDS = 48
 _FEW = 4
 
@@ -168,6 +170,16 @@ def find_routes(
     return Routes(emulator, {key: [runs[number] for number in members] for key, members in keys.items()}, walk)
 
 
+def _spread(every: Sequence[_T], few: int) -> list[_T]:
+    """The first, the last and what lies between, `few` of them if there are as many.
+
+    >>> _spread([0, 1, 2, 3, 4, 5], 3), _spread([7, 8], 1), _spread([7], 3)
+    ([0, 2, 5], [7], [7])
+    """
+    last, gaps = len(every) - 1, max(few - 1, 1)
+    return [every[at] for at in sorted({last * step // gaps for step in range(few)})] if every else []
+
+
 class _Walk:
     """Repeats the runs, entering more calls each time, until every number that can has an address of its own."""
 
@@ -176,16 +188,22 @@ class _Walk:
         self._key_of = key_of
         self.follow: set[int] = set()
         self.skip: set[int] = set()
+        self._way_out: Set[int] = frozenset()
 
     def explore(self) -> dict[int, Trace]:
         """The last trace of every number."""
-        numbers, traces = list(self._key_of), dict[int, Trace]()
-        for gaps in (1, _FEW):  # what few have in common, all have
-            last = len(numbers) - 1
-            traces = self._explore([numbers[last * gap // gaps] for gap in range(gaps + 1)], traces)
-        traces = self._explore(numbers, traces)
+        traces: dict[int, Trace] = {}
+        known = [number for number, key in self._key_of.items() if key != UNKNOWN]
+        unknown = [number for number, key in self._key_of.items() if key == UNKNOWN]
+        for few in (1, _FEW):  # what few have in common, all have
+            traces = self._explore(_spread(known, few) + unknown[-1:], traces)
+        traces = self._explore(known + unknown, traces)
         arms = {block.start for trace in traces.values() for block in trace.blocks}
-        return {number: self._run_on(trace, arms) for number, trace in traces.items()}
+        traces = {number: self._run_on(trace, arms) for number, trace in traces.items()}
+        for trace in traces.values():
+            if trace.ending is Ending.CALL and self._is_on_way_out(trace):
+                trace.ending = Ending.WAY_OUT
+        return traces
 
     def _explore(self, numbers: list[int], traces: dict[int, Trace]) -> dict[int, Trace]:
         """Run `numbers` until no call has to be treated in another way; `traces` are runs of some of them.
@@ -223,6 +241,29 @@ class _Walk:
         self._emulator.run_on(again)
         return again
 
+    def _find_way_out(self, traces: Iterable[Trace]) -> Set[int]:
+        """Where the blocks end that run behind every handler that is called, and in front of none.
+
+        Where they begin depends on where a number comes from: one that has no handler jumps there.
+        """
+        calls = {trace.call: trace for trace in traces if trace.call is not None}
+        runs = [(self._run_on(trace, frozenset()), call) for call, trace in _spread(list(calls.items()), _FEW + 1)]
+        # A number without a handler to call runs on to a call that is on the way out itself.
+        late = {
+            call.returns_to
+            for _run, call in runs
+            for run, other in runs
+            if call.returns_to != other.returns_to and any(b.start == call.returns_to for b in run.after)
+        }
+        early = [run for run, call in runs if call.returns_to not in late]
+        if len({run.call for run in early}) < 2:
+            return frozenset()
+        before = {block.end for run in early for block in run.blocks}
+        return set.intersection(*({block.end for block in run.after} for run in early)) - before
+
+    def _is_on_way_out(self, trace: Trace) -> bool:
+        return not self._way_out.isdisjoint(block.end for block in trace.blocks)
+
     def _widen(self, traces: Mapping[int, Trace]) -> tuple[set[int], set[int]]:
         """Decide about more calls: the numbers that have no address of their own, and the calls' targets."""
         keyed: dict[int, list[Trace]] = {}
@@ -231,11 +272,14 @@ class _Walk:
         coverage = Coverage(keyed)
         lost: set[int] = set()
         changed: set[int] = set()
-        for key, runs in keyed.items():
-            if coverage.common_private(key, runs):
-                continue
+        without = {key: runs for key, runs in keyed.items() if not coverage.common_private(key, runs)}
+        if without:
+            self._way_out = self._find_way_out(traces.values())
+        for key, runs in without.items():
             for trace in runs:
                 lost.add(trace.number)
+                if self._is_on_way_out(trace):
+                    continue  # no call there tells two numbers apart any more
                 if trace.stuck_in is not None and trace.stuck_in not in self.skip:
                     self.skip.add(trace.stuck_in)
                     changed.add(trace.stuck_in)

@@ -105,6 +105,8 @@ class Ending(Enum):
     FAULT = "an instruction or an address that the emulation cannot do"
     BUDGET = "too many instructions"
     REACHED = "the address that was asked for"
+    WAY_OUT = "a call on the way out that all numbers take"
+    ALIKE = "what an earlier run did, too"
 
 
 @dataclass
