@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import gdb
 
 from exogdb.errors import TargetLostError
-from exogdb.interrupts import no_signals, take_ctrl_c
+from exogdb.interrupts import no_signals
 from exogdb.target.run.ctrl_c import CTRL_C, is_ctrl_c_pending
 from exogdb.target.run.main_thread import run_on_main_thread
 from exogdb.target.run.shutdown import SHUTDOWN, is_shutdown, require_runnable
@@ -74,6 +74,7 @@ def run_guest(stopper: Stopper, seconds: float | None) -> str:
 
     The guest must be stopped, and is stopped afterwards. Ctrl-C must be held (`exogdb.target.run.ctrl_c`):
     one that has come before the guest runs ends the run at once, and no moment is left in which one is overlooked.
+    It stays pending, for what else may have to end with it.
 
     :raise TargetLostError: QEMU ended or closed the connection.
     :raise UnavailableError: the guest has shut down.
@@ -90,7 +91,6 @@ def run_guest(stopper: Stopper, seconds: float | None) -> str:
         raise
     finally:
         gdb.events.stop.disconnect(seen.append)
-        take_ctrl_c()
     if gdb.selected_inferior().pid == 0:
         raise TargetLostError(QEMU_ENDED)
     return _describe_stop(seen[-1] if seen else None, stopper)

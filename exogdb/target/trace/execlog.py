@@ -22,7 +22,7 @@ from pathlib import Path
 import gdb
 
 from exogdb.errors import MonitorError, OutputError, TargetLostError
-from exogdb.interrupts import no_signals
+from exogdb.interrupts import no_signals, take_ctrl_c
 from exogdb.target.cpus import all_cpus
 from exogdb.target.own_files import temporary_directory
 from exogdb.target.qemu.monitor import run_monitor
@@ -79,6 +79,7 @@ def trace_by_log(
             parser.finish()
             for entry in parser.take_held():
                 sink.feed(entry)
+            take_ctrl_c()  # not before: while it is pending nobody waits for a reader that takes nothing
     _retract_unbegun(points, sink)
     return ending
 
