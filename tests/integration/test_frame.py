@@ -7,6 +7,7 @@ import pytest
 from tests.harness.session import Guest
 from tests.harness.truth import IN_PROGRESS, CallTruth, read_call_truths, read_cpu_truths
 from tests.integration.conftest import OpenGuest
+from tests.integration.stops import step_once
 from tests.integration.test_frame_set import run_to
 from tests.integration.test_unwind import stop_at_user_syscall
 
@@ -105,7 +106,7 @@ def test_at_every_instruction_of_the_stub_rip_rsp_and_number_are_right(guest: Op
     address = stop_at_user_syscall(one)
     before = {name: one.gdb.integer(f"${name}") for name in ("rsp", "rbp", "rbx", "r15")}
     for _ in range(20):
-        one.gdb.run("stepi")
+        step_once(one.gdb)
         answer = one.gdb.json("exo-syscall frame")
         assert answer["state"] == "stub"
         assert answer["number"] == 4

@@ -6,6 +6,7 @@ from tests.harness.kernel import ROOT
 from tests.harness.session import Guest
 from tests.harness.terminal import Terminal
 from tests.integration.conftest import OpenGuest
+from tests.integration.stops import step_once
 from tests.integration.test_unwind import stop_at_user_syscall
 
 
@@ -54,7 +55,9 @@ def test_the_result_can_be_set_once_the_dispatcher_has_returned(guest: OpenGuest
 def test_an_argument_set_in_the_stub_reaches_the_dispatcher(guest: OpenGuest, variant: str, steps: int) -> None:
     one = guest(variant=variant)
     stop_at_user_syscall(one)
-    one.gdb.run(f"stepi {1 + steps}")
+    step_once(one.gdb)
+    if steps:
+        one.gdb.run(f"stepi {steps}")
     for number in range(1, 7):
         one.gdb.run(f"exo-syscall frame set arg{number} {0x70 + number:#x}")
     run_to(one, int(dispatcher(one)["address"], 16))

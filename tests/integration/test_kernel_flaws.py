@@ -15,6 +15,7 @@ from tests.harness.kernel import build_kernel
 from tests.harness.session import Guest
 from tests.harness.truth import CpuTruth, read_cpu_truths
 from tests.integration.conftest import OpenGuest
+from tests.integration.stops import step_once
 
 IF, TF_DF_AC = 0x200, 0x4_0500
 SWAPGS = b"\x0f\x01\xf8"
@@ -161,7 +162,8 @@ def test_user_rsp_before_switch(guest: OpenGuest) -> None:
     gdb.run("hbreak *syscall_entry")
     gdb.run("continue")
     user_rsp = gdb.integer("$rsp")
-    gdb.run("stepi 2")
+    step_once(gdb)
+    step_once(gdb)
     assert gdb.integer("$rsp") == user_rsp - 8, "pushed to where the user's rsp points"
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.harness.gdb import Gdb
 from tests.harness.truth import RETURNED, CpuTruth, read_call_truths, read_cpu_truths, read_last_sequence
 from tests.integration.conftest import OpenGuest
-from tests.integration.stops import hits, stopped_at
+from tests.integration.stops import hits, step_once, stopped_at
 
 VARIANTS = ["", "debug", "today"]
 NUMBERS = (0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 300, 301, 302, 303)
@@ -265,7 +265,7 @@ def test_a_backtrace_at_the_return_names_the_call(guest: OpenGuest, variant: str
     assert "<system call 101" in gdb.run("bt")
     assert gdb.json("exo-syscall frame")["number"] == 101
     gdb.run("delete")
-    gdb.run("stepi")
+    step_once(gdb)
     assert "<system call>" in gdb.run("bt")
 
 
