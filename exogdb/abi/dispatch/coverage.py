@@ -36,19 +36,21 @@ class Coverage:
         self._longest = max((block.end - block.start for block in self._sorted), default=0)
 
     def _add(self, key: int, trace: Trace) -> None:
-        for block in trace.blocks:
-            self._blocks.setdefault(block, set()).add(key)
-            self._starts.setdefault(block.start, set()).add(key)
+        self._add_blocks({key}, trace.blocks)
         for _position, read in trace.reads:
             self._reads.setdefault(read, set()).add(key)
         for target in trace.passed | ({trace.call.target} if trace.call is not None else set()):
             self._callees.setdefault(target, set()).add(key)
 
     def _add_behind(self, keys: set[int], blocks: Iterable[Block]) -> None:
+        self._add_blocks(keys, blocks)
+        for block in blocks:
+            self._way_out.setdefault(block.start, set()).update(keys)
+
+    def _add_blocks(self, keys: set[int], blocks: Iterable[Block]) -> None:
         for block in blocks:
             self._blocks.setdefault(block, set()).update(keys)
             self._starts.setdefault(block.start, set()).update(keys)
-            self._way_out.setdefault(block.start, set()).update(keys)
 
     def keys_at(self, address: int) -> set[int]:
         """Every key that executes the instruction at `address`, or calls a function that begins there."""

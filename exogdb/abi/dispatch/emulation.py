@@ -87,7 +87,9 @@ class Emulator:
         self._last_push = (0, 0)  # address and value of the last write to the stack: a call writes last
         self._until = RETURN
         self._most_blocks = _MAX_BLOCKS
-        self._ran_behind = {result: Repeat() for result in _RESULTS}
+        self._repeats: dict[
+            tuple[frozenset[int], int], Repeat
+        ] = {}  # by the calls that are followed, and the result
         self._repeat: Repeat | None = None
         self._resume: tuple[int, int] | None = None
         self._begin = self._make_begin(gs_base)
@@ -140,7 +142,9 @@ class Emulator:
             return
         before, written = self._take_begin(), self._pages.take_written()
         self._most_blocks, self._skip = _MAX_BLOCKS_AFTER, _Everything(self._follow)
-        for result, repeat in self._ran_behind.items():
+        followed = frozenset(self._follow)
+        for result in _RESULTS:
+            repeat = self._repeats.setdefault((followed, result), Repeat())
             copied = -1
             while copied < len(self._pages):  # see `run`
                 copied = len(self._pages)
@@ -327,7 +331,7 @@ class Emulator:
         self._uc.emu_stop()
 
     def _on_block(self, _uc: object, address: int, size: int, _data: object) -> None:
-        if self._trace.ending is Ending.REACHED:
+        if self._trace.ending in (Ending.REACHED, Ending.ALIKE):
             return
         blocks = self._trace.blocks
         if len(blocks) >= self._most_blocks:

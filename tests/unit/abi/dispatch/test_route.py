@@ -5,9 +5,8 @@ import signal
 import pytest
 
 from exogdb.abi.dispatch.emulation import Emulator
-from exogdb.abi.dispatch.repeat import Repeat
 from exogdb.abi.dispatch.route import UNKNOWN, find_routes, sample_unknown
-from exogdb.abi.dispatch.trace import DispatcherEntry, Ending, Trace
+from exogdb.abi.dispatch.trace import DispatcherEntry, Ending
 from exogdb.abi.stub.location import InFrame, InRegister, Location, OnStack
 from tests.unit.abi.kernel_images import BASE, Image, build_assembly, build_c, build_rust
 
@@ -294,13 +293,16 @@ def test_ctrl_c_waits_for_the_end_of_a_run() -> None:
     assert "read" not in {entry.name for entry in caught.traceback}
 
 
-BEHIND_A_CALL = """
+ONE_OR_TWO = """
     .globl syscall_dispatch
     syscall_dispatch:
         cmp rdi, 1
         je one
         cmp rdi, 2
         je two
+"""
+BEHIND_A_CALL = f"""
+    {ONE_OR_TWO}
         mov rax, -1
         ret
     one:
@@ -333,59 +335,3 @@ def test_what_runs_behind_a_call_that_fails_belongs_to_the_caller_too() -> None:
 def test_what_an_arm_reads_is_no_table_of_the_dispatcher() -> None:
     image = build_assembly(BEHIND_A_CALL)
     assert find_routes(image, entry_of(image), [1, 2])[2].reads == ()
-
-
-def way_out(blocks: int) -> str:
-    """Numbers 1 and 2 have handlers, 3 has none; on the way out are calls in calls, and many blocks."""
-    work = "".join(f"test rax, rax\njz at_{n}\nat_{n}: nop\n" for n in range(blocks))
-    return f"""
-        .globl syscall_dispatch
-        syscall_dispatch:
-            cmp rdi, 1
-            je one
-            cmp rdi, 2
-            je two
-            mov rax, -38
-            jmp out
-        one: call first
-            jmp out
-        two: call second
-            jmp out
-        out: call work_0
-            ret
-        work_0: call work_1
-            ret
-        work_1: call work_2
-            ret
-        work_2:
-            {work}
-            ret
-        first: ret
-        second: ret
-    """
-
-
-def test_calls_on_the_way_out_tell_no_numbers_apart() -> None:
-    image = build_assembly(way_out(1))
-    routes = find_routes(image, entry_of(image), [1, 2, 3])
-    assert [routes[number].private for number in (1, 2)] == [(image.symbols["one"],), (image.symbols["two"],)]
-    assert {routes[number].ending for number in (3, UNKNOWN)} == {Ending.WAY_OUT}
-    assert image.symbols["work_1"] not in {block.start for block in routes[3].blocks}
-    assert routes.keys_at(image.symbols["work_0"]) == {1, 2, 3, UNKNOWN}
-
-
-def test_a_way_out_that_is_alike_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths: list[int] = []
-    complete = Repeat.complete
-
-    def note(self: Repeat, trace: Trace) -> None:
-        lengths.append(len(trace.blocks))
-        complete(self, trace)
-        assert len(trace.blocks) > 200
-
-    monkeypatch.setattr(Repeat, "complete", note)
-    image = build_assembly(way_out(200).replace("out: call work_0", "out: jmp work_2"))
-    routes = find_routes(image, entry_of(image), [1, 2, 3])
-    assert max(lengths) > 200
-    assert sorted(lengths)[-3] < 60  # one that succeeds and one that fails
-    assert routes.keys_at(image.symbols["at_199"]) == {1, 2, 3, UNKNOWN}
