@@ -21,17 +21,16 @@ class Lineage:
     (`process_id`) where that is known.
 
     `parents` is by the number of the child. `ending` are the spaces whose process is gone, or of which a thread
-    is, perhaps the last one, or of which only a guess says that the process is gone.
+    is, perhaps the last one; and whether that was seen, or a guess says so.
     """
 
     forks: Forks = field(default_factory=Forks)
     seen: int = 0
     parents: dict[int, Parent] = field(default_factory=dict)
-    ending: set[int] = field(default_factory=set)
+    ending: dict[int, bool] = field(default_factory=dict)
     _of_space: dict[int, int] = field(default_factory=dict)
     _of_id: dict[int, int] = field(default_factory=dict)
     _told: set[int] = field(default_factory=set)
-    _doubtful: set[int] = field(default_factory=set)
 
     def knows(self, space: int) -> bool:
         """Whether a process has been seen in `space`."""
@@ -85,7 +84,7 @@ class Lineage:
 
     def _identify(self, space: int, process_id: int) -> int:
         """The process with `process_id`, which is in `space` now; a new one if that number has not been seen."""
-        self.ending.discard(space)
+        self.ending.pop(space, None)
         process = self._of_id.get(process_id)
         if process is None:
             if self._of_space.get(space) in self._told:
@@ -122,8 +121,7 @@ class Lineage:
 
     def end(self, space: int) -> None:
         """exit: one thread of the process in `space` is gone, perhaps the last one."""
-        self.ending.add(space)
-        self._doubtful.discard(space)
+        self.ending[space] = True
 
     def reap(self, process_id: int) -> None:
         """wait: the process with this number of the kernel's is gone, by whatever means; the number is free.
@@ -134,11 +132,11 @@ class Lineage:
         process = self._of_id.pop(process_id, None)
         if process is None:
             return
-        spaces = {space for space, owner in self._of_space.items() if owner == process} - self.ending
-        self.ending.update(spaces)
         parent = self.parents.get(process)
-        if process not in self._told and parent is not None and parent.is_guess:
-            self._doubtful.update(spaces)
+        is_seen = process in self._told or parent is None or not parent.is_guess
+        for space, owner in self._of_space.items():
+            if owner == process:
+                self.ending[space] = is_seen or self.ending.get(space, False)
 
     def bury(self, event: Entry | Return) -> bool:
         """No thread is in a call in the event's space: after an exit, what is seen there is another process.
@@ -152,13 +150,8 @@ class Lineage:
         >>> lineage.end(0x1000); lineage.bury(entry), lineage.enter(entry)
         (True, 2)
         """
-        space = event.space
-        if space not in self.ending:
+        is_seen = self.ending.pop(event.space, None)
+        if is_seen is None or not (is_seen or self.forks.may_have_made(event)):
             return False
-        self.ending.discard(space)
-        if space in self._doubtful:
-            self._doubtful.discard(space)
-            if not self.forks.may_have_made(event):
-                return False
-        self._of_space.pop(space, None)
+        self._of_space.pop(event.space, None)
         return True
