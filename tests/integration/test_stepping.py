@@ -82,8 +82,9 @@ def test_next_stays_on_its_cpu() -> None:
                 assert reach(guest, "exo-syscall next", "entry")["cpu"] == cpu
 
 
-def test_a_call_that_sleeps_is_followed_while_others_run() -> None:
-    with at_work(4) as guest:
+@pytest.mark.parametrize("smp", [1, 4])
+def test_a_call_that_sleeps_is_followed_while_others_run(smp: int) -> None:
+    with at_work(smp) as guest:
         for _ in range(3):
             entered = reach(guest, "exo-syscall next ipc_recv --any-cpu", "entry")
             process = guest.gdb.integer("$cr3")

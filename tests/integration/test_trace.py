@@ -84,7 +84,7 @@ def read_whole(path: Path) -> Record:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("engine", "smp"), [("log", 4), ("stops", 2)])
+@pytest.mark.parametrize(("engine", "smp"), [("log", 1), ("log", 4), ("stops", 2)])
 def test_a_trace_of_the_selftest_is_what_the_kernel_recorded(tmp_path: Path, engine: str, smp: int) -> None:
     """Every call from the first to power-off, every argument, state and result.
 
