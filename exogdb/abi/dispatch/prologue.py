@@ -89,15 +89,16 @@ def _disassemble(start: int, code: bytes) -> tuple[Instruction, ...]:
 
 @dataclass(frozen=True)
 class _Code:
-    """`code` at `start`; what is behind it is of no instruction that begins in it."""
+    """`code` at `start`; what is around it is of no instruction that begins in it."""
 
     start: int
     code: bytes
 
     def read(self, address: int, size: int) -> bytes:
-        """As `exogdb.x86.memory.ReadableMemory`, with as many zeros as are wanted behind the end."""
+        """As `exogdb.x86.memory.ReadableMemory`, with as many zeros as are wanted on both sides."""
         offset = address - self.start
-        return self.code[offset : offset + size].ljust(size, b"\0")
+        before = bytes(min(max(-offset, 0), size))
+        return (before + self.code[max(offset, 0) : max(offset + size, 0)]).ljust(size, b"\0")
 
 
 def is_near_end(memory: ReadableMemory, pc: int, limit: int = 32) -> bool:

@@ -6,7 +6,7 @@ Registers are named in their 64-bit form with the operand's size beside it: `eax
 >>> from exogdb.x86.memory import ReadableMemory
 >>> class Text:
 ...     def read(self, address: int, size: int) -> bytes:
-...         return bytes.fromhex("65488b242508000000").ljust(0x20, b"\\x90")[address : address + size]
+...         return bytes.fromhex("65488b242508000000").ljust(0x100, b"\\x90")[address : address + size]
 >>> load = Disassembler(Text()).at(0)
 >>> load.text, load.next
 ('mov rsp, qword ptr gs:[8]', 9)
@@ -15,7 +15,7 @@ MemoryOperand(segment='gs', base=None, index=None, scale=1, displacement=8, size
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
 from exogdb.errors import AnalysisError, MemoryFault
@@ -39,6 +39,8 @@ GENERAL_REGISTERS = (
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 )  # fmt: skip
 LONGEST_INSTRUCTION = 15  # bytes; Intel SDM Vol. 2A, AVX Instruction Length
+# A power of two that divides the page size: a block is mapped as a whole or not at all.
+_BLOCK_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,15 @@ def capstone_engine(*, skips_data: bool = False) -> Any:
 
 
 class Disassembler:
-    """Decodes single instructions from `memory`, each address once."""
+    """Decodes single instructions from `memory`, each address once. Memory is read by the block of 256 bytes."""
 
     def __init__(self, memory: ReadableMemory) -> None:
         self._memory = memory
+        self._blocks: dict[int, bytes | None] = {}
         self._decoded: dict[int, Instruction] = {}
 
     def at(self, address: int) -> Instruction:
-        """The instruction at `address` (virtual). Reads up to 15 bytes; changes nothing.
+        """The instruction at `address` (virtual). Reads up to two blocks; changes nothing.
 
         :raise MemoryFault: there is no readable byte at `address`.
         :raise AnalysisError: the bytes there are no instruction.
@@ -171,22 +174,30 @@ class Disassembler:
 
     def _decode(self, address: int) -> Instruction:
         code = self._read_code(address)
-        # To its end: a generator that is dropped half-way would meet a Ctrl-C in its finaliser, where it is lost.
-        instructions = list(capstone_engine().disasm(code, address, 1))
-        if not instructions:
+        instruction = _decode(code, address)
+        if instruction is None:
             raise AnalysisError(f"the bytes at {address:#x} ({code[:8].hex(' ')}) are no instruction", address)
-        found = instructions[0]
-        name = found.reg_name
-        return Instruction(
-            address=address,
-            code=bytes(found.bytes),
-            mnemonic=found.mnemonic.split()[-1],  # drops prefixes: `lock`, `bnd`, `rep`
-            text=f"{found.mnemonic} {found.op_str}".strip(),
-            operands=tuple(_decode_operand(operand, name) for operand in found.operands),
-            writes=frozenset(widen_register(name(number)) for number in found.regs_access()[1]),
-        )
+        return instruction
 
     def _read_code(self, address: int) -> bytes:
+        offset = address % _BLOCK_SIZE
+        block = self._block(address - offset)
+        code = None if block is None else block[offset : offset + LONGEST_INSTRUCTION]
+        if code is not None and len(code) < LONGEST_INSTRUCTION:
+            following = self._block(address - offset + _BLOCK_SIZE)
+            code = None if following is None else code + following[: LONGEST_INSTRUCTION - len(code)]
+        return self._read_exactly(address) if code is None else code
+
+    def _block(self, start: int) -> bytes | None:
+        """None: not all of it can be read."""
+        if start not in self._blocks:
+            try:
+                self._blocks[start] = self._memory.read(start, _BLOCK_SIZE)
+            except MemoryFault:
+                self._blocks[start] = None
+        return self._blocks[start]
+
+    def _read_exactly(self, address: int) -> bytes:
         try:
             return self._memory.read(address, LONGEST_INSTRUCTION)
         except MemoryFault:
@@ -196,19 +207,44 @@ class Disassembler:
             return self._memory.read(address, to_page_end)
 
 
-def _decode_operand(operand: Any, name: Any) -> Operand:
+@lru_cache(maxsize=1 << 14)
+def _decode(code: bytes, address: int) -> Instruction | None:
+    """The instruction that `code` begins with. One stub is read by many commands, and each time it is the same."""
+    # To its end: a generator that is dropped half-way would meet a Ctrl-C in its finaliser, where it is lost.
+    instructions = list(capstone_engine().disasm(code, address, 1))
+    if not instructions:
+        return None
+    found = instructions[0]
+    return Instruction(
+        address=address,
+        code=bytes(found.bytes),
+        mnemonic=found.mnemonic.split()[-1],  # drops prefixes: `lock`, `bnd`, `rep`
+        text=f"{found.mnemonic} {found.op_str}".strip(),
+        operands=tuple(_decode_operand(operand) for operand in found.operands),
+        writes=frozenset(widen_register(_register_name(number)) for number in found.regs_access()[1]),
+    )
+
+
+@cache
+def _register_name(number: int) -> Any:
+    """Capstone's; None for no register."""
+    return capstone_engine().reg_name(number)
+
+
+def _decode_operand(operand: Any) -> Operand:
     from capstone import x86
 
     if operand.type == x86.X86_OP_REG:
-        wide, size, high = REGISTER_FORMS.get(name(operand.reg), (name(operand.reg), operand.size, False))
+        name = _register_name(operand.reg)
+        wide, size, high = REGISTER_FORMS.get(name, (name, operand.size, False))
         return RegisterOperand(wide, size, high)
     if operand.type == x86.X86_OP_IMM:
         return ImmediateOperand(operand.imm)
     memory = operand.mem
     return MemoryOperand(
-        segment=name(memory.segment),
-        base=_wide_or_none(name(memory.base)),
-        index=_wide_or_none(name(memory.index)),
+        segment=_register_name(memory.segment),
+        base=_wide_or_none(_register_name(memory.base)),
+        index=_wide_or_none(_register_name(memory.index)),
         scale=memory.scale,
         displacement=memory.disp,
         size=operand.size,

@@ -23,7 +23,7 @@ from exogdb.abi.stub.exits import derive_exits, find_return_values
 from exogdb.abi.stub.follow import Call, Walk, follow, make_state_at_call
 from exogdb.abi.stub.interpret import apply_call, make_syscall_state
 from exogdb.abi.stub.layout import derive_layout
-from exogdb.abi.stub.stub_state import StubState, find_held
+from exogdb.abi.stub.stub_state import Finder, StubState
 from exogdb.abi.stub.symbolic import Loaded, MachineState, Unknown, UserValue, Value, split
 from exogdb.errors import AnalysisError
 from exogdb.x86.memory import ReadableMemory
@@ -151,6 +151,7 @@ def _derive_state(
     after_dispatch: bool,
 ) -> StubState:
     stack, depth = _classify_stack(state.registers["rsp"], top, wanted)
+    finder = Finder(state)
     return StubState(
         address=instruction.address,
         code=instruction.code,
@@ -159,14 +160,15 @@ def _derive_state(
         gs=state.gs,
         stack=stack,
         depth=depth,
-        registers={name: find_held(wanted.get(name, ()), name, state) for name in USER_REGISTERS},
-        copies={name: _find_copies(wanted.get(name, ()), state) for name in USER_REGISTERS},
+        registers={name: finder.find_held(wanted.get(name, ()), name) for name in USER_REGISTERS},
+        copies={name: _find_copies(wanted.get(name, ()), state, finder) for name in USER_REGISTERS},
         flags=dict(state.flags),
     )
 
 
-def _find_copies(wanted: tuple[Value, ...], state: MachineState) -> tuple[str, ...]:
-    return tuple(name for name, value in state.registers.items() if value in wanted and name != "cr3")
+def _find_copies(wanted: tuple[Value, ...], state: MachineState, finder: Finder) -> tuple[str, ...]:
+    found = {name for value in wanted for name in finder.find_registers(value)}
+    return tuple(name for name in state.registers if name in found)
 
 
 def _classify_stack(

@@ -8,7 +8,8 @@
 '0x2010'
 """
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -19,13 +20,13 @@ from exogdb.x86.memory import ReadableMemory
 
 __all__ = [
     "BehindGsSlot",
+    "Finder",
     "Held",
     "InGsSlot",
     "Lost",
     "StubState",
     "describe_held",
     "find_address",
-    "find_held",
     "read_held",
 ]
 
@@ -146,38 +147,49 @@ def _need(gs_base: int | None) -> int:
     return gs_base
 
 
-def find_held(wanted: tuple[Value, ...], register: str, state: MachineState) -> Held:
-    """Where the first of `wanted` that can be found is in `state`; the register of that name first.
+class Finder:
+    """Answers where values are in one `state`. Each place is looked at once, however many values are asked for."""
 
-    Memory that only a pointer in the per-CPU block leads to comes last.
-    """
-    for value in wanted:
-        found = _find_in_registers(value, register, state) or _find_in_memory(value, state, _reach)
-        if found is not None:
-            return found
-    for value in wanted:
-        far = _find_in_memory(value, state, _reach_far)
-        if far is not None:
-            return far
-    return Lost("the stub does not keep it" if wanted else "the stub does not give it back")
+    def __init__(self, state: MachineState) -> None:
+        self._state = state
+        self._registers: dict[Value, list[str]] = defaultdict(list)
+        for name, value in state.registers.items():
+            if name != "cr3":
+                self._registers[value].append(name)
+        self._cells: dict[Value, list[Cell]] = defaultdict(list)
+        for cell, value in state.memory.items():
+            self._cells[value].append(cell)
 
+    def find_registers(self, value: Value) -> Sequence[str]:
+        """All the registers that hold `value`, cr3 left out."""
+        return self._registers.get(value, ())
 
-def _find_in_registers(value: Value, register: str, state: MachineState) -> InRegister | None:
-    if state.registers.get(register) == value:
-        return InRegister(register)
-    exact = [name for name, held in state.registers.items() if held == value and name != "cr3"]
-    return InRegister(exact[0]) if exact else None
+    def find_held(self, wanted: tuple[Value, ...], register: str) -> Held:
+        """Where the first of `wanted` that can be found is; the register of that name first.
 
+        Memory that only a pointer in the per-CPU block leads to comes last.
+        """
+        for value in wanted:
+            found = self._find_in_registers(value, register) or self._find_in_memory(value, _reach)
+            if found is not None:
+                return found
+        for value in wanted:
+            far = self._find_in_memory(value, _reach_far)
+            if far is not None:
+                return far
+        return Lost("the stub does not keep it" if wanted else "the stub does not give it back")
 
-def _find_in_memory(
-    value: Value, state: MachineState, reach: Callable[[Cell, MachineState], Held | None]
-) -> Held | None:
-    cells = [cell for cell, held in state.memory.items() if held == value]
-    origin = find_origin(value)
-    if isinstance(origin, Loaded) and state.load(origin.cell) == origin:
-        cells.insert(0, origin.cell)
-    reached = (reach(cell, state) for cell in cells)
-    return next((held for held in reached if held is not None), None)
+    def _find_in_registers(self, value: Value, register: str) -> InRegister | None:
+        exact = self.find_registers(value)
+        return InRegister(register if register in exact else exact[0]) if exact else None
+
+    def _find_in_memory(self, value: Value, reach: Callable[[Cell, MachineState], Held | None]) -> Held | None:
+        cells = [*self._cells.get(value, ())]
+        origin = find_origin(value)
+        if isinstance(origin, Loaded) and self._state.load(origin.cell) == origin:
+            cells.insert(0, origin.cell)
+        reached = (reach(cell, self._state) for cell in cells)
+        return next((held for held in reached if held is not None), None)
 
 
 def _reach(cell: Cell, state: MachineState) -> Held | None:

@@ -273,12 +273,12 @@ def _is_overlap(cell: Cell, size: int, other: Cell) -> bool:
 def join_states(first: MachineState, second: MachineState, address: int) -> MachineState:
     """What is certain at `address` when it can be reached in either state."""
 
-    def join(one: Value, other: Value, what: str) -> Value:
-        return one if one == other else Unknown(address, what)
+    def join(one: Value, other: Value, what: Cell | str) -> Value:
+        return one if one == other else Unknown(address, str(what))
 
     registers = {name: join(value, second.registers[name], name) for name, value in first.registers.items()}
     cells = {*first.memory, *second.memory}
-    memory = {cell: join(first.load(cell), second.load(cell), str(cell)) for cell in cells}
+    memory = {cell: join(first.load(cell), second.load(cell), cell) for cell in cells}
     gs = first.gs if first.gs == second.gs else Gs.UNKNOWN
     names = {*first.flags, *second.flags}
     flags = {name: first.flags.get(name, Flag.LEFT).join(second.flags.get(name, Flag.LEFT)) for name in names}

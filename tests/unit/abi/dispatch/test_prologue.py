@@ -5,20 +5,25 @@ import pytest
 from exogdb.abi.dispatch.prologue import find_unchanged, is_near_end, keeps_parameters_in_memory
 from exogdb.errors import MemoryFault
 
-START = 0x1000
+PAGE = 0x1000
+START = PAGE + 0x10  # as functions are aligned
 UNOPTIMISED = bytes.fromhex("4883ec28 48897c2410 4889742418 488b442410")  # sub; mov [rsp+16], rdi; [rsp+24], rsi
 WITH_FRAME_POINTER = bytes.fromhex("55 4889e5 897dfc 8975f8")  # push; mov rbp, rsp; mov [rbp-4], edi; [rbp-8], esi
 OPTIMISED = bytes.fromhex("4157 4883ec10 4889742408 4989ff")  # push r15; sub; mov [rsp+8], rsi; mov r15, rdi
 
 
 class Code:
-    def __init__(self, code: bytes) -> None:
-        self._code = code
+    """`code` at `start`, and zeros to the end of its page."""
+
+    def __init__(self, code: bytes, start: int = START) -> None:
+        self._start = start
+        self._code = code + bytes(-(start + len(code)) % PAGE)
 
     def read(self, address: int, size: int) -> bytes:
-        if not START <= address < START + len(self._code):
+        found = self._code[address - self._start :][:size] if address >= self._start else b""
+        if len(found) < size:
             raise MemoryFault(address, size, "no code")
-        return (self._code[address - START :] + bytes(size))[:size]
+        return found
 
 
 @pytest.mark.parametrize(
@@ -86,4 +91,5 @@ def test_nothing_is_said_where_a_loop_may_come_back_to() -> None:
     ],
 )
 def test_an_epilogue_leads_straight_out(code: str, *, is_end: bool) -> None:
-    assert is_near_end(Code(bytes.fromhex(code)), START) is is_end
+    at_page_end = PAGE - len(bytes.fromhex(code))
+    assert is_near_end(Code(bytes.fromhex(code), at_page_end), at_page_end) is is_end
