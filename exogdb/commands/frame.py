@@ -8,7 +8,7 @@ from exogdb.reading import Reading
 from exogdb.target.call.current_call import Call, read_blocked_call, read_call, read_process_call
 from exogdb.target.cpus import find_cpu
 from exogdb.target.session import Session
-from exogdb.target.symbols import evaluate_address, find_symbol
+from exogdb.target.symbols import evaluate_address, find_symbols
 from exogdb.view.frame import FrameReport, frame_to_json, render_frame
 
 __all__ = ["make_frame_output"]
@@ -24,7 +24,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def make_frame_output(call: Call, where: str) -> Output:
     """The call in both forms."""
     values = {register.value.value for register in call.frame.registers if isinstance(register.value, Reading)}
-    symbols = {value: str(symbol) for value in values if value > 0xFFFF and (symbol := find_symbol(value))}
+    found = find_symbols(value for value in values if value > 0xFFFF)
+    symbols = {value: str(symbol) for value, symbol in found.items()}
     report = FrameReport(
         cpu=call.cpu,
         where=where,

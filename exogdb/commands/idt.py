@@ -6,7 +6,7 @@ from exogdb.commands.registry import Output, command
 from exogdb.errors import UsageError
 from exogdb.target.registers import read_register
 from exogdb.target.session import Session
-from exogdb.target.symbols import find_symbol
+from exogdb.target.symbols import find_symbols
 from exogdb.target.tables import has_tss, read_gdt, read_idt, read_long_mode_dump, read_tss
 from exogdb.view.idt import IdtReport, idt_to_json, render_idt
 from exogdb.x86.address import linear_bits
@@ -60,9 +60,8 @@ def exo_idt(session: Session, options: Namespace) -> Output:
     tss = read_tss(session.memory, dump).tss if has_tss(dump) else None
     bits = linear_bits(read_register(session.cpu, "cr4"))
     gates = _choose(idt.gates, options.vectors)
-    symbols = {
-        gate.handler: str(symbol) for gate in gates if gate.present and (symbol := find_symbol(gate.handler))
-    }
+    found = find_symbols(gate.handler for gate in gates if gate.present)
+    symbols = {handler: str(symbol) for handler, symbol in found.items()}
     findings = {
         gate.vector: check_gate(gate, gdt.find_descriptor(gate.selector), tss, bits)
         for gate in gates

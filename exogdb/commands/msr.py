@@ -8,7 +8,7 @@ from exogdb.reading import Reading
 from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.registers import read_register
 from exogdb.target.session import Session
-from exogdb.target.symbols import find_symbol
+from exogdb.target.symbols import find_symbols
 from exogdb.view.msr import MsrReport, msrs_to_json, render_msrs
 from exogdb.x86.address import linear_bits
 from exogdb.x86.msr import MSRS, SYSCALL_MSRS, MsrSpec, parse_msr
@@ -33,7 +33,7 @@ def make_report(session: Session, specs: Iterable[MsrSpec], *, every_cpu: bool, 
         for spec in specs
         if spec.holds == "address" and isinstance(value := row[spec.name], Reading) and value.value
     }
-    symbols = {address: str(symbol) for address in addresses if (symbol := find_symbol(address))}
+    symbols = {address: str(symbol) for address, symbol in find_symbols(addresses).items()}
     return MsrReport(specs, values, symbols, bits)
 
 

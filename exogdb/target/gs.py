@@ -14,7 +14,7 @@ from exogdb.target.memory import RememberingMemory, VirtualMemory
 from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_cpl, read_register
-from exogdb.target.symbols import find_address
+from exogdb.target.symbols import find_addresses
 from exogdb.target.tables import read_idt, read_long_mode_dump
 from exogdb.x86.address import is_upper_half
 from exogdb.x86.msr import parse_msr
@@ -43,7 +43,7 @@ def find_entries(cpus: Iterable[Cpu]) -> Mapping[int, int]:
     LSTAR is read through QMP only, so that nothing in the guest changes.
     """
     lstar = parse_msr("IA32_LSTAR")
-    guess = next((address for name in _USUAL_NAMES if (address := find_address(name)) is not None), None)
+    guess = next(iter(find_addresses(_USUAL_NAMES).values()), None)
     found: dict[int, int] = {}
     for index, values in read_msrs(cpus, [lstar], Via.QMP).items():
         value = values[lstar.name]

@@ -18,7 +18,7 @@ from exogdb.errors import FormatError, UsageError
 from exogdb.home import expand_home
 from exogdb.target import settings
 from exogdb.target.profile import find_profile, read_profile
-from exogdb.target.symbols import find_address
+from exogdb.target.symbols import find_addresses
 
 __all__ = ["read_number_table", "with_users_groups"]
 
@@ -67,11 +67,9 @@ def _read_named(path: Path) -> NumberTable:
         raise UsageError(f"`set exo syscalls {path}`: {error}") from error
 
 
-def _usual_functions() -> Iterator[int]:
-    for name in ("syscall_dispatch", "syscall_entry", "syscall_rust_handler", "do_syscall_64"):
-        address = find_address(name)
-        if address is not None:
-            yield address
+def _usual_functions() -> Iterable[int]:
+    names = ("syscall_dispatch", "syscall_entry", "syscall_rust_handler", "do_syscall_64")
+    return find_addresses(names).values()
 
 
 def _source_files(code: Iterable[int]) -> list[Path]:

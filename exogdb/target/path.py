@@ -22,7 +22,7 @@ from exogdb.target.cpus import Cpu
 from exogdb.target.memory import BLOCK_SIZE, RememberingMemory, VirtualMemory
 from exogdb.target.msr.msrs import read_msr
 from exogdb.target.profile import ProfileFile, find_profile, read_profile
-from exogdb.target.symbols import find_address
+from exogdb.target.symbols import find_addresses
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["learn_entry_path", "read_entry_path"]
@@ -101,11 +101,11 @@ def _guess_entry(cpu: Cpu, error: UnavailableError, memory: VirtualMemory) -> tu
     before = _remembered.get(_entry_of.get(cpu.index, 0))
     if before is not None and before.is_current(memory):
         return before.path.entry, f"LSTAR is taken to be what it was before, {before.path.entry:#x}"
-    for name in _USUAL_NAMES:
-        address = find_address(name)
-        if address is not None:
-            return address, f"the entry is taken from the symbol {name}"
-    raise error
+    named = next(iter(find_addresses(_USUAL_NAMES).items()), None)
+    if named is None:
+        raise error
+    name, address = named
+    return address, f"the entry is taken from the symbol {name}"
 
 
 def _analyse(entry: int, memory: VirtualMemory) -> EntryPath:

@@ -5,6 +5,8 @@ gives `None`, never an error.
 """
 
 import re
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import gdb
@@ -18,9 +20,11 @@ __all__ = [
     "Symbol",
     "evaluate_address",
     "find_address",
+    "find_addresses",
     "find_source_line",
     "find_symbol",
     "find_symbol_below",
+    "find_symbols",
 ]
 
 # What rustc's legacy mangling adds to tell monomorphic copies apart; it changes with every build.
@@ -56,12 +60,20 @@ class SourceLine:
 
 def find_symbol(address: int) -> Symbol | None:
     """The symbol that GDB prints for `address`, minimal symbols included."""
-    with with_setting("language", "c"), with_setting("max-value-size", None):
-        pointer = gdb.Value(address & MASK_64).cast(_code_pointer())
-        found = _SYMBOL_IN_POINTER.search(pointer.format_string(symbols=True, raw=True, styling=False))
-    if found is None:
-        return None
-    return Symbol(_RUST_HASH.sub("", found["name"]), int(found["offset"] or 0))
+    return find_symbols([address]).get(address)
+
+
+def find_symbols(addresses: Iterable[int]) -> dict[int, Symbol]:
+    """The symbols of `addresses`, without those that have none. GDB's settings change once for all of them."""
+    found = {}
+    with _in_c(), with_setting("max-value-size", None):
+        for address in addresses:
+            pointer = gdb.Value(address & MASK_64).cast(_code_pointer())
+            printed = _SYMBOL_IN_POINTER.search(pointer.format_string(symbols=True, raw=True, styling=False))
+            if printed is not None:
+                name = _RUST_HASH.sub("", printed["name"])
+                found[address] = Symbol(name, int(printed["offset"] or 0))
+    return found
 
 
 def find_symbol_below(address: int) -> Symbol | None:
@@ -75,16 +87,30 @@ def find_symbol_below(address: int) -> Symbol | None:
 
 def find_address(name: str) -> int | None:
     """The address of the function or object called `name`; minimal symbols are enough."""
+    return find_addresses([name]).get(name)
+
+
+def find_addresses(names: Iterable[str]) -> dict[str, int]:
+    """Those of `names` that GDB knows, in their order, with their addresses; see `find_symbols`."""
+    found = {}
+    with _in_c():
+        for name in names:
+            address = _evaluate_name(name)
+            if address is not None:
+                found[name] = address
+    return found
+
+
+def _evaluate_name(name: str) -> int | None:
     if not re.fullmatch(r"[A-Za-z_.$][\w.$]*", name):
         return None
     # Not by a command such as `info address`: one that fails while GDB decides about a stop wakes GDB's prompt:
     # `continue` comes back with the guest running. Only a quoted name is looked for among source files, too.
     written = f"'{name}'" if re.search(r"[.$]", name) else name
-    with with_setting("language", "c"):
-        try:
-            return int(gdb.parse_and_eval(f"(unsigned long long)&{written}")) & MASK_64
-        except gdb.error:
-            return None
+    try:
+        return int(gdb.parse_and_eval(f"(unsigned long long)&{written}")) & MASK_64
+    except gdb.error:
+        return None
 
 
 def evaluate_address(expression: str) -> int:
@@ -92,7 +118,7 @@ def evaluate_address(expression: str) -> int:
 
     :raise UsageError: GDB cannot evaluate it.
     """
-    with with_setting("language", "c"):
+    with _in_c():
         try:
             return int(gdb.parse_and_eval(f"(unsigned long long)({expression})")) & MASK_64
         except gdb.error as error:
@@ -105,6 +131,10 @@ def find_source_line(address: int) -> SourceLine | None:
     if line.symtab is None or line.line == 0:
         return None
     return SourceLine(line.symtab.filename, line.line)
+
+
+def _in_c() -> AbstractContextManager[None]:
+    return with_setting("language", "c")
 
 
 def _code_pointer() -> gdb.Type:

@@ -12,7 +12,7 @@ from exogdb.target.breakpoint.planning import SyscallPlan, read_plan
 from exogdb.target.cpus import Cpu, all_cpus
 from exogdb.target.numbers import read_number_table
 from exogdb.target.session import require_guest
-from exogdb.target.symbols import find_address
+from exogdb.target.symbols import find_addresses
 
 __all__ = ["CurrentPlan"]
 
@@ -104,7 +104,7 @@ class CurrentPlan:
     def _dispatcher(self) -> int | None:
         if self.plan is not None:
             return self.plan.dispatcher.address
-        return next((found for name in _DISPATCHERS if (found := find_address(name)) is not None), None)
+        return next(iter(find_addresses(_DISPATCHERS).values()), None)
 
     def _drop_provisional(self) -> None:
         if self._provisional is not None and self._provisional.is_valid():

@@ -5,7 +5,7 @@ Nothing in the guest changes: its code and data are read through the GDB stub, R
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import gdb
@@ -195,10 +195,12 @@ class _RamOnly:
     def __init__(self, memory: VirtualMemory) -> None:
         self._memory = memory
         self._image = None if has_monitor() else _read_image()
+        self._is_ram = cache(_is_ram)
 
     def read(self, address: int, size: int) -> bytes:
         """As `exogdb.x86.memory.ReadableMemory`, whole pages or parts of one."""
-        is_ram = _is_ram(address) if self._image is None else any(address in part for part in self._image)
+        page = address & -_PAGE
+        is_ram = self._is_ram(page) if self._image is None else any(address in part for part in self._image)
         if not is_ram:
             raise MemoryFault(address, size, f"{address:#x} is not RAM")
         return self._memory.read(address, size)

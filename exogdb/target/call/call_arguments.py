@@ -18,7 +18,7 @@ from exogdb.reading import Reading, Unavailable, Value
 from exogdb.target.call.call_number import frames_inside, handler_in, is_dispatcher
 from exogdb.target.call.dispatcher_start import find_start_registers
 from exogdb.target.call.parameter import function_parameters, read_parameter
-from exogdb.target.symbols import find_address
+from exogdb.target.symbols import find_address, find_addresses
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["find_argument_values", "find_handler_name", "find_parameters"]
@@ -31,8 +31,7 @@ _NOT_KEPT = Unavailable("nothing on the way keeps it")
 
 def find_handler_name(name: str) -> str:
     """The symbol of the handler of the call `name`, empty if there is none with a usual name."""
-    candidates = (pattern.format(name) for pattern in _HANDLERS)
-    return next((symbol for symbol in candidates if find_address(symbol) is not None), "")
+    return next(iter(find_addresses(pattern.format(name) for pattern in _HANDLERS)), "")
 
 
 def find_parameters(handler: str) -> list[Parameter]:

@@ -33,7 +33,7 @@ from exogdb.target.qemu.monitor import run_monitor
 from exogdb.target.qemu.vmstate_x86 import SegmentRegister
 from exogdb.target.registers import read_register
 from exogdb.target.session import Session
-from exogdb.target.symbols import find_symbol
+from exogdb.target.symbols import find_symbols
 from exogdb.x86.msr import SYSCALL_MSRS, parse_msr
 from exogdb.x86.page_scan import MappedPage, scan_upper_half
 from exogdb.x86.paging import PageWalk
@@ -244,5 +244,4 @@ def _read_names(cpus: Iterable[CpuFacts], entries: Iterable[EntryFacts]) -> Mapp
             addresses |= {entry.aligned_stack_use} if isinstance(entry.aligned_stack_use, int) else set()
             if entry.path.dispatcher is not None and entry.path.dispatcher.address is not None:
                 addresses.add(entry.path.dispatcher.address)
-    found = {address: find_symbol(address) for address in addresses}
-    return {address: str(symbol) for address, symbol in found.items() if symbol is not None}
+    return {address: str(symbol) for address, symbol in find_symbols(addresses).items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 import gdb
 
 from exogdb.abi.numbers import NumberTable
-from exogdb.target.symbols import find_address
+from exogdb.target.symbols import find_address, find_addresses
 from exogdb.trace.signature import CType, Signature, parse_flag_constants, to_signature
 
 __all__ = ["read_error_names", "read_signatures"]
@@ -27,8 +27,9 @@ _MOST_ENTRIES = 200
 def read_signatures(numbers: NumberTable) -> dict[int, Signature]:
     """Number to signature, for every handler that has debug info."""
     found = {}
+    addresses = find_addresses(entry.handler for entry in numbers)
     for entry in numbers:
-        address = find_address(entry.handler)
+        address = addresses.get(entry.handler)
         signature = None if address is None else _read_signature(address, entry.name)
         if signature is not None:
             found[entry.number] = signature
