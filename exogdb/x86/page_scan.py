@@ -3,6 +3,7 @@
 Source: Intel SDM Vol. 3A, 4-Level and 5-Level Paging, Access Rights.
 """
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,9 +53,9 @@ def _scan(
     """The pages below `table`, whose rights are what the levels above allow; its entries map 2**`shift` bytes."""
     if next(budget, None) is None:
         raise UnavailableError(f"the kernel has more than {MOST_TABLES} page tables")
-    data = memory.read(table.physical, TABLE_SIZE)
+    entries = struct.unpack("<512Q", memory.read(table.physical, TABLE_SIZE))
     for index in range(256 if shift == bits - 9 else 0, 512):
-        raw = int.from_bytes(data[8 * index : 8 * index + 8], "little")
+        raw = entries[index]
         if not raw & PRESENT:
             continue
         is_page = shift == 12 or bool(raw & PAGE_SIZE and shift <= 30)
