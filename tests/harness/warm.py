@@ -29,7 +29,7 @@ MOST_PARENTS = 16
 # Runs in GDB. Each message is a JSON list whose first item says what to do.
 SERVE = """
 def _serve(number):
-    import importlib, json, os, pkgutil, socket
+    import gc, importlib, json, os, pkgutil, socket
     try:
         names = ["capstone", "unicorn", "tabulate", "pygments.lexers", "qemu.qmp"]
         for package in ("exogdb.commands", "exogdb.target", "exogdb.view"):
@@ -39,6 +39,9 @@ def _serve(number):
             importlib.import_module(name)
     except ImportError:
         pass  # a GDB without the plugin
+    # Else each child's first look for garbage is a copy of everything that was imported.
+    gc.collect()
+    gc.freeze()
     control = socket.socket(fileno=number)
     control.send(b"ready")
     while True:
