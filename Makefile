@@ -21,9 +21,13 @@ demo: packages venv kernel ## boot the reference kernel and stop at an IPC send,
 WORKERS = $(shell expr $$(nproc) + 1)
 
 # Compiled tests are kept, whatever the user's own setting: each of pytest's processes would compile them anew.
-test: packages-test venv kernel ## run every test
+test: guests ## run every test
 	env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX='$(CURDIR)/build/pycache' \
 	    $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+guests: packages-test venv kernel ## build what tests boot: every variant of the kernel, and Linux up to its first program
+	@$(MAKE) --no-print-directory -j$$(nproc) -f kernel/kernel.mk kernel-variants
+	@$(BIN)/python -m tests.harness.linux
 
 lint: packages venv ## run the linters and type checkers
 	$(BIN)/ruff check .
@@ -60,4 +64,4 @@ packages-test:
 clean: ## remove what was built; .venv stays
 	rm -rf build
 
-.PHONY: help demo test lint format check bench transcripts kernel venv packages packages-test clean
+.PHONY: help demo test guests lint format check bench transcripts kernel venv packages packages-test clean

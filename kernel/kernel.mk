@@ -79,6 +79,7 @@ KERNEL_BASE_spin := 0x17000000
 
 .PHONY: kernel
 kernel: $(KERNEL_ELF) $(KERNEL_PROGRAM_ELFS)
+	@:
 
 $(KERNEL_OBJECTS)/%.o: kernel/src/%.S kernel/src/percpu.h
 	@mkdir -p $(@D)
@@ -120,7 +121,7 @@ $(KERNEL_RUST_OBJECT): $(KERNEL_RUST_SOURCES) $(KERNEL_PROGRAM_IMAGES) kernel/ke
 	@mkdir -p $(@D)
 	$(call kernel-say,RUSTC,$(@F:.o=))
 	$(KERNEL_QUIET)$(KERNEL_ENVIRONMENT) $(KERNEL_RUSTC) $(KERNEL_RUST_FLAGS) --crate-type bin --crate-name exo_os \
-	    --emit obj=$@ kernel/src/main.rs
+	    --emit obj=$@ --out-dir $(@D) kernel/src/main.rs
 
 $(KERNEL_ELF): $(KERNEL_RUST_OBJECT) $(KERNEL_ASM_OBJECTS) kernel/src/linker.ld
 	$(call kernel-say,LD,$@)
@@ -128,10 +129,12 @@ $(KERNEL_ELF): $(KERNEL_RUST_OBJECT) $(KERNEL_ASM_OBJECTS) kernel/src/linker.ld
 	    $(KERNEL_RUST_OBJECT) $$libraries/libcore-*.rlib $$libraries/libcompiler_builtins-*.rlib
 	$(KERNEL_QUIET)$(if $(filter stripped,$(VARIANT)),objcopy --strip-all $@)
 
-.PHONY: kernel-variants
-kernel-variants: kernel
-	@for variant in $(KERNEL_VARIANTS); do \
-	    $(MAKE) -f kernel/kernel.mk --no-print-directory kernel VARIANT=$$variant || exit 1; done
+# All of them; with -j several at once, when what they share has been built.
+KERNEL_ALL := $(KERNEL_VARIANTS:%=kernel-variant-%)
+.PHONY: kernel-variants $(KERNEL_ALL)
+kernel-variants: $(KERNEL_ALL)
+$(KERNEL_ALL): kernel-variant-%: kernel
+	@$(MAKE) -f kernel/kernel.mk --no-print-directory kernel VARIANT=$*
 
 .SECONDARY: $(KERNEL_PROGRAM_IMAGES) $(KERNEL_PROGRAM_ELFS)
 

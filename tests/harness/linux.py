@@ -4,18 +4,21 @@ The kernel comes from the Debian package that `linux-image-cloud-amd64` depends 
 and never installed. Its only program is tests/linux/init.c, which prints what is true (MSRs read inside the guest,
 addresses from /proc/kallsyms) and then keeps calling.
 
-It boots once for each CPU model and number of CPUs. What QEMU saved of it right after the line `ready` (its
-migration stream, below `build/linux/`) is where every guest starts: one of its own for each test, seconds earlier.
+It boots once for each of `MACHINES`. What QEMU saved of it right after the line `ready` (its migration stream,
+below `build/linux/`) is where every guest starts: one of its own for each test, seconds earlier. `make test` has
+them booted before the first test, two at a time (`python -m tests.harness.linux`).
 """
 
 import fcntl
 import functools
 import hashlib
 import lzma
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,9 @@ BOOT_SECONDS = 60.0
 SAVE_SECONDS = 60.0
 # The system-call numbers of x86-64 Linux, from the package linux-libc-dev.
 NUMBERS = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
+
+# (number of CPUs, QEMU's name of their model)
+MACHINES = ((2, "qemu64"), (2, "EPYC"), (2, "max"), (1, "qemu64"), (1, "Skylake-Client"))
 
 _META_PACKAGE = "linux-image-cloud-amd64"
 _APPEND = "console=ttyS0 nokaslr panic=-1 quiet"
@@ -81,8 +87,9 @@ def open_linux(
 ) -> Iterator[tuple[Guest, LinuxTruth]]:
     """A Linux that has just printed `ready`, and a GDB that has the plugin and the program's symbols.
 
-    `qemu` is added to QEMU's command line; it must not change the machine.
+    `smp` and `cpu` are one of `MACHINES`. `qemu` is added to QEMU's command line; it must not change the machine.
     """
+    assert (smp, cpu) in MACHINES, "name it there, to have it booted in time"
     vmlinuz, _, init = build_linux()
     state, printed = _booted(smp, cpu)
     machine = _machine(smp, cpu, "-incoming", f"exec:cat {state}", *qemu)
@@ -117,6 +124,7 @@ def _booted(smp: int, cpu: str) -> tuple[Path, Path]:
         if not place.exists():
             for old in folder.glob(f"{cpu}-{smp}-*[!k]"):
                 shutil.rmtree(old)
+            print(f"  BOOT    Linux on {cpu}, {smp} CPU{'s' if smp > 1 else ''}", flush=True)
             _boot_and_save(_machine(smp, cpu), place)
     return place / "state", place / "serial.log"
 
@@ -196,3 +204,14 @@ def _run(*command: str, cwd: Path = ROOT, text: str = "") -> str:
     )
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}"
     return done.stdout
+
+
+def _main() -> None:
+    build_linux()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for booted in [pool.submit(_booted, *machine) for machine in MACHINES]:
+            booted.result()
+
+
+if __name__ == "__main__":
+    _main()
