@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from exogdb.errors import MemoryFault
+from tests.unit.abi.stub_fixture import read_symbols
 
 __all__ = ["BASE", "Image", "build_assembly", "build_c", "build_rust"]
 
@@ -67,10 +68,9 @@ def _build(name: str, source: str, command: tuple[str, ...]) -> Image:
              str(folder / "out.o"))  # fmt: skip
         _run("objcopy", "-O", "binary", str(folder / "image"), str(folder / "raw"))
         raw = (folder / "raw").read_bytes()
-        listing = _run("nm", str(folder / "image"))
+        symbols = read_symbols(folder / "image")
     pages = {BASE + at: raw[at : at + _PAGE].ljust(_PAGE, b"\0") for at in range(0, len(raw), _PAGE)}
-    words3 = [line.split() for line in listing.splitlines() if len(line.split()) == 3]
-    return Image(pages, {symbol: int(address, 16) for address, _kind, symbol in words3})
+    return Image(pages, symbols)
 
 
 # Handlers in pages of their own, as a kernel has them that keeps its entry path together.
