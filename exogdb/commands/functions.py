@@ -11,6 +11,7 @@ import gdb
 
 from exogdb.commands.registry import explain
 from exogdb.errors import ExoError, UnavailableError, UsageError
+from exogdb.interrupts import interrupts_held
 from exogdb.target.cpus import Cpu
 from exogdb.target.gs import find_entries, read_gs
 from exogdb.target.msr.msrs import Via, read_msr
@@ -58,7 +59,8 @@ def _text(value: gdb.Value) -> str:
     """A string argument: C's array of char, or Rust's byte string, which GDB can only print: `b"lstar"`."""
     if value.type.code != gdb.TYPE_CODE_STRING:
         return value.string()
-    printed = literal_eval(str(value))
+    with interrupts_held():  # GDB prints one that strikes while it looks for a pretty-printer, and goes on
+        printed = literal_eval(value.format_string(raw=True))
     return printed.decode("ascii", "replace") if isinstance(printed, bytes) else str(printed)
 
 

@@ -5,7 +5,7 @@ QEMU's GDB stub numbers a CPU's thread `cpu_index + 1` (QEMU, gdbstub: `gdb_get_
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import gdb
@@ -139,6 +139,8 @@ def frames_kept_whole() -> Iterator[None]:
     """After a Ctrl-C inside the block GDB finds every frame anew, and selects the one that was selected.
 
     Interrupted while it unwinds, it keeps half a frame: it shows wrong values from then on, or fails an assertion.
+    Behind every command it looks at the selected frame, which it has forgotten after each packet that was sent for
+    us: it is found at the block's end, where no Ctrl-C strikes.
     :raise TargetLostError: the connection broke.
     """
     with interrupts_held():
@@ -153,6 +155,8 @@ def frames_kept_whole() -> Iterator[None]:
     except KeyboardInterrupt:
         finish(find_anew)
         raise
+    finally:
+        finish(_find_selected_frame)
 
 
 def forget_caches() -> None:
@@ -210,6 +214,11 @@ def _select(thread: gdb.InferiorThread | None, frame: gdb.Frame | None) -> None:
         thread.switch()
         if frame is not None and frame.is_valid():
             frame.select()
+
+
+def _find_selected_frame() -> None:
+    with suppress(gdb.error):  # it runs, or is gone
+        gdb.selected_frame()
 
 
 def _selected_outer_frame() -> gdb.Frame | None:

@@ -23,7 +23,8 @@ COMMANDS = (
     "exo-gdt",
     "exo-idt",
     "exo-tss",
-    'print $exo_gs(b"kernel")',
+    # Not print, whose search for a pretty-printer swallows a Ctrl-C: GDB's own, with any function.
+    'printf "0x%lx\\n", $exo_gs(b"kernel")',
 )
 PRESSES, TOGETHER = 8, 3
 ROUNDS = 3000  # more than GDB does before Ctrl-C comes
@@ -49,13 +50,17 @@ def seconds_worked(gdb: Gdb) -> float:
     return int(Path(f"/proc/{gdb.pid}/schedstat").read_text().split()[0]) / 1e9
 
 
+def wait_work(gdb: Gdb, seconds: float) -> None:
+    end = seconds_worked(gdb) + seconds
+    wait_until(lambda: seconds_worked(gdb) >= end, WORK_SECONDS, f"GDB at work for {seconds:.3f} s")
+
+
 def press_during(gdb: Gdb, commands: Sequence[str], seconds: float) -> None:
     # GDB's own loop: one in Python would answer a Ctrl-C between two rounds with that Python.
     loop = "\n".join(commands)
     gdb.start(f"set $n = 0\nwhile $n < {ROUNDS}\n{loop}\nset $n = $n + 1\nend")
     gdb.wait_output("0x")
-    end = seconds_worked(gdb) + seconds
-    wait_until(lambda: seconds_worked(gdb) >= end, WORK_SECONDS, f"GDB at work for {seconds:.3f} s")
+    wait_work(gdb, seconds)
     gdb.interrupt()
     reply = gdb.finish()
     assert reply.err == "Quit\n", f"{commands} after {seconds:.3f} s: {reply.err}"
@@ -77,6 +82,39 @@ def test_ctrl_c_at_random_moments() -> None:
             changed = differences(same_hardware(before), same_hardware(witness.look(device_state=False)))
             assert changed == [], f"{commands} after {seconds:.3f} s"
         stop_at(gdb, "syscall_dispatch")
+
+
+# Counts the frames that GDB looks for by itself, with none of exogdb's functions around it.
+COUNTER = """
+import sys
+import gdb.unwinder
+class Counter(gdb.unwinder.Unwinder):
+    def __init__(self):
+        super().__init__("counter")
+        self.count = 0
+    def __call__(self, pending_frame):
+        frame = sys._getframe()
+        while frame is not None and "/exogdb/" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        self.count += frame is None
+counter = Counter()
+gdb.unwinder.register_unwinder(None, counter)
+"""
+
+
+def test_gdb_has_no_frame_to_look_for_behind_a_function() -> None:
+    """A Ctrl-C that strikes there leaves it with half a frame: "failed to find previous frame" from then on."""
+    with open_guest("run=demo", 2) as guest:
+        gdb = guest.gdb
+        gdb.run("tbreak syscall_dispatch")  # behind the prologue: in an inlined function, named after its caller
+        gdb.reply("continue")
+        assert gdb.run("python print(gdb.newest_frame().type() == gdb.INLINE_FRAME)") == "True\n"
+        gdb.run("set language rust")
+        gdb.run(f"python exec({COUNTER!r}, globals())")
+        gdb.run('set $x = $exo_gs(b"kernel")')
+        gdb.run("python counter.count = 0")
+        gdb.run('set $x = $exo_gs(b"kernel")')
+        assert gdb.run("python print(counter.count)") == "0\n"
 
 
 def test_ctrl_c_in_what_runs_behind_a_question_to_qemu() -> None:

@@ -21,9 +21,13 @@ class StubUnwinder(gdb.unwinder.Unwinder):
         if not analysed_paths():
             return None
         answers: list[gdb.UnwindInfo | None] = []
-        try:
-            finish(lambda: answers.append(_answer(pending_frame)))
-        except KeyboardInterrupt:
+        is_pressed = False
+        while not answers:
+            try:
+                finish(lambda: answers.append(_answer(pending_frame)))
+            except KeyboardInterrupt:
+                is_pressed = True
+        if is_pressed:
             press_ctrl_c_again()  # passed on from here, it would leave GDB with half a frame
         if is_connection_lost():
             # GDB has no frames any more: with an answer, or any other exception, which it prints, it would go on
