@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.gdb import Gdb
+from tests.harness.kernel import ROOT
 from tests.harness.truth import RETURNED, CpuTruth, read_call_truths, read_cpu_truths, read_last_sequence
 from tests.integration.conftest import OpenGuest
 from tests.integration.stops import hits, step_once, stopped_at
@@ -363,3 +364,34 @@ def test_saved_breakpoints_in_another_gdb(guest: OpenGuest, tmp_path: Path) -> N
     gdb.run("delete")
     gdb.reply(f"source {saved}")
     assert stopped_at(gdb.run("continue")) == 101, "the same while it is attached"
+
+
+@pytest.mark.parametrize("choice", ["unknown", "all", "!getpid"])
+@pytest.mark.parametrize("variant", ["", "debug"])
+def test_a_number_that_only_the_table_lacks_is_seen(
+    guest: OpenGuest, tmp_path: Path, variant: str, choice: str
+) -> None:
+    """The file is that of an older kernel: this one handles calls that are not in it."""
+    gdb = guest(variant=variant).gdb
+    lines = (ROOT / "kernel/src/syscall/numbers.rs").read_text().splitlines()
+    numbers = tmp_path / "numbers.rs"
+    numbers.write_text("\n".join(line for line in lines if "SYS_IPC" not in line))
+    gdb.run(f"set exo syscalls {numbers}")
+    gdb.run(f"exo-syscall break {choice} --if '$nr == 101'")
+    gdb.run("set language c")
+    gdb.run(f"break *{gdb.address('sys_ipc_send'):#x}")
+    assert "System call 101 (" in gdb.run("continue")
+
+
+def test_another_calls_handler_that_jumps_to_this_ones_is_no_such_call(guest: OpenGuest) -> None:
+    """Both have the same return address, as the dispatcher calls all handlers at one place."""
+    gdb = guest(variant="today").gdb
+    gdb.run("exo-syscall break ipc_send")
+    gdb.run("set language c")
+    gdb.run(f"tbreak *{gdb.address('sys_getpid'):#x}")
+    while "System call" in gdb.run("continue"):
+        pass
+    place = int(gdb.json("exo-syscall list ipc_send")["syscalls"][0]["plan"]["address"], 16)
+    gdb.run(f"tbreak *{gdb.integer('*(unsigned long long *)$rsp'):#x}")
+    gdb.run(f"set $pc = {place:#x}")
+    assert "System call" not in gdb.run("continue")

@@ -40,9 +40,6 @@ __all__ = ["Emulator"]
 _MAX_BLOCKS = 3000
 _MAX_BLOCKS_AFTER = 400  # behind a call that is made up to return at once
 _RESULTS = (0, MASK_64)  # of such a call: one that succeeds and one that fails
-# A per-CPU block that is no CPU's, full of one 32-bit word. The two differ in their low bits, too.
-_STRANGE_BLOCK, _STRANGE_SIZE = 0x6EB0_0000_0000, 0x40000
-_STRANGE_WORDS = (1, 2)
 _Begin = tuple[Any, bytes]  # the emulator's registers, and what is on the stack
 
 
@@ -74,7 +71,6 @@ class Emulator:
         self._flags_id = unicorn.x86_const.UC_X86_REG_RFLAGS
         self._fetch: int = unicorn.UC_MEM_FETCH_UNMAPPED
         self._uc.mem_map(STACK, STACK_SIZE)
-        self._uc.mem_map(_STRANGE_BLOCK, _STRANGE_SIZE)
         self._uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         self._uc.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block)
         for begin, end in ((0, STACK - 1), (STACK + STACK_SIZE, MASK_64)):  # what is on the stack is no table
@@ -117,21 +113,6 @@ class Emulator:
             self._step_to(until)
         return trace
 
-    def count_elsewhere(self, number: int, follow: Set[int], skip: Set[int]) -> set[int]:
-        """The counters that a run reaches with two different per-CPU blocks, and which therefore are no CPU's own.
-
-        Empty if the code checks what it finds in such a block, and gives up.
-        """
-        begin, self._begin = self._begin, self._make_begin(_STRANGE_BLOCK)
-        reached = []
-        try:
-            for word in _STRANGE_WORDS:
-                self._uc.mem_write(_STRANGE_BLOCK, word.to_bytes(4, "little") * (_STRANGE_SIZE // 4))
-                reached.append(self.run(number, follow, skip).counters)
-        finally:
-            self._begin = begin
-        return set.intersection(*reached)
-
     def run_on(self, trace: Trace) -> None:
         """Add to `trace.after`, right behind the run that made it, what runs after its call.
 
@@ -161,6 +142,7 @@ class Emulator:
             repeat.complete(self._trace)
             trace.after += self._trace.blocks
             trace.passed |= self._trace.passed
+            trace.lowered |= self._trace.lowered
         self._repeat = None
 
     def _go(self, begin: int) -> None:
@@ -377,6 +359,8 @@ class Emulator:
             old = self._pages.word_before_write(address)
             if old is not None and value & MASK_64 == old + 1:
                 self._trace.counters.add(canonical(address & MASK_52))
+            elif old is not None and value & MASK_64 == old - 1:
+                self._trace.lowered.add(canonical(address & MASK_52))
         self._pages.note_write(address, size)
 
     def _on_unmapped(self, _uc: object, access: int, address: int, size: int, _value: int, _data: object) -> bool:

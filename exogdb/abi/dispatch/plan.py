@@ -87,7 +87,14 @@ class _Planner:
     def choose(self, route: Route) -> Place:
         """The place for one number, by the order in this module's description."""
         reasons: list[str] = []
+        if route.number == UNKNOWN and not self._routes.is_default_certain():
+            reasons.append(
+                "not every branch was seen both ways: the kernel may handle numbers that the table lacks"
+            )
+            return self._at_dispatcher(route, reasons)
         best = self._best_private(route, reasons)
+        if route.number == UNKNOWN and best is not None:
+            return self._at_default(route, best, reasons)
         if best is not None and best.cost is Cost.FREE:
             return self._at(route, best, reasons)
         if route.reads:
@@ -154,6 +161,14 @@ class _Planner:
         numbers = frozenset({route.number})
         return self._place(route, PlaceKind.ADDRESS, candidate, numbers, reasons)
 
+    def _at_default(self, route: Route, candidate: _Candidate, reasons: list[str]) -> Place:
+        """Where only numbers that the table lacks come by, if something says there which one it is."""
+        place = self._at(route, candidate, reasons)
+        if place.number_at is not None or place.is_number_saved or place.held_at is not None:
+            return place
+        reasons.append("nothing holds the number there any more")
+        return self._at_dispatcher(route, reasons)
+
     def _at_table(self, route: Route, entry: TableRead, best: _Candidate | None, reasons: list[str]) -> Place:
         if best is None:
             address = self._rarest_first(route)[0]
@@ -211,7 +226,7 @@ class _Planner:
         caller = Caller()
         if start is not None:
             caller = self._scenes.find_caller(route.number, start, candidate.address)
-        is_told = scene.number_at is not None or scene.is_saved or entry is not None
+        is_told = scene.number_at is not None or scene.is_saved
         held_at = None if is_told else self._find_held(route, candidate, caller)
         return Place(
             route.number,

@@ -11,14 +11,17 @@ in the next round. What only one number's run contains is private to that number
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
+from exogdb.abi.dispatch.block_code import BlockCode
 from exogdb.abi.dispatch.coverage import Coverage
 from exogdb.abi.dispatch.emulation import Emulator
 from exogdb.abi.dispatch.number_flow import NumberFlow, follow_number
+from exogdb.abi.dispatch.table_entry import says_where
 from exogdb.abi.dispatch.trace import Block, DispatcherEntry, Ending, Snapshot, TableRead, Trace
+from exogdb.abi.dispatch.untaken import Untaken
 from exogdb.x86.memory import ReadableMemory
 
 __all__ = ["UNKNOWN", "Route", "Routes", "find_routes", "sample_unknown"]
@@ -35,9 +38,10 @@ _FEW = 4
 class Route:
     """Where one number goes, all in the order in which the code runs.
 
-    `private` are first addresses of blocks that no other number's run touches; `callee` is the function called
-    at the end, and `is_callee_private` whether only this number calls it. `reads` are table entries that no
-    other run reads. `shared_with` are the numbers that run through every block that this one runs through.
+    `private` are first addresses of blocks that no other number's run touches and no call of this one can miss;
+    `callee` is the function called at the end, and `is_callee_private` whether only this number calls it, and each
+    of its calls does. `reads` are table entries that no other run reads, and that say where this one goes.
+    `shared_with` are the numbers that run through every block that this one runs through.
     """
 
     number: int
@@ -59,7 +63,10 @@ class Routes(Mapping[int, Route]):
         self._walk = walk
         self._wrapped: dict[int, set[int]] = {}
         self._coverage = coverage = Coverage(traces)
-        self._routes = {key: _to_route(key, traces[key], coverage) for key in traces}
+        self._code = BlockCode(emulator)
+        self._untaken = untaken = Untaken(self._code, (run for runs in traces.values() for run in runs))
+        routes = {key: _to_route(key, traces[key], coverage, untaken) for key in traces}
+        self._routes = {key: replace(route, reads=self._entries(route)) for key, route in routes.items()}
 
     def __getitem__(self, number: int) -> Route:
         return self._routes[number]
@@ -99,6 +106,15 @@ class Routes(Mapping[int, Route]):
         self._wrapped.setdefault(number, set()).add(function)
         return True
 
+    def _entries(self, route: Route) -> tuple[TableRead, ...]:
+        """Those of the reads of `route` that say where it goes."""
+        if not route.reads:
+            return ()
+        run = self._traces[route.number][0]
+        targets = {block.start for block in run.blocks} | ({run.call.target} if run.call is not None else set())
+        named = self._code.named_addresses(run.blocks)
+        return tuple(read for read in route.reads if says_where(self._emulator, read, targets, named))
+
     def _follow(self, number: int) -> Set[int]:
         """The calls to enter so that a run gets everywhere in `number`'s route."""
         calls = {run.call.target for run in self._traces[number] if run.call is not None}
@@ -108,12 +124,23 @@ class Routes(Mapping[int, Route]):
         """The numbers that execute the instruction at `address`, or call the function that begins there."""
         return frozenset(self._coverage.keys_at(address))
 
+    def is_default_certain(self) -> bool:
+        """Whether all numbers that the table lacks go where the sampled ones do, as far as the code tells.
+
+        Each branch on their way to code of their own was taken both ways, and none goes where memory says.
+        """
+        own = set(self._routes[UNKNOWN].private)
+        runs = self._traces[UNKNOWN]
+        return len(self._traces) > 1 and all(self._untaken.is_told_apart(run.blocks, own) for run in runs)
+
     def common_starts(self, number: int) -> list[int]:
-        """First addresses of the blocks that every run of `number` passes, in the order of the first run."""
-        first, *rest = self._traces[number]
-        others = [{block.start for block in trace.blocks} for trace in rest]
-        starts = dict.fromkeys(block.start for block in first.blocks)
-        return [start for start in starts if all(start in other for other in others)]
+        """First addresses of the blocks that no call of `number` can miss, in the order of its first run."""
+        runs = self._traces[number]
+        starts = dict.fromkeys(block.start for block in runs[0].blocks)
+        fewest = min(len(self.keys_at(start)) for start in starts)
+        own = {start for start in starts if len(self.keys_at(start)) == fewest}
+        certain = [self._untaken.certain(run.blocks, own)[0] for run in runs]
+        return [start for start in starts if all(start in each for each in certain)]
 
     def follow_number(self, entry: DispatcherEntry, ends: Set[int]) -> NumberFlow | None:
         """Where the dispatcher keeps the number, but for functions that it calls; `ends` are those it jumps to."""
@@ -124,21 +151,23 @@ class Routes(Mapping[int, Route]):
         return follow_number(self._emulator, entry.address, entry.number, leads, ends)
 
     def counters(self) -> list[int]:
-        """Addresses of words that every run added 1 to before it was told from the others.
+        """The address of a word that counts the calls of all CPUs and processes, if there is one.
 
-        One that is certainly no CPU's own if there is one, else all of them.
+        Every run added 1 to it before it was told from the others, and none took it off again. The code itself
+        names it: one that a pointer leads to may be a CPU's or a process's own, which stands still meanwhile.
         """
-        every = [trace.counters for traces in self._traces.values() for trace in traces]
-        run = next(trace.number for traces in self._traces.values() for trace in traces)
-        elsewhere = self._emulator.count_elsewhere(run, self._walk.follow, self._walk.skip)
-        counters = set.intersection(*every)
-        return sorted(counters & elsewhere)[:1] or sorted(counters)
+        every = [trace for traces in self._traces.values() for trace in traces]
+        counted = set.intersection(*(trace.counters for trace in every))
+        named = self._code.named_addresses(set.intersection(*(set(trace.blocks) for trace in every)))
+        lowered = {word for trace in every for word in trace.lowered}
+        return sorted(counted & named - lowered)[:1]
 
     def code(self) -> dict[Block, bytes]:
-        """Every block of code that the routes depend on, with the bytes it had."""
+        """All code and table entries that the routes depend on, with the bytes that they had."""
         every = [trace for traces in self._traces.values() for trace in traces]
         blocks = {block for trace in every for block in (*trace.blocks, *trace.after)}
-        return {block: self._emulator.read(block.start, block.end - block.start) for block in sorted(blocks)}
+        entries = {Block(read.address, read.end) for route in self._routes.values() for read in route.reads}
+        return {each: self._emulator.read(each.start, each.end - each.start) for each in _join(blocks | entries)}
 
 
 def sample_unknown(numbers: Iterable[int]) -> list[int]:
@@ -168,6 +197,21 @@ def find_routes(
     walk = _Walk(emulator, {number: key for key, members in keys.items() for number in members})
     runs = walk.explore()
     return Routes(emulator, {key: [runs[number] for number in members] for key, members in keys.items()}, walk)
+
+
+def _join(ranges: Iterable[Block]) -> list[Block]:
+    """The same bytes in as few ranges as there can be.
+
+    >>> _join([Block(8, 12), Block(0, 4), Block(4, 6), Block(2, 3)])
+    [Block(start=0, end=6), Block(start=8, end=12)]
+    """
+    joined: list[Block] = []
+    for each in sorted(ranges):
+        if joined and each.start <= joined[-1].end:
+            joined[-1] = Block(joined[-1].start, max(joined[-1].end, each.end))
+        else:
+            joined.append(each)
+    return joined
 
 
 def _spread(every: Sequence[_T], few: int) -> list[_T]:
@@ -289,8 +333,15 @@ class _Walk:
         return lost, changed
 
 
-def _to_route(key: int, runs: list[Trace], coverage: Coverage) -> Route:
-    private = coverage.common_private(key, runs)
+def _to_route(key: int, runs: list[Trace], coverage: Coverage, untaken: Untaken) -> Route:
+    own = {block.start for run in runs for block in run.blocks if coverage.is_own(key, block.start)}
+    certain = [untaken.certain(run.blocks, own) for run in runs]
+    private = [
+        start
+        for start in coverage.common_private(key, runs)
+        if all(start in starts for starts, _is_end_certain in certain)
+    ]
+    is_end_certain = all(is_end for _starts, is_end in certain)
     callees = {run.call.target if run.call is not None else None for run in runs}
     callee = callees.pop() if len(callees) == 1 else None
     reads = [read for run in runs for read in _reads_in_common_code(key, run, coverage)]
@@ -299,7 +350,7 @@ def _to_route(key: int, runs: list[Trace], coverage: Coverage) -> Route:
         blocks=tuple(dict.fromkeys(block for run in runs for block in run.blocks)),
         private=tuple(private),
         callee=callee,
-        is_callee_private=callee is not None and coverage.is_own_callee(key, callee),
+        is_callee_private=is_end_certain and callee is not None and coverage.is_own_callee(key, callee),
         # One entry stands for one number: the samples for UNKNOWN have none.
         reads=tuple(coverage.own_reads(key, reads)) if key != UNKNOWN else (),
         shared_with=frozenset(coverage.companions(key, runs[0].blocks)),

@@ -13,6 +13,8 @@ from exogdb.abi.stub.location import InFrame, InRegister, Location
 
 __all__ = ["Caller", "Scene", "Scenes", "first_of"]
 
+# System V ABI for x86-64, 3.2.3: where integer parameters are at a function's first instruction.
+_PARAMETERS = tuple(map(InRegister, ("rdi", "rsi", "rdx", "rcx", "r8", "r9")))
 _Run = tuple[int, Snapshot]
 
 
@@ -108,7 +110,7 @@ class Scenes:
                 common = held if common is None else common & held
             if not runs or not common:
                 return None  # the others need not be run
-        return first_of(common or set())
+        return first_of(common or set(), (self._entry.number,))
 
     def _holders(self, run: int, snapshot: Snapshot) -> set[Location]:
         return set(snapshot.locate(run)) | _in_frame(snapshot, self._entry.number)
@@ -116,7 +118,9 @@ class Scenes:
     def _find_argument(self, snapshots: list[Snapshot], index: int) -> Location | None:
         where = self._entry.arguments[index] if index < len(self._entry.arguments) else None
         held = [set(s.locate(ARGUMENT_VALUES[index])) | _in_frame(s, where) for s in snapshots]
-        return first_of(set.intersection(*held) if held else set())
+        # What else holds it may be a copy that only this way of getting here has left.
+        likely = (_PARAMETERS[index], *((where,) if where is not None else ()))
+        return first_of(set.intersection(*held) if held else set(), likely)
 
 
 def _common_slot(snapshots: Iterable[Snapshot]) -> int | None:
@@ -128,6 +132,7 @@ def _in_frame(snapshot: Snapshot, original: Location | None) -> set[Location]:
     return set(snapshot.locate_frame(original.offset)) if isinstance(original, InFrame) else set()
 
 
-def first_of(common: set[Location]) -> Location | None:
-    """The same one each time, a register if there is one, else a stack slot; None if empty."""
-    return min(common, key=lambda where: (not isinstance(where, InRegister), repr(where)), default=None)
+def first_of(common: set[Location], likely: tuple[Location, ...] = ()) -> Location | None:
+    """One of `likely` if it is there, else always the same: a register before a stack slot; None if empty."""
+    found = next((where for where in likely if where in common), None)
+    return found or min(common, key=lambda where: (not isinstance(where, InRegister), repr(where)), default=None)

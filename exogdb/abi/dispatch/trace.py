@@ -114,7 +114,8 @@ class Trace:
     """One run. `reads[i]` holds the position in `blocks` of the block that made the read, and the read.
 
     `after` is what runs once the call that was not followed has returned, `passed` the targets of calls that were
-    passed over. `counters` are the addresses of 8-byte words that the code added 1 to.
+    passed over. `counters` are the addresses of 8-byte words that the code added 1 to, `lowered` of those that it
+    took 1 off, before or behind that call.
     """
 
     number: int
@@ -125,6 +126,7 @@ class Trace:
     after: list[Block] = field(default_factory=list)
     passed: set[int] = field(default_factory=set)
     counters: set[int] = field(default_factory=set)
+    lowered: set[int] = field(default_factory=set)
     stuck_in: int | None = None
     """The outermost followed call that a fault or the budget happened in."""
 

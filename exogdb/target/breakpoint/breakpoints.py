@@ -28,6 +28,7 @@ from exogdb.target.breakpoint.hit import (
     read_hit,
     set_convenience,
 )
+from exogdb.target.breakpoint.told import ToldCalls
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.current_process import find_process_id
 from exogdb.target.memory import VirtualMemory
@@ -88,7 +89,7 @@ class Catch:
         """The call of the last stop."""
         self.is_meant = True
         """Whether the user has it enabled. GDB disables a row on its own when it loses all its locations."""
-        self._told: dict[int, int] = {}
+        self._told = ToldCalls()
         self._let_on: dict[int, Hit] = {}
         """By return slot, the calls that were chosen at the dispatcher and are on the way to their place."""
         self._watches: dict[int, ReturnWatch] = {}
@@ -130,14 +131,15 @@ class Catch:
             self._let_go_on(found)
 
     def expect(self, cpu: Cpu, number: int) -> None:
-        """A table entry of `number` was read on `cpu`: its place comes next on that CPU.
+        """A table entry of `number` was read on `cpu`: its place comes next for that call.
 
         Unless it is clear now that this call is not wanted: that saves the second stop.
         """
         if not self.is_enabled or self.setting is None or number not in self.setting.choice:
             return
-        if self._is_candidate(cpu, StopRegisters()) and self._may_be_wanted(cpu, number):
-            self._told[cpu.index] = number
+        registers = StopRegisters()
+        if self._is_candidate(cpu, registers) and self._may_be_wanted(cpu, number):
+            self._told.add(cpu, registers, self.setting.path, number)
             self.show_places()
 
     def expect_return(self, hit: Hit) -> None:
@@ -151,7 +153,7 @@ class Catch:
         if setting is None or self.row is None or not self.row.is_valid():
             return
         always = {p.address for p in setting.places if p.kind in (PlaceKind.ADDRESS, PlaceKind.DISPATCHER)}
-        expected = {*self._told.values(), *(hit.number for hit in self._let_on.values())}
+        expected = {*self._told.numbers, *(hit.number for hit in self._let_on.values())}
         now = {p.address for p in setting.places if p.number in expected}
         if self._returned or self._in_flight:
             now.add(setting.return_address)
@@ -262,22 +264,29 @@ class Catch:
 
     def _find_hit(self, cpu: Cpu, registers: StopRegisters, address: int) -> Hit | None:
         assert self.setting is not None
-        told = self._told.pop(cpu.index, None)
-        found = (self._read_hit(cpu, registers, place, told) for place in self.setting.places_at(address))
-        hit = next((hit for hit in found if hit is not None), None)
-        if told is not None:
-            self.show_places()
-        return hit
+        found = (self._read_hit(cpu, registers, place) for place in self.setting.places_at(address))
+        return next((hit for hit in found if hit is not None), None)
 
-    def _read_hit(self, cpu: Cpu, registers: StopRegisters, place: Place, told: int | None) -> Hit | None:
+    def _read_hit(self, cpu: Cpu, registers: StopRegisters, place: Place) -> Hit | None:
         """The call that stands at `place` on `cpu`; None if it is none of this breakpoint's."""
         assert self.setting is not None
         if place.kind is PlaceKind.BEHIND_DISPATCHER:
             return self._arrive(cpu, place, find_slot(cpu, registers, place, self.setting.path))
-        if place.kind is PlaceKind.TABLE_ENTRY and place.number != told:
+        if place.kind is PlaceKind.TABLE_ENTRY and not self._take_told(cpu, registers, place):
             return None
-        hit = read_hit(cpu, registers, place, self.setting.path, told)
-        return hit if hit is not None and self._is_of(place, hit.number) else None
+        hit = read_hit(cpu, registers, place, self.setting.path)
+        if hit is None or not self._is_of(place, hit.number):
+            return None
+        # Another call's handler may go to this one's, by a jump that leaves no trace on the stack.
+        return None if hit.other in self.setting.choice.known else hit
+
+    def _take_told(self, cpu: Cpu, registers: StopRegisters, place: Place) -> bool:
+        """Whether the call at `place` has read the entry of its number on its way; asked once."""
+        assert self.setting is not None
+        is_told = self._told.take(cpu, registers, place, self.setting.path)
+        if is_told:
+            self.show_places()
+        return is_told
 
     def _arrive(self, cpu: Cpu, place: Place, return_slot: int | None) -> Hit | None:
         """A call that was let go on at the dispatcher is at its place, on whatever CPU it is by now."""

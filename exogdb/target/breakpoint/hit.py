@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import gdb
 
-from exogdb.abi.dispatch.place import Place, PlaceKind
+from exogdb.abi.dispatch.place import Place
 from exogdb.abi.frame_base import find_call_slot, read_saved_word
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.location import Location, read_location
@@ -59,21 +59,18 @@ class Hit:
     other: int | None = None
 
 
-def read_hit(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath, told: int | None) -> Hit | None:
+def read_hit(cpu: Cpu, registers: StopRegisters, place: Place, path: EntryPath) -> Hit | None:
     """The call of `cpu` standing at `place.address`; None if this is no system call of `place.numbers`.
 
-    `path` is the one that the place was planned for. `told` is the number that a table entry's watchpoint saw,
-    for places that have one. A function that was called from anywhere but the dispatcher (`place.callers`) is no
-    system call.
+    `path` is the one that the place was planned for. A function that was called from anywhere but the dispatcher
+    (`place.callers`) is no system call.
 
     :raise UnavailableError: the stack or a register cannot be read.
     """
     memory = VirtualMemory(cpu)
     if not _is_called_by_dispatcher(place, memory, registers["rsp"], path):
         return None
-    number = _read_number(registers, place, memory, told)
-    if number is None:
-        return None
+    number = place.number if place.number_at is None else read_location(place.number_at, registers, memory)
     arguments = read_arguments_at(place.arguments, registers, memory)
     slot = find_slot(cpu, registers, place, path)
     other = _find_other_number(place, number, registers, memory, path, slot)
@@ -110,14 +107,6 @@ def read_arguments_at(
 ) -> tuple[int | None, ...]:
     """The arguments that are at `places` now; None for what is gone or cannot be read."""
     return tuple(_read_or_none(where, registers, memory) for where in places)
-
-
-def _read_number(registers: StopRegisters, place: Place, memory: VirtualMemory, told: int | None) -> int | None:
-    if place.kind is PlaceKind.TABLE_ENTRY:
-        return told
-    if place.number_at is None:
-        return place.number
-    return read_location(place.number_at, registers, memory)
 
 
 def _is_called_by_dispatcher(place: Place, memory: VirtualMemory, rsp: int, path: EntryPath) -> bool:

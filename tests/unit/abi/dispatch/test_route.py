@@ -248,7 +248,7 @@ def test_samples_are_never_numbers_of_the_table() -> None:
     assert {5, 99, 103, 304, (1 << 64) - 1} <= set(samples)
 
 
-def test_what_belongs_to_one_cpu_or_to_a_process_that_is_not_there_counts_no_calls() -> None:
+def test_what_belongs_to_one_cpu_or_process_or_goes_down_again_counts_no_calls() -> None:
     image = build_assembly(
         """
         .globl syscall_dispatch
@@ -258,13 +258,20 @@ def test_what_belongs_to_one_cpu_or_to_a_process_that_is_not_there_counts_no_cal
             inc qword ptr [rax+16]
             mov rax, [rip+nobody]
             inc qword ptr [rax]
+            mov rax, [rip+current]
+            inc qword ptr [rax+8]
+            inc qword ptr [rip+depth]
             lock inc qword ptr [rip+calls]
             lea rax, [rdi+rdi]
+            dec qword ptr [rip+depth]
             ret
         .data
         .globl calls
         calls: .quad 0
         nobody: .quad 0
+        depth: .quad 0
+        current: .quad process
+        process: .quad 4, 0
         .globl block
         .balign 8
         block: .quad block, 0, 0
