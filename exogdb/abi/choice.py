@@ -30,7 +30,7 @@ from exogdb.abi.numbers import NumberTable, plain_name
 from exogdb.errors import UsageError
 from exogdb.x86.word import MASK_64
 
-__all__ = ["Choice", "complete_choice", "parse_choice"]
+__all__ = ["Choice", "complete_choice", "parse_choice", "spell_number"]
 
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+", re.ASCII)
 _RANGE = re.compile(rf"({_NUMBER.pattern})-({_NUMBER.pattern})", re.ASCII)
@@ -95,6 +95,18 @@ def parse_choice(text: str, table: NumberTable) -> Choice:
     return _Grammar(table).parse(text)
 
 
+def spell_number(number: int, table: NumberTable) -> str:
+    """The name of `number` if that chooses this number, else its digits: what can be parsed again.
+
+    >>> from exogdb.abi.numbers import parse_numbers
+    >>> table = parse_numbers("const SYS_READ: u64 = 1; \\nconst SYS_ALL: u64 = 2;")
+    >>> spell_number(1, table), spell_number(2, table)
+    ('read', '2')
+    """
+    name = table.name_of(number)
+    return name if _is_choice_of(number, name, table) else str(number)
+
+
 def complete_choice(token: str, table: NumberTable) -> list[str]:
     """Every continuation of `token`, the whole comma list each time, so that GDB can offer the last item.
 
@@ -108,9 +120,12 @@ def complete_choice(token: str, table: NumberTable) -> list[str]:
     negation = "!" if token[len(head) :].startswith("!") else ""
     typed = token[len(head) + len(negation) :]
     groups = [f"%{name}" for name in (*table.groups, *table.extra_groups)]
-    constants = [entry.constant for entry in table if typed[:1].isupper() or typed.startswith("_")]
-    words = [*(entry.name for entry in table), *constants, *groups, *_KEYWORDS]
-    return [f"{head}{negation}{word}" for word in sorted(set(words)) if word.startswith(typed)]
+    names = [(entry.name, entry.number) for entry in table]
+    if typed[:1].isupper() or typed.startswith("_"):
+        names += [(entry.constant, entry.number) for entry in table]
+    calls = [name for name, number in names if name.startswith(typed) and _is_choice_of(number, name, table)]
+    others = [word for word in (*groups, *_KEYWORDS) if word.startswith(typed)]
+    return [f"{head}{negation}{word}" for word in sorted({*calls, *others})]
 
 
 class _Grammar:
@@ -120,7 +135,7 @@ class _Grammar:
 
     def parse(self, text: str) -> Choice:
         items = list(_split(text))
-        everything = frozenset(entry.number for entry in self._table)
+        everything = self._table.numbers
         # As in strace, a `!` in front of the list turns all of it round.
         is_negated = items[0].is_negated
         numbers, unknown = (everything, True) if is_negated else (frozenset[int](), False)
@@ -138,7 +153,7 @@ class _Grammar:
 
     def _parse_word(self, word: str) -> _Part:
         if word == "all":
-            return _Part(frozenset(entry.number for entry in self._table), unknown=True)
+            return _Part(self._table.numbers, unknown=True)
         if word == "unknown":
             return _Part(frozenset(), unknown=True)
         if word.startswith("%"):
@@ -217,6 +232,14 @@ class _Grammar:
     def _suggest_name(self, item: str) -> str:
         close = get_close_matches(plain_name(item), list(self._table.by_name), n=3, cutoff=0.6)
         return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _is_choice_of(number: int, word: str, table: NumberTable) -> bool:
+    """A name may be a keyword, look like a number, or be another number's, too."""
+    try:
+        return parse_choice(word, table).single == number
+    except UsageError:
+        return False
 
 
 def _split(text: str) -> Iterator[_Item]:

@@ -83,6 +83,11 @@ class NumberTable:
         return entry.name if entry is not None else str(number)
 
     @cached_property
+    def numbers(self) -> frozenset[int]:
+        """Every number that the table has."""
+        return frozenset(self._by_number)
+
+    @cached_property
     def by_name(self) -> Mapping[str, SyscallNumber]:
         """Every plain name and alias, lower-case, to its entry."""
         names: dict[str, SyscallNumber] = {}

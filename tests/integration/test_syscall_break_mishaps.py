@@ -127,6 +127,27 @@ def test_a_file_without_the_chosen_name_leaves_the_breakpoint_waiting(guest: Ope
     assert stopped_at(gdb.run("continue")) == 101
 
 
+def test_a_number_whose_name_means_something_else(guest: OpenGuest, tmp_path: Path) -> None:
+    """A keyword of the grammar, and the name of another number: a header has both branches of its #ifdef."""
+    table = tmp_path / "numbers.h"
+    read = "#ifdef __i386__\n#define __NR_read 101\n#else\n#define __NR_read 302\n#endif\n"
+    table.write_text(f"#define SYS_ALL 4\n{read}#define SYS_IPC_RECV 102\n")
+    gdb = guest("run=demo").gdb
+    gdb.run(f"set exo syscalls {table}")
+    for row, number in enumerate((4, 302), 1):
+        assert f"Breakpoint {row} on system call {number} (" in gdb.run(f"exo-syscall break {number}")
+    chosen = {row["number"]: row["breakpoints"] for row in gdb.json("exo-syscall list")["syscalls"]}
+    assert chosen == {4: [1], 101: [], 102: [], 302: [2]}
+    gdb.run("disable 1")
+    assert stopped_at(gdb.run("continue")) == 302
+    gdb.run("disable 2")
+    gdb.run("enable 1")
+    assert stopped_at(gdb.run("continue")) == 4
+    gdb.run("delete")
+    gdb.run("tbreak -probe syscall:read")  # as the grammar has it: the first of that name, and nothing else
+    assert stopped_at(gdb.run("continue")) == 101
+
+
 REFUSED = """python
 refused = []
 def execute(command, *arguments, _execute=gdb.execute, **options):

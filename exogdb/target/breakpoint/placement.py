@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import gdb
 
-from exogdb.abi.choice import Choice, parse_choice
+from exogdb.abi.choice import Choice, parse_choice, spell_number
 from exogdb.abi.dispatch.place import Place, PlaceKind
 from exogdb.abi.dispatch.request import PROVIDER, Request, squeeze_expression
 from exogdb.abi.dispatch.table_range import TableRange
@@ -204,14 +204,14 @@ class Placement:
             return Choice(request.choice, frozenset(), unknown=False, known=frozenset())
 
     def _spell(self, request: Request) -> Request:
-        """The choice without needless blanks, one number by its name: a location that is one of the usual ones.
+        """The choice without needless blanks, one number by its name if it can be: a location of the usual ones.
 
         :raise UsageError: the choice names no system call.
         """
         table = self.table()
         choice = parse_choice(request.choice, table)
-        entry = table.find(choice.single) if choice.single is not None else None
-        return replace(request, choice=entry.name if entry is not None else choice.text)
+        single = choice.single
+        return replace(request, choice=choice.text if single is None else spell_number(single, table))
 
     def _requests(self) -> list[Request]:
         return [each.request for each in self.catches()]
@@ -264,8 +264,8 @@ class Placement:
         self._probes.load(wanted, before_change=self.show_all)
 
     def _usual_probes(self, table: NumberTable) -> tuple[Probe, ...]:
-        """Every name, group and keyword of the grammar, for calls and for their returns."""
-        words = [entry.name for entry in table] + [f"%{group}" for group in table.groups]
+        """Every call by its name, group and keyword of the grammar, for calls and for their returns."""
+        words = [spell_number(entry.number, table) for entry in table] + [f"%{group}" for group in table.groups]
         requests = [Request(word, on_return=back) for word in (*words, "all", "unknown") for back in (False, True)]
         return tuple(probe for request in requests for probe in self._probes_of(request, table))
 

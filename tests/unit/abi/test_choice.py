@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exogdb.abi.choice import complete_choice, parse_choice
+from exogdb.abi.choice import complete_choice, parse_choice, spell_number
 from exogdb.abi.numbers import NumberTable, parse_numbers
 from exogdb.errors import UsageError
 
@@ -152,6 +152,34 @@ def test_single_is_only_a_choice_of_exactly_one() -> None:
 )
 def test_completion_continues_the_last_item(token: str, words: list[str]) -> None:
     assert complete_choice(token, TABLE) == words
+
+
+# As a header for two architectures has it, read as one; and names that mean something else in the grammar.
+AMBIGUOUS = parse_numbers(
+    "#define SYS_ALL 100\n#define SYS_UNKNOWN 7\n#define __NR_read 101\n#define __NR_read 302\n"
+    "#define SYS_101 200\n#define SYS_4_ 201\n#define SYS_X 5\n#define SYS_SYS_X 6\n"
+)
+
+
+def test_a_number_is_spelled_by_its_name_only_if_that_is_the_number_again() -> None:
+    spelled = {entry.number: spell_number(entry.number, AMBIGUOUS) for entry in AMBIGUOUS}
+    assert spelled == {5: "x", 6: "6", 7: "7", 100: "100", 101: "read", 200: "200", 201: "4_", 302: "302"}
+    assert all(parse_choice(word, AMBIGUOUS).single == number for number, word in spelled.items())
+    assert spell_number(39, NumberTable()) == "39"
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("", ["4_", "all", "read", "unknown", "x"]),
+        ("1", []),  # `101` is another number
+        ("!", ["!4_", "!all", "!read", "!unknown", "!x"]),
+        ("SYS_", ["SYS_101", "SYS_4_", "SYS_ALL", "SYS_SYS_X", "SYS_UNKNOWN", "SYS_X"]),
+        ("__NR_", ["__NR_read"]),
+    ],
+)
+def test_completion_offers_no_name_that_means_something_else(token: str, words: list[str]) -> None:
+    assert complete_choice(token, AMBIGUOUS) == words
 
 
 @given(st.sets(st.sampled_from(sorted(EVERY)), min_size=1, max_size=6))
