@@ -28,11 +28,11 @@ from exogdb.target.breakpoint.hit import (
     read_hit,
     set_convenience,
 )
+from exogdb.target.breakpoint.locations import Locations
 from exogdb.target.breakpoint.told import ToldCalls
 from exogdb.target.cpus import Cpu, selected_cpu
 from exogdb.target.current_process import find_process_id
 from exogdb.target.memory import VirtualMemory
-from exogdb.x86.word import MASK_64
 
 __all__ = ["STOP_FUNCTION", "Catch", "Setting", "SyscallBreakpoint", "make_condition"]
 
@@ -89,6 +89,7 @@ class Catch:
         """The call of the last stop."""
         self.is_meant = True
         """Whether the user has it enabled. GDB disables a row on its own when it loses all its locations."""
+        self.locations = Locations()
         self._told = ToldCalls()
         self._let_on: dict[int, Hit] = {}
         """By return slot, the calls that were chosen at the dispatcher and are on the way to their place."""
@@ -159,16 +160,12 @@ class Catch:
             now.add(setting.return_address)
         if self._in_flight:
             now.add(setting.dispatcher)
-        for location in self.row.locations:
-            wanted = location.address & MASK_64 in always | now
-            if location.enabled != wanted:
-                location.enabled = wanted
+        self.locations.show(self.row, always | now)
 
     def show_all(self) -> None:
         """Enable every location, as GDB makes them: re-setting then keeps those that it finds unchanged."""
         if self.row is not None and self.row.is_valid():
-            for location in self.row.locations:
-                location.enabled = True
+            self.locations.show_all(self.row)
 
     def clear(self) -> None:
         """Forget every call in progress: the guest is another one now."""

@@ -50,6 +50,8 @@ class Follower:
 
     def on_prompt(self) -> None:
         """`set can-use-hw-watchpoints` has no event; GDB refuses to resume with a watchpoint that it forbids."""
+        if self._placement.is_showing_all and not _is_running():
+            self._placement.show_places()  # `save breakpoints` has failed
         may_watch = gdb.parameter("can-use-hw-watchpoints")
         if may_watch == self._may_watch or _is_running():
             return

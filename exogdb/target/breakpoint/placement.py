@@ -42,6 +42,8 @@ class Placement:
         """The rows that were enabled when the watchpoints were last set."""
         self._probes = LoadedProbes()
         self._is_placing = False
+        self.is_showing_all = False
+        """Whether `show_places` is due once `show_all` has served its purpose, or failed to."""
 
     @property
     def plan(self) -> SyscallPlan | None:
@@ -129,11 +131,13 @@ class Placement:
 
     def show_all(self) -> None:
         """Enable every location, as GDB makes them: what `save breakpoints` writes can be read in any GDB then."""
+        self.is_showing_all = True
         for catch in self.catches():
             catch.show_all()
 
     def show_places(self) -> None:
         """Enable the locations that may be hit now, and only these."""
+        self.is_showing_all = False
         for catch in self.catches():
             catch.show_places()
 
@@ -151,9 +155,11 @@ class Placement:
             self.sync()
 
     def follow(self, row: gdb.Breakpoint) -> None:
-        """The row has changed: it was enabled, say, or has another condition. A hit is a change, too."""
+        """The row has changed: it was enabled, say, or one location of it. A hit is a change, too."""
         if row.number not in self._catches:
             return
+        if self._catches[row.number].locations.follow(row):
+            self._catches[row.number].show_places()
         # `condition N EXPR` is meant on top of what this breakpoint is for.
         if _ask_us(row) or self._is_placing or row.enabled == (row.number in self._served):
             return
