@@ -22,7 +22,7 @@ ALONE long sys_exit(long a) { sink = a; return 1; }
 ALONE long sys_send(long a, long b) { sink = a + b; return 3; }
 ALONE long sys_recv(long a, long b) { sink = a - b; return 4; }
 ALONE void trace(long number) {
-  __asm__ volatile("mov $0xdead, %%eax; mov $0xdead, %%edx; mov $0xdead, %%ecx; mov $0xdead, %%r10d" ::: "rax", "rcx", "rdx", "r10");
+  __asm__ volatile("mov $0xdead, %%eax; mov $0xdead, %%edx; mov $0xdead, %%ecx" ::: "rax", "rdx", "rcx");
 }
 long syscall_dispatch(long number, long a, long b) {
   if (__builtin_expect(tracing, 0)) trace(number);
