@@ -15,6 +15,7 @@ class BlockCode:
     """The code of `memory`, taken apart a block at a time, each once."""
 
     def __init__(self, memory: ReadableMemory) -> None:
+        self._memory = memory
         self._disassembler = Disassembler(memory)
         self._decoded: dict[Block, tuple[Instruction, ...]] = {}
 
@@ -26,6 +27,15 @@ class BlockCode:
             except (AnalysisError, MemoryFault):
                 self._decoded[block] = ()
         return self._decoded[block]
+
+    def may_branch(self, block: Block) -> bool:
+        """Whether `block` may end with a conditional branch, by its last bytes: decoding it takes long."""
+        try:
+            code = self._memory.read(block.start, block.end - block.start)
+        except MemoryFault:
+            return False
+        is_short = len(code) >= 2 and (code[-2] >> 4 == 7 or code[-2] in range(0xE0, 0xE4))  # jcc, loop, jrcxz
+        return is_short or (len(code) >= 6 and code[-6] == 0x0F and code[-5] >> 4 == 8)
 
     def last(self, block: Block) -> Instruction | None:
         """The last instruction of `block`, None if it has none."""

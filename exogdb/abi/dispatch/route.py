@@ -12,6 +12,7 @@ in the next round. What only one number's run contains is private to that number
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -112,8 +113,8 @@ class Routes(Mapping[int, Route]):
             return ()
         run = self._traces[route.number][0]
         targets = {block.start for block in run.blocks} | ({run.call.target} if run.call is not None else set())
-        named = self._code.named_addresses(run.blocks)
-        return tuple(read for read in route.reads if says_where(self._emulator, read, targets, named))
+        find_named = partial(self._code.named_addresses, run.blocks)
+        return tuple(read for read in route.reads if says_where(self._emulator, read, targets, find_named))
 
     def _follow(self, number: int) -> Set[int]:
         """The calls to enter so that a run gets everywhere in `number`'s route."""

@@ -4,7 +4,7 @@ Tables hold addresses (`jmp [table + 8*rax]`), offsets from the table or another
 (`movslq rcx, [rdx + 4*rax]; add rcx, rdx; jmp rcx`), or the addresses of descriptors that hold the handler's.
 """
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 from exogdb.abi.dispatch.trace import TableRead
 from exogdb.errors import MemoryFault
@@ -16,16 +16,18 @@ __all__ = ["says_where"]
 _DESCRIPTOR = 64  # bytes
 
 
-def says_where(memory: ReadableMemory, read: TableRead, targets: Set[int], named: Set[int]) -> bool:
-    """Whether what is at `read` leads to one of `targets`; `named` are the addresses that the code names."""
+def says_where(
+    memory: ReadableMemory, read: TableRead, targets: Set[int], find_named: Callable[[], Set[int]]
+) -> bool:
+    """Whether what is at `read` leads to one of `targets`; `find_named` finds what addresses the code names."""
     try:
         raw = memory.read(read.address, read.size)
     except MemoryFault:
         return False
     value = int.from_bytes(raw, "little", signed=True)
-    if value & MASK_64 in targets or any((value + base) & MASK_64 in targets for base in named):
+    if value & MASK_64 in targets or (read.size == 8 and _descriptor_holds(memory, value & MASK_64, targets)):
         return True
-    return read.size == 8 and _descriptor_holds(memory, value & MASK_64, targets)
+    return any((value + base) & MASK_64 in targets for base in find_named())
 
 
 def _descriptor_holds(memory: ReadableMemory, address: int, targets: Set[int]) -> bool:

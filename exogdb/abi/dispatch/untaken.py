@@ -27,10 +27,11 @@ class Untaken:
 
     def may_leave(self, block: Block) -> bool:
         """Whether `block` ends with a branch of which no run took one of the sides."""
-        last = self._code.last(block)
-        if last is None or not last.is_conditional:
+        taken = self._taken.get(block.end, set())
+        if len(taken) > 1 or not self._code.may_branch(block):
             return False
-        return not {last.target, last.next} <= self._taken.get(block.end, set())
+        last = self._code.last(block)
+        return last is not None and last.is_conditional and not {last.target, last.next} <= taken
 
     def is_told_apart(self, blocks: Iterable[Block], own: Set[int]) -> bool:
         """Whether `blocks`, a run's, get to one in `own` by branches that were each seen both ways.
