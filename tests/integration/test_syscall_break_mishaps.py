@@ -177,3 +177,29 @@ def test_a_stub_without_a_monitor(guest: OpenGuest, tmp_path: Path, variant: str
         assert gdb.run("python print(refused)").strip() == "[]"
         assert "it is not QEMU's stub" in str(gdb.json("exo-msr --via qmp"))
         gdb.run("disconnect")
+
+
+TOLD = """
+from exogdb.target.analysed import analysed_paths
+from exogdb.target.breakpoint.hit import StopRegisters
+from exogdb.target.breakpoint.told import ToldCalls
+from exogdb.target.cpus import selected_cpu
+told, (path,) = ToldCalls(), analysed_paths()
+def tell(number):
+    told.add(selected_cpu(), StopRegisters(), path, number)
+"""
+
+
+def test_calls_of_two_processes_on_one_cpu_are_kept_apart(guest: OpenGuest) -> None:
+    """The first may lose the CPU between the table and its place, and the other make the same call meanwhile."""
+    gdb = guest(variant="today").gdb
+    gdb.run("exo-syscall break ipc_recv")
+    gdb.run("delete")
+    gdb.run(f"python exec({TOLD!r}, globals())")
+    gdb.run(f"break *{gdb.address('syscall_rust_handler'):#x}")
+    stacks = set[int]()
+    while len(stacks) < 2:
+        gdb.run("continue")
+        stacks.add(gdb.integer("$rsp"))
+        gdb.run("python tell(102)")
+    assert gdb.run("python print(list(told.numbers))") == "[102, 102]\n"
