@@ -1,12 +1,15 @@
 """`exo-syscall next`, `finish` and `step` against what the kernel wrote down about each call."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exogdb.launch.deadline import wait_until
 from tests.harness.linux import open_linux
 from tests.harness.session import Guest, open_guest
 from tests.harness.truth import RETURNED, CallTruth, read_call_truths
@@ -213,3 +216,34 @@ def test_the_text_names_call_and_place() -> None:
         text = guest.gdb.run("exo-syscall finish")
         assert text.startswith(f"CPU 0 is back in user space: the call returned {guest.gdb.integer('$rax')}\n")
         assert "getpid" in guest.gdb.run("complete exo-syscall next getp")
+
+
+def seconds_run(guest: Guest) -> float:
+    """CPU time of QEMU."""
+    fields = Path(f"/proc/{guest.qemu.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_finish_of_fork_ends_in_the_parent() -> None:
+    """A tick is due when the parent's SYSRET lets it in: the child runs first, at the same rip and rsp."""
+    with open_guest("run=demo") as guest:
+        gdb = guest.gdb
+        gdb.json("exo-syscall next fork --any-cpu")
+        parent = gdb.integer("$cr3")
+        back = int(gdb.json("exo-syscall abi")["dispatcher"]["return"], 16)
+        gdb.run(f"tbreak *{back:#x} if $cr3 == {parent}")
+        gdb.run("continue")
+        # Interrupts are off. Let a tick's time pass here, as the fork of a larger program takes it.
+        code = int.from_bytes(gdb.memory(back, 2), "little")
+        gdb.run("set language c")
+        gdb.run(f"set *(unsigned short *){back:#x} = 0xfeeb")  # a jump to itself
+        begin = seconds_run(guest)
+        gdb.resume()
+        wait_until(lambda: seconds_run(guest) > begin + 0.2, 20, "a tick's time")
+        gdb.interrupt()
+        gdb.finish()
+        gdb.run(f"set *(unsigned short *){back:#x} = {code:#x}")
+        child = gdb.integer("$rax")
+        assert (gdb.integer("$rip"), gdb.integer("$cr3")) == (back, parent)
+        assert int(gdb.json("exo-syscall finish")["value"], 16) == child > 0
+        assert gdb.integer("$cr3") == parent

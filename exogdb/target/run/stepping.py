@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 # The lower bits of CR3 are a context number, which a kernel may give anew (Intel SDM Vol. 3A, PCIDs).
-_PAGE_TABLES = ~0xFFF
+_PAGE_TABLES = ~0x1FFF  # without the process-context identifier, and the bit that page-table isolation switches
 _LARGEST_STACK = 0x10000
 
 
@@ -153,7 +153,7 @@ def run_to_return(call: CallInProgress) -> Arrival:
         if goes_to != came_from:
             return replace(arrival, place=None, report=_say_elsewhere(came_from, goes_to))
         cpu = arrival.cpu
-    return run_to([_user_return(cpu, call.path)])
+    return _run_to_user(cpu, call.path)
 
 
 def _say_elsewhere(came_from: int, goes_to: int) -> str:
@@ -214,14 +214,25 @@ def _read_saved_rip(call: CallInProgress, cpu: Cpu) -> int:
     return int.from_bytes(VirtualMemory(cpu).read(saved_at, 8), "little")
 
 
-def _user_return(cpu: Cpu, path: EntryPath) -> Place:
-    """Where user space goes on. Interrupts are off by now, so it is on the same CPU."""
+def _run_to_user(cpu: Cpu, path: EntryPath) -> Arrival:
+    """Run `cpu`, which is on the way out, to where its program goes on.
+
+    Interrupts are off up to the return instruction, so it is this CPU that gets there. One that is due strikes
+    behind it, before the program's next instruction: another process, a new child of this one, may come by at the
+    same addresses first, and the program may go on elsewhere.
+    """
     user_rip, user_rsp = _read_user_place(cpu, path)
+    exits = {each.address for each in path.exits if each.after_dispatch}
+    if exits and read_register(cpu, "rip") not in exits:
+        arrival = run_to([Place(address, lambda _at: True, cpu) for address in sorted(exits)])
+        if arrival.place is None:
+            return arrival
+    is_same = _is_same_program(cpu)
 
     def is_back(at: Cpu) -> bool:
-        return read_cpl(at) == 3 and read_register(at, "rsp") == user_rsp
+        return read_cpl(at) == 3 and read_register(at, "rsp") == user_rsp and is_same(at)
 
-    return Place(user_rip, is_back, cpu)
+    return run_to([Place(user_rip, is_back)])
 
 
 def _read_user_place(cpu: Cpu, path: EntryPath) -> tuple[int, int]:
