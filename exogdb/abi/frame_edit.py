@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from exogdb.abi.frame import Moment
 from exogdb.abi.stub.entry_path import ARGUMENT_REGISTERS, EntryPath
+from exogdb.abi.stub.location import InFrame
 from exogdb.abi.stub.stub_state import InGsSlot, StubState
 from exogdb.errors import UsageError
 from exogdb.x86.address import is_canonical, is_upper_half
@@ -54,6 +55,7 @@ def plan_edit(
     state: StubState | None,
     gs_base: int | None,
     linear_bits: int,
+    rip: int,
 ) -> Edit:
     """Where to write `value` for `name`.
 
@@ -73,8 +75,8 @@ def plan_edit(
         _require_flags(value)
     if name == "ret":
         _require_result(path, state)
-    if name.startswith("arg") and state is not None and state.after_dispatch:
-        raise UsageError(f"{name} was not set: the dispatcher has returned")
+    if name.startswith("arg"):
+        _require_argument(name, path, state, rip)
     addresses = _find_addresses(register, name, path, base, state, gs_base)
     registers = state.copies.get(register, ()) if state is not None else ()
     if not addresses and not registers:
@@ -114,10 +116,24 @@ def _require_result(path: EntryPath, state: StubState | None) -> None:
         raise UsageError(f"ret was not set: the dispatcher will overwrite it; stop where it returns, {where}")
 
 
+def _require_argument(name: str, path: EntryPath, state: StubState | None, rip: int) -> None:
+    if state is not None and state.after_dispatch:
+        raise UsageError(f"{name} was not set: the dispatcher has returned")
+    if state is None and (path.dispatcher is None or rip != path.dispatcher.address):
+        raise UsageError(
+            f"{name} was not set: the dispatcher may have taken it already; stop in the entry stub, or at the"
+            " dispatcher's first instruction"
+        )
+
+
 def _find_addresses(
     register: str, name: str, path: EntryPath, base: int | None, state: StubState | None, gs_base: int | None
 ) -> tuple[int, ...]:
     """Every slot of the frame that holds or gives back `register`, and the per-CPU slot of user rsp."""
+    if state is not None and state.after_dispatch:
+        words = _find_words(register, path, base, state, gs_base)
+        if words is not None:
+            return words
     found = []
     # What was pushed for the call alone matters until the dispatcher has it.
     pushed = path.frame.scratch if state is not None and not state.after_dispatch else ()
@@ -129,6 +145,26 @@ def _find_addresses(
     in_gs = isinstance(state.registers.get(register), InGsSlot) if state is not None else not found
     if register == "rsp" and path.user_rsp_slot is not None and gs_base is not None and in_gs:
         found.append(gs_base + path.user_rsp_slot & MASK_64)
+    return tuple(dict.fromkeys(found))
+
+
+def _find_words(
+    register: str, path: EntryPath, base: int | None, state: StubState, gs_base: int | None
+) -> tuple[int, ...] | None:
+    """Every word that holds `register` now: behind the dispatcher that is what the return may read.
+
+    The slots of the frame may have been popped, and others be where they were: what IRETQ takes. None if one of
+    the words is counted from another register than rsp: nothing has been popped then.
+    """
+    found = []
+    for held in state.words.get(register, ()):
+        match held:
+            case InFrame("rsp", offset) if offset >= 0 and base is not None and state.depth is not None:
+                found.append(base + path.frame.base_below_top - state.depth + offset & MASK_64)
+            case InGsSlot(offset) if gs_base is not None:
+                found.append(gs_base + offset & MASK_64)
+            case InFrame(pointer) if pointer != "rsp":
+                return None
     return tuple(dict.fromkeys(found))
 
 

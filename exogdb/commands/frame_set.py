@@ -49,7 +49,8 @@ def exo_syscall_frame_set(session: Session, options: Namespace) -> Output:
     base = call.frame.base
     if state is not None and state.depth is not None:
         base = find_frame_base(path, read_register(cpu, "rsp") + state.depth)
-    edit = plan_edit(options.name, value, path, call.moment, base, state, gs_base, bits)
+    rip = read_register(cpu, "rip")
+    edit = plan_edit(options.name, value, path, call.moment, base, state, gs_base, bits, rip)
     before = _read_old(call, options.name)
     if not is_confirmed(f"Set {_describe(edit)} on CPU {cpu.index}{_remark(options.name, value, before)}?"):
         raise UsageError(f"{options.name} was not set")

@@ -23,8 +23,8 @@ from exogdb.abi.stub.exits import derive_exits, find_return_values
 from exogdb.abi.stub.follow import Call, Walk, follow, make_state_at_call
 from exogdb.abi.stub.interpret import apply_call, make_syscall_state
 from exogdb.abi.stub.layout import derive_layout
-from exogdb.abi.stub.stub_state import Finder, StubState
-from exogdb.abi.stub.symbolic import Loaded, MachineState, Unknown, UserValue, Value, split
+from exogdb.abi.stub.stub_state import Finder, Held, StubState
+from exogdb.abi.stub.symbolic import Constant, Loaded, MachineState, Unknown, UserValue, Value, split
 from exogdb.errors import AnalysisError
 from exogdb.x86.memory import ReadableMemory
 
@@ -162,12 +162,20 @@ def _derive_state(
         depth=depth,
         registers={name: finder.find_held(wanted.get(name, ()), name) for name in USER_REGISTERS},
         copies={name: _find_copies(wanted.get(name, ()), state, finder) for name in USER_REGISTERS},
+        words={name: _find_words(wanted.get(name, ()), finder) for name in USER_REGISTERS},
         flags=dict(state.flags),
     )
 
 
+def _find_words(wanted: tuple[Value, ...], finder: Finder) -> tuple[Held, ...]:
+    values = (value for value in wanted if not isinstance(value, Constant))
+    return tuple(dict.fromkeys(held for value in values for held in finder.find_words(value)))
+
+
 def _find_copies(wanted: tuple[Value, ...], state: MachineState, finder: Finder) -> tuple[str, ...]:
-    found = {name for value in wanted for name in finder.find_registers(value)}
+    # What holds the same number by chance is no copy.
+    values = (value for value in wanted if not isinstance(value, Constant))
+    found = {name for value in values for name in finder.find_registers(value)}
     return tuple(name for name in state.registers if name in found)
 
 

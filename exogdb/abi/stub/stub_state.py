@@ -9,7 +9,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -63,7 +63,8 @@ class StubState:
     `after_dispatch`: the dispatcher has returned, so `registers` tells what the user will get back; before, what
     the user had. `gs` is whose GS base is active. `stack` is whose stack rsp points to: `user`, `kernel`, `other`
     (a trampoline) or `unknown`; `depth` is how many bytes rsp is below the kernel stack's top, if that is known.
-    `copies` are all the CPU registers that hold a user register's value. `flags` are by name, see `flag`.
+    `copies` are all the CPU registers that hold a user register's value, `words` all the places in memory.
+    `flags` are by name, see `flag`.
     """
 
     address: int
@@ -75,6 +76,7 @@ class StubState:
     depth: int | None
     registers: Mapping[str, Held]
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    words: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
     flags: Mapping[str, Flag] = field(default_factory=dict)
 
     def flag(self, name: str) -> Flag:
@@ -183,13 +185,20 @@ class Finder:
         exact = self.find_registers(value)
         return InRegister(register if register in exact else exact[0]) if exact else None
 
+    def find_words(self, value: Value) -> Iterator[Held]:
+        """All the places in memory that hold `value` and that a register or the GS base leads to."""
+        return self._reached(value, _reach)
+
     def _find_in_memory(self, value: Value, reach: Callable[[Cell, MachineState], Held | None]) -> Held | None:
+        return next(self._reached(value, reach), None)
+
+    def _reached(self, value: Value, reach: Callable[[Cell, MachineState], Held | None]) -> Iterator[Held]:
         cells = [*self._cells.get(value, ())]
         origin = find_origin(value)
         if isinstance(origin, Loaded) and self._state.load(origin.cell) == origin:
             cells.insert(0, origin.cell)
         reached = (reach(cell, self._state) for cell in cells)
-        return next((held for held in reached if held is not None), None)
+        return (held for held in reached if held is not None)
 
 
 def _reach(cell: Cell, state: MachineState) -> Held | None:

@@ -79,13 +79,13 @@ def test_in_the_stub_rcx_and_r11_are_gone() -> None:
 def test_an_edit_writes_every_copy_that_is_still_read() -> None:
     path = analyse("seed")
     base = find_frame_base(path, TOP)
-    early = plan_edit("rip", 0x1000, path, Moment.IN_STUB, base, state_at(path, "push rcx"), GS, 48)
+    early = plan_edit("rip", 0x1000, path, Moment.IN_STUB, base, state_at(path, "push rcx"), GS, 48, 0)
     assert (early.addresses, early.registers) == ((), ("rcx",))
-    late = plan_edit("rip", 0x1000, path, Moment.IN_STUB, base, state_at(path, "mov rcx, r10"), GS, 48)
+    late = plan_edit("rip", 0x1000, path, Moment.IN_STUB, base, state_at(path, "mov rcx, r10"), GS, 48, 0)
     assert (late.addresses, late.registers) == ((TOP - 8,), ("rcx",))
-    deep = plan_edit("rip", 0x1000, path, Moment.IN_CALL, base, None, GS, 48)
+    deep = plan_edit("rip", 0x1000, path, Moment.IN_CALL, base, None, GS, 48, 0)
     assert (deep.addresses, deep.registers) == ((TOP - 8,), ())
-    assert plan_edit("rsp", 0x1000, path, Moment.IN_CALL, base, None, GS, 48).addresses == (GS + 8,)
+    assert plan_edit("rsp", 0x1000, path, Moment.IN_CALL, base, None, GS, 48, 0).addresses == (GS + 8,)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_an_edit_writes_every_copy_that_is_still_read() -> None:
         ("rip", 0x1000, Moment.USER, "no system call is in progress"),
         ("rip", 0x1000, Moment.NO_CALL, "no system call is in progress"),
         ("ret", 1, Moment.IN_CALL, "the dispatcher will overwrite it"),
-        ("arg1", 1, Moment.IN_CALL, "only the compiled code has it"),
+        ("arg1", 1, Moment.IN_CALL, "the dispatcher may have taken it already"),
         ("rbx", 1, Moment.IN_CALL, "cannot be set"),
     ],
 )
@@ -104,13 +104,13 @@ def test_what_would_fault_or_have_no_effect_is_refused(
 ) -> None:
     path = analyse("seed")
     with pytest.raises(UsageError, match=message):
-        plan_edit(name, value, path, moment, find_frame_base(path, TOP), None, GS, 48)
+        plan_edit(name, value, path, moment, find_frame_base(path, TOP), None, GS, 48, 0)
 
 
 def test_a_57_bit_address_is_canonical_where_the_cpu_has_them() -> None:
     path = analyse("seed")
     base = find_frame_base(path, TOP)
-    assert plan_edit("rip", 0x800000000000, path, Moment.IN_CALL, base, None, GS, 57).addresses
+    assert plan_edit("rip", 0x800000000000, path, Moment.IN_CALL, base, None, GS, 57, 0).addresses
 
 
 def test_registers_kept_in_the_per_cpu_block_are_part_of_the_frame() -> None:
