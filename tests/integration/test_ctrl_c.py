@@ -117,6 +117,26 @@ def test_gdb_has_no_frame_to_look_for_behind_a_function() -> None:
         assert gdb.run("python print(counter.count)") == "0\n"
 
 
+WATCHED = """
+import signal
+held = []
+def set_parameter(*words, _set=gdb.set_parameter):
+    held.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    _set(*words)
+gdb.set_parameter = set_parameter
+"""
+
+
+def test_a_setting_is_changed_where_no_ctrl_c_strikes() -> None:
+    """Behind each change GDB looks for the selected frame: with half a frame it ended at the next (GDB 13)."""
+    with open_guest("run=demo") as guest:
+        gdb = guest.gdb
+        gdb.run("set language rust")
+        gdb.run(f"python exec({WATCHED!r}, globals())")
+        gdb.run("exo-gs")
+        assert gdb.run("python print(len(held) > 3, all(held))") == "True True\n"
+
+
 def test_ctrl_c_in_what_runs_behind_a_question_to_qemu() -> None:
     """GDB runs its hook of `monitor` then; the moment is too short to be hit by chance."""
     with open_guest("run=demo") as guest:
