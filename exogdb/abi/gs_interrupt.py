@@ -96,12 +96,16 @@ def _leading_to(edges: dict[int, list[int]], ends: Iterable[int]) -> frozenset[i
     return find_reachable(ends, reverse_edges(edges))
 
 
-def find_interrupt_windows(code: Disassembler, handlers: Iterable[int]) -> InterruptWindows:
+def find_interrupt_windows(
+    code: Disassembler, handlers: Iterable[int], only_from_user: Iterable[int] = ()
+) -> InterruptWindows:
     """Follow the code behind the gates, whose handlers' addresses are given. The guest is only read.
 
-    Code that cannot be read or decoded ends a way there.
+    `only_from_user` are other entries, which user programs alone get to: the user's base is active there up to
+    `swapgs`, if there is one. Code that cannot be read or decoded ends a way there.
     """
-    ways, handlers = _Ways(code), list(handlers)
+    ways, only_from_user = _Ways(code), list(only_from_user)
+    handlers = [*handlers, *only_from_user]
     before = explore(handlers, ways.into_swap, MOST_INSTRUCTIONS)
     swaps_on_entry = [address for address in before if ways.is_one_of(address, {"swapgs"})]
     everything = explore(handlers, ways.over_calls, MOST_INSTRUCTIONS)
@@ -114,4 +118,8 @@ def find_interrupt_windows(code: Disassembler, handlers: Iterable[int]) -> Inter
     after = explore(behind_swaps, ways.up_to_swap, MOST_INSTRUCTIONS)
     unswapped = explore(handlers, ways.over_calls_unswapped, MOST_INSTRUCTIONS)
     returns = [address for address in after if ways.is_one_of(address, RETURNS)]
-    return InterruptWindows(_leading_to(before, swaps_on_entry), _leading_to(after, returns), frozenset(unswapped))
+    entry = (
+        _leading_to(before, swaps_on_entry)
+        | explore(only_from_user, ways.over_calls_unswapped, MOST_INSTRUCTIONS).keys()
+    )
+    return InterruptWindows(entry, _leading_to(after, returns), frozenset(unswapped))

@@ -81,7 +81,7 @@ def _find_jumped_calls(entry: int) -> dict[int, int]:
 
 
 def _find_windows(cpu: Cpu) -> InterruptWindows | None:
-    """Where the handlers in the IDT of `cpu` may run on the user's base; None if the IDT cannot be read."""
+    """Where code behind other entries than LSTAR's may run on the user's base; None if the IDT cannot be read."""
     memory = VirtualMemory(cpu)
     try:
         gates = read_idt(memory, read_long_mode_dump(cpu)).gates
@@ -90,7 +90,15 @@ def _find_windows(cpu: Cpu) -> InterruptWindows | None:
     except UnavailableError:
         return None
     handlers = {gate.handler for gate in gates if gate.present}
-    return find_interrupt_windows(Disassembler(RememberingMemory(memory)), handlers)
+    code = Disassembler(RememberingMemory(memory))
+    return find_interrupt_windows(code, handlers, _find_entries_of_32_bit_code(cpu))
+
+
+def _find_entries_of_32_bit_code(cpu: Cpu) -> set[int]:
+    """Where SYSCALL and SYSENTER go from compatibility mode, as far as it can be read."""
+    specs = [parse_msr(name) for name in ("IA32_CSTAR", "IA32_SYSENTER_EIP")]
+    values = read_msrs([cpu], specs, Via.QMP)[cpu.index].values()
+    return {value.value for value in values if isinstance(value, Reading) and value.value}
 
 
 def _is_kernel(cpu: Cpu, base: int) -> bool | None:

@@ -14,9 +14,9 @@ __all__ = ["with_setting"]
 def with_setting(name: str, value: bool | int | str | None) -> Iterator[None]:
     """GDB's setting `name` is `value` inside the block.
 
-    As `gdb.with_parameter`, which a Ctrl-C can end before the setting is what it was: the user's language, say. It
-    waits for both changes: GDB looks for the selected frame behind each, and half a frame, left behind by one, ends
-    GDB at the next ("Recursive internal problem", GDB 13).
+    As `gdb.with_parameter`, which a Ctrl-C can end before the setting is what it was: the user's language, say.
+    Ctrl-C waits for both changes: GDB looks for the selected frame behind each, and half a frame, left behind by
+    one, ends GDB at the next ("Recursive internal problem", GDB 13).
     """
     before = gdb.parameter(name)
     if before == value:

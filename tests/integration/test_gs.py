@@ -239,3 +239,21 @@ def test_an_nmi_in_the_entry_window_starts_in_one() -> None:
         row = selected(gdb)
         assert (row["state"], row["active"]) == (ENTRY_WINDOW, "user")
         assert "in front of its swapgs" in row["why"]
+
+
+def test_the_entry_of_32_bit_calls_runs_on_the_users_base() -> None:
+    """`today` has one that goes back at once. What SYSCALL in compatibility mode does is done by hand."""
+    with open_guest("run=demo", variant="today") as guest:
+        gdb = guest.gdb
+        gdb.json("exo-syscall next --any-cpu")
+        gdb.json("exo-syscall finish")
+        assert gdb.integer("$cs") & 3 == 3
+        cstar = gdb.json("exo-msr cstar")["cpus"][0]["msrs"]["IA32_CSTAR"]["value"]
+        for change in ("$rcx = $rip", "$cs = 0x08", "$ss = 0x10", f"$pc = {cstar}"):
+            gdb.run(f"set {change}")
+        (row,) = gdb.json("exo-gs")["cpus"]
+        assert (row["cpl"], row["active"], row["state"]) == (
+            0,
+            "user",
+            "entry window (swapgs not yet executed)",
+        ), row["why"]
