@@ -19,7 +19,7 @@ from exogdb.abi.stub.events import (
     find_swapgs,
     find_user_stack_uses,
 )
-from exogdb.abi.stub.exits import derive_exits, find_return_values
+from exogdb.abi.stub.exits import derive_exits, find_exits_ahead, find_return_values
 from exogdb.abi.stub.follow import Call, Walk, follow, make_state_at_call
 from exogdb.abi.stub.interpret import apply_call, make_syscall_state
 from exogdb.abi.stub.layout import derive_layout
@@ -127,9 +127,11 @@ def _derive_states(before: Walk, after: Walk, at_call: MachineState | None) -> d
     }
     # The slots in which a register was saved, should no exit tell better.
     saved = {name: values[-1:] for name in USER_REGISTERS if (values := _find_saved(at_call, name))}
-    returned = saved | find_return_values(after)
+    ahead = find_exits_ahead(after)
+    returned = {exits: saved | find_return_values(after, exits) for exits in set(ahead.values())}
     for address, instruction in after.instructions.items():
-        states[address] = _derive_state(instruction, after.states[address], returned, top, True)
+        wanted = returned[ahead[address]]
+        states[address] = _derive_state(instruction, after.states[address], wanted, top, True)
     return states
 
 

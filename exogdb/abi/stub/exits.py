@@ -1,8 +1,11 @@
 """How each way back to user space gives the registers back."""
 
-from exogdb.abi.stub.disassembly import GENERAL_REGISTERS
+from collections.abc import Set
+
+from exogdb.abi.stub.disassembly import GENERAL_REGISTERS, Instruction
 from exogdb.abi.stub.entry_path import Exit, FrameLayout, RegisterReturn
 from exogdb.abi.stub.follow import RETURNS_TO_USER, Walk
+from exogdb.abi.stub.graph import find_reachable, reverse_edges
 from exogdb.abi.stub.symbolic import (
     Cell,
     Constant,
@@ -16,7 +19,7 @@ from exogdb.abi.stub.symbolic import (
     split,
 )
 
-__all__ = ["derive_exits", "find_exit_values", "find_return_values"]
+__all__ = ["derive_exits", "find_exit_values", "find_exits_ahead", "find_return_values"]
 
 IRET_FRAME = ("rip", "cs", "rflags", "rsp", "ss")  # Intel SDM, IRETQ: from rsp upwards
 
@@ -41,14 +44,38 @@ def _for_each_exit(walk: Walk) -> list[tuple[int, str, MachineState]]:
     ]
 
 
-def find_return_values(after: Walk) -> dict[str, tuple[Value, ...]]:
-    """For each user register the values that the exits put there, IRETQ's (the complete ones) first."""
+def find_exits_ahead(after: Walk) -> dict[int, frozenset[int]]:
+    """The exits that the code at each address leads to; all of them where none is found."""
+    exits = frozenset(address for address, _kind, _state in _for_each_exit(after))
+    sources = reverse_edges({address: _following(each) for address, each in after.instructions.items()})
+    ahead: dict[int, set[int]] = {address: set() for address in after.instructions}
+    for found in exits:
+        for address in find_reachable([found], sources):
+            ahead[address].add(found)
+    return {address: frozenset(found) or exits for address, found in ahead.items()}
+
+
+def _following(instruction: Instruction) -> list[int]:
+    """What runs next, calls stepped over."""
+    if instruction.mnemonic in RETURNS_TO_USER:
+        return []
+    target = [instruction.target] if instruction.target is not None and instruction.mnemonic != "call" else []
+    return target if instruction.mnemonic == "jmp" else [instruction.next, *target]
+
+
+def find_return_values(after: Walk, ahead: Set[int] | None = None) -> dict[str, tuple[Value, ...]]:
+    """For each user register the values that the exits put there, IRETQ's (the complete ones) first.
+
+    `ahead` are the exits that are meant, all of them if it is not given. Behind each value is the one that it
+    is made from by masks, for instructions in front of these. What was not followed is a value, too: where the code
+    has made it, it is that, and nowhere before.
+    """
     exits = sorted(_for_each_exit(after), key=lambda found: found[1] != "iret")
     values: dict[str, list[Value]] = {}
-    for _, kind, state in exits:
+    for _, kind, state in (each for each in exits if ahead is None or each[0] in ahead):
         for name, value in find_exit_values(kind, state).items():
-            if not isinstance(value, Unknown):
-                values.setdefault(name, []).append(find_origin(value))
+            if not isinstance(value, Unknown) or value.address:
+                values.setdefault(name, []).extend((value, find_origin(value)))
     return {name: tuple(dict.fromkeys(found)) for name, found in values.items()}
 
 
