@@ -12,6 +12,7 @@ from exogdb.abi.check.rule import Rule
 from exogdb.abi.check.signature import SIGNATURE_RULES
 from exogdb.abi.check.stacks import STACK_RULES
 from exogdb.abi.check.stub import STUB_RULES
+from exogdb.abi.check.sysret import SYSRET_RULES
 
 __all__ = ["RULES", "find_rule"]
 
@@ -24,6 +25,7 @@ RULES: tuple[Rule, ...] = tuple(
             *GATE_RULES,
             *ISOLATION_RULES,
             *STUB_RULES,
+            *SYSRET_RULES,
             *SIGNATURE_RULES,
             *STACK_RULES,
             *MEMORY_RULES,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from exogdb.abi.check.facts import CpuFacts, Facts, known
 from exogdb.abi.check.rule import Finding, Outcome, Rule, Severity, each_cpu
-from exogdb.abi.check.stub import returns_to_32_bit
+from exogdb.abi.check.sysret import returns_to_32_bit
 from exogdb.errors import UnavailableError
 from exogdb.x86.descriptor import CallGate, SystemDescriptor
 from exogdb.x86.idt import is_idt_unset, vector_name

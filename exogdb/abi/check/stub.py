@@ -6,19 +6,17 @@ analysis was not sure, the rule that needs it is `not checked`.
 
 from collections.abc import Iterator
 
-from exogdb.abi.check.facts import CpuFacts, EntryFacts, Facts, known
+from exogdb.abi.check.facts import EntryFacts, Facts, known
 from exogdb.abi.check.rule import Finding, NotChecked, Outcome, Rule, Severity, each_entry
-from exogdb.abi.stub.entry_path import Comparison, Dispatcher, EntryPath, Exit, GsAccess
+from exogdb.abi.stub.entry_path import Dispatcher, EntryPath, Exit, GsAccess
 from exogdb.abi.stub.stub_state import StubState
-from exogdb.abi.stub.symbolic import Constant, Derived, Flag, Gs, Returned, Value, find_origin
+from exogdb.abi.stub.symbolic import Flag, Gs
 from exogdb.errors import UnavailableError
 from exogdb.reading import Reading, Unavailable
 
-__all__ = ["STUB_RULES", "find_dispatcher", "is_left_at_dispatch", "last_user_page", "returns_to_32_bit"]
+__all__ = ["STUB_RULES", "describe_exit", "find_dispatcher", "is_left_at_dispatch", "require_exits"]
 
 OWNED_BY_USER = ("rip", "rsp", "rflags", "rbx", "rbp", "r12", "r13", "r14", "r15")
-GENERAL_PROTECTION = 13
-NEAR_THE_HOLE = 1 << 46  # a bound below this says nothing about being canonical
 
 
 def is_left_at_dispatch(path: EntryPath, flag: str) -> bool:
@@ -34,16 +32,6 @@ def is_left_at_dispatch(path: EntryPath, flag: str) -> bool:
     return value is not Flag.CLEAR
 
 
-def returns_to_32_bit(path: EntryPath) -> bool:
-    """Whether the stub has a SYSRET with a 32-bit operand, which enters compatibility mode."""
-    return any(_is_sysretl(path, exit_) for exit_ in path.exits)
-
-
-def _is_sysretl(path: EntryPath, exit_: Exit) -> bool:
-    """SYSRET without REX.W: it goes to ecx, so always to a canonical address."""
-    return exit_.address in path.states and path.states[exit_.address].text == "sysret"
-
-
 def find_dispatcher(path: EntryPath) -> Dispatcher:
     """The dispatcher.
 
@@ -54,7 +42,11 @@ def find_dispatcher(path: EntryPath) -> Dispatcher:
     return path.dispatcher
 
 
-def _require_exits(path: EntryPath) -> tuple[Exit, ...]:
+def require_exits(path: EntryPath) -> tuple[Exit, ...]:
+    """Every way back to user space.
+
+    :raise UnavailableError: the analysis found none.
+    """
     if not path.exits:
         raise UnavailableError("no way back to user space was found in the entry stub")
     return path.exits
@@ -70,7 +62,8 @@ def _require_kernel_gs(path: EntryPath) -> None:
         raise UnavailableError("the entry stub uses GS while the user's base is active (EXO030)")
 
 
-def _at(facts: Facts, exit_: Exit) -> str:
+def describe_exit(facts: Facts, exit_: Exit) -> str:
+    """`the SYSRET at ...`, for a sentence."""
     return f"the {exit_.kind.upper()} at {facts.name(exit_.address)}"
 
 
@@ -86,17 +79,17 @@ def _check_swapgs(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
             first.address,
         )
         return
-    for exit_ in _require_exits(path):
+    for exit_ in require_exits(path):
         if exit_.gs is Gs.KERNEL:
             yield Finding(
-                f"{_at(facts, exit_)} is reached with the kernel's GS base active",
+                f"{describe_exit(facts, exit_)} is reached with the kernel's GS base active",
                 "as many SWAPGS on the way out as on the way in",
                 "entry stub",
                 exit_.address,
             )
         elif exit_.gs is Gs.UNKNOWN:
             yield NotChecked(
-                f"which GS base is active at {_at(facts, exit_)} differs between paths, or is not known"
+                f"which GS base is active at {describe_exit(facts, exit_)} differs between paths, or is not known"
             )
 
 
@@ -150,109 +143,35 @@ def _target(dispatcher: Dispatcher, facts: Facts) -> str:
     return dispatcher.target if dispatcher.address is None else facts.name(dispatcher.address)
 
 
-def _check_canonical_return(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
-    path = known(entry.path)
-    for exit_ in _require_exits(path):
-        if exit_.kind != "sysret" or _is_sysretl(path, exit_) or not exit_.after_dispatch:
-            continue
-        if _tests_return_address(path, exit_):
-            continue
-        undecided = next((each for each in path.comparisons if each.on_exit and _is_undecided(each)), None)
-        if undecided is not None:
-            yield NotChecked(
-                f"what the branch at {facts.name(undecided.address)} tests is not told by the stub alone"
-            )
-            continue
-        yield _untested_return(entry, exit_, facts)
-
-
-def _untested_return(entry: EntryFacts, exit_: Exit, facts: Facts) -> Finding:
-    """Worse where a program is one SYSCALL away from it, better where #GP does not use the user's stack."""
-    severity, detail = Severity.WARNING, ""
-    if all(_has_ist(cpu, GENERAL_PROTECTION) for cpu in facts.cpus if cpu.index in entry.cpus):
-        severity = Severity.NOTE
-        detail = "; #GP has an IST stack, and its handler must expect it at CPL 0 with the user's rsp and GS base"
-    mapped = next((cpu for cpu in facts.cpus if _last_page_is_code(cpu)), None)
-    if mapped is not None:
-        severity = Severity(severity + 1)
-        detail += f"; CPU {mapped.index} has user code mapped in the last page below the hole"
-    return Finding(
-        f"nothing on the way to {_at(facts, exit_)} tests rcx{detail}",
-        "a test that rcx is a canonical user address, and IRETQ or a signal otherwise",
-        "entry stub",
-        exit_.address,
-        severity=severity,
-    )
-
-
-def _has_ist(cpu: CpuFacts, vector: int) -> bool:
-    return not isinstance(cpu.idt, Unavailable) and len(cpu.idt) > vector and cpu.idt[vector].ist != 0
-
-
-def _is_undecided(branch: Comparison) -> bool:
-    """It depends on what was not followed, or on the dispatcher: that may have looked at the return address."""
-    return branch.compared is None or any(isinstance(find_origin(each), Returned) for each in branch.compared)
-
-
-def _tests_return_address(path: EntryPath, exit_: Exit) -> bool:
-    """Whether a branch on the way out depends on the upper bits of the value that rcx has at the exit."""
-    returned = exit_.registers["rcx"].value
-    pairs = (each.compared for each in path.comparisons if each.on_exit and each.compared is not None)
-    return any(_tests_upper_bits(returned, *pair) or _tests_upper_bits(returned, *pair[::-1]) for pair in pairs)
-
-
-def _tests_upper_bits(returned: str, side: Value, other: Value) -> bool:
-    """A shift or mask of the address, or the address itself against a bound near the canonical hole."""
-    if str(side) == returned:
-        return isinstance(other, Constant) and other.value >= NEAR_THE_HOLE
-    return isinstance(side, Derived) and returned in str(side)
-
-
-def last_user_page(address_bits: int) -> int:
-    """The last page whose addresses are canonical and in the lower half.
-
-    A SYSCALL in its last two bytes returns to the first non-canonical address.
-
-    >>> hex(last_user_page(48))
-    '0x7ffffffff000'
-    """
-    return (1 << address_bits - 1) - 0x1000
-
-
-def _last_page_is_code(cpu: CpuFacts) -> bool:
-    try:
-        page = cpu.page(last_user_page(cpu.address_bits))
-    except UnavailableError:
-        return False
-    return page.mapped and page.user and not page.nx
-
-
 def _check_leaks(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
     path = known(entry.path)
     _require_kernel_gs(path)
-    for exit_ in _require_exits(path):
+    for exit_ in require_exits(path):
         leaked = [name for name, what in exit_.registers.items() if what.kind == "leaked"]
         unknown = [name for name, what in exit_.registers.items() if what.kind == "unknown"]
         if leaked:
             yield Finding(
-                f"at {_at(facts, exit_)} {', '.join(leaked)} hold what the kernel left there",
+                f"at {describe_exit(facts, exit_)} {', '.join(leaked)} hold what the kernel left there",
                 "every register restored, cleared, or the result",
                 "entry stub",
                 exit_.address,
             )
         if unknown:
-            yield NotChecked(f"what {', '.join(unknown)} hold at {_at(facts, exit_)} could not be followed")
+            yield NotChecked(
+                f"what {', '.join(unknown)} hold at {describe_exit(facts, exit_)} could not be followed"
+            )
 
 
 def _check_restored(entry: EntryFacts, facts: Facts) -> Iterator[Outcome]:
     path = known(entry.path)
     _require_kernel_gs(path)
-    for exit_ in _require_exits(path):
+    for exit_ in require_exits(path):
         wrong = {name: problem for name in OWNED_BY_USER if (problem := _restore_problem(path, exit_, name))}
         if wrong:
             fatal = not wrong.keys().isdisjoint({"rip", "rsp"})
             yield Finding(
-                f"at {_at(facts, exit_)}: " + "; ".join(f"{name} {problem}" for name, problem in wrong.items()),
+                f"at {describe_exit(facts, exit_)}: "
+                + "; ".join(f"{name} {problem}" for name, problem in wrong.items()),
                 "the value that the program had",
                 "entry stub",
                 exit_.address,
@@ -337,20 +256,6 @@ STUB_RULES = (
         "If the kernel is built for 8-byte stacks (-mpreferred-stack-boundary=3), nothing. Push an even "
         "number of eight-byte words below a 16-byte aligned top, or `and rsp, -16` before the call.",
         each_entry(_check_alignment),
-    ),
-    Rule(
-        "EXO034",
-        Severity.WARNING,
-        "SYSRET does not return to a non-canonical address",
-        "On Intel, SYSRET with a non-canonical rcx raises #GP at CPL 0, when rsp and GS base are the user's "
-        "already: without an IST stack the fault's frame is written where the program wants it. AMD's returns "
-        "first, and the program gets the #GP. A SYSCALL in the last two bytes of the lower half gets there, or a "
-        "frame that ptrace or a signal handler changed. IRETQ faults in the kernel on either, but still with the "
-        "kernel's rsp.",
-        "CVE-2012-0217, CVE-2006-0744, CVE-2014-4699; Intel SDM Vol. 2B, SYSRET",
-        "Test rcx and return by IRETQ if it is not canonical; never map the last page of the lower half; give #GP "
-        "an IST stack.",
-        each_entry(_check_canonical_return),
     ),
     Rule(
         "EXO035",

@@ -8,7 +8,7 @@ from exogdb.abi.check.facts import LARGEST_STACK, CpuFacts, Span
 from exogdb.abi.check.isolation import entry_addresses
 from exogdb.abi.check.memory import gs_slots
 from exogdb.abi.check.stacks import stack_addresses, stack_tops
-from exogdb.abi.check.stub import last_user_page
+from exogdb.abi.check.sysret import last_user_page
 from exogdb.abi.stub.entry_path import EntryPath
 from exogdb.abi.stub.symbolic import Gs
 from exogdb.errors import FormatError, TargetLostError, UnavailableError
