@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from exogdb.abi.check.facts import CpuFacts, Facts, known
 from exogdb.abi.check.rule import Finding, Outcome, Rule, Severity, each_cpu
-from exogdb.abi.check.sysret import returns_to_32_bit
+from exogdb.abi.check.sysret import may_use_sysret, returns_to_32_bit
 from exogdb.errors import UnavailableError
 from exogdb.x86.descriptor import CallGate, SystemDescriptor
 from exogdb.x86.idt import is_idt_unset, vector_name
@@ -44,7 +44,17 @@ def _check_syscall_selectors(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
     yield from _check_loads(cpu, [load for load in loads if load.instruction == "SYSCALL"])
 
 
+def _uses_sysret(cpu: CpuFacts, facts: Facts) -> bool:
+    """A kernel that returns by IRETQ alone may have anything in STAR[63:48]."""
+    try:
+        return may_use_sysret(facts.path_of(cpu))
+    except UnavailableError:
+        return True
+
+
 def _check_sysret_selectors(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
+    if not _uses_sysret(cpu, facts):
+        return
     loads = decode_star(cpu.msr("IA32_STAR")).loads
     yield from _check_loads(cpu, [load for load in loads if load.instruction in ("SYSRETQ", "SYSRETQ/L")])
     narrow = list(_check_loads(cpu, [load for load in loads if load.instruction == "SYSRETL"]))
@@ -53,7 +63,7 @@ def _check_sysret_selectors(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
         yield from narrow
 
 
-def _check_rpl(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
+def _check_rpl(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
     star = decode_star(cpu.msr("IA32_STAR"))
     if star.syscall_ss.rpl:
         yield Finding(
@@ -62,7 +72,7 @@ def _check_rpl(cpu: CpuFacts, _facts: Facts) -> Iterator[Outcome]:
             "IA32_STAR",
             cpu=cpu.index,
         )
-    if star.sysret_ss_amd.rpl != 3:
+    if star.sysret_ss_amd.rpl != 3 and _uses_sysret(cpu, facts):
         yield Finding(
             f"STAR[63:48] has RPL {star.sysret_ss_amd.rpl}: on AMD SYSRET leaves SS = {star.sysret_ss_amd}",
             "RPL 3 in STAR[63:48]",

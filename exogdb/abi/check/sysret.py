@@ -10,10 +10,15 @@ from exogdb.abi.stub.symbolic import Constant, Derived, Returned, Value, find_or
 from exogdb.errors import UnavailableError
 from exogdb.reading import Unavailable
 
-__all__ = ["SYSRET_RULES", "last_user_page", "returns_to_32_bit"]
+__all__ = ["SYSRET_RULES", "last_user_page", "may_use_sysret", "returns_to_32_bit"]
 
 GENERAL_PROTECTION = 13
 NEAR_THE_HOLE = 1 << 46  # a bound below this says nothing about being canonical
+
+
+def may_use_sysret(path: EntryPath) -> bool:
+    """Whether the stub has a SYSRET, or ways out that could not be followed."""
+    return not path.exits or bool(path.doubts) or any(exit_.kind == "sysret" for exit_ in path.exits)
 
 
 def returns_to_32_bit(path: EntryPath) -> bool:

@@ -67,6 +67,9 @@ LEFT_FLAGS: dict[str, tuple[str, str, str]] = {
 }
 
 
+IRETQ = (STUBS / "iretq.s").read_text()
+
+
 def findings(facts: Facts) -> list[str]:
     return [each.rule.id for each in run_rules(RULES, facts).results if each.findings]
 
@@ -97,3 +100,13 @@ def test_a_flag_is_clear_only_if_it_is_on_every_path(mistake: str) -> None:
     assert source.count(old) == 1
     facts = with_msr(facts_of(assemble(source.replace(old, new))), "IA32_FMASK", 0x257BD5)
     assert findings(facts) == expected.split()
+
+
+def test_stars_sysret_base_matters_only_where_a_sysret_may_be() -> None:
+    unfollowed = IRETQ.replace(
+        "    mov [rsp+0x30], rax", "    test eax, eax\n    jns 1f\n    jmp rax\n1:  mov [rsp+0x30], rax"
+    )
+    for source, expected in ((IRETQ, []), (SOUND, ["EXO021", "EXO022"]), (unfollowed, ["EXO021", "EXO022"])):
+        sound = facts_of(assemble(source))
+        found = findings(with_msr(sound, "IA32_STAR", 0x0000000800000000))
+        assert [rule for rule in found if rule not in findings(sound)] == expected
