@@ -86,6 +86,8 @@ def _assemble(entry: int, call: Call | None, before: Walk, after: Walk, rivals: 
         exits=exits,
         states=_derive_states(before, after, at_call),
         doubts=find_doubts(call, before, after, exits, rivals),
+        flow_in=before.edges,
+        flow_out=after.edges,
     )
 
 

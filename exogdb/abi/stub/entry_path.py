@@ -244,7 +244,8 @@ class Exit:
 class EntryPath:
     """The whole path, from the instruction LSTAR points at to every return to user space.
 
-    `profile` names the file that overrode parts of it, empty if none did.
+    `flow_in` says what follows each instruction on the way from `entry` to the dispatcher's call, `flow_out` the
+    same from its return. `profile` names the file that overrode parts of it, empty if none did.
     """
 
     entry: int
@@ -260,6 +261,8 @@ class EntryPath:
     exits: tuple[Exit, ...]
     states: Mapping[int, StubState]
     doubts: tuple[str, ...]
+    flow_in: Mapping[int, list[int]]
+    flow_out: Mapping[int, list[int]]
     profile: str = ""
 
     @property

@@ -51,10 +51,11 @@ class Call:
 
 @dataclass
 class Walk:
-    """What the walk found: a state before each instruction, the calls, the returns to user space, and doubts."""
+    """What the walk found: a state before each instruction, what follows it, the calls, and doubts."""
 
     instructions: dict[int, Instruction] = field(default_factory=dict)
     states: dict[int, MachineState] = field(default_factory=dict)
+    edges: dict[int, list[int]] = field(default_factory=dict)
     calls: dict[int, Call] = field(default_factory=dict)
     doubts: dict[int, str] = field(default_factory=dict)
 
@@ -99,7 +100,10 @@ def follow(
             del walk.states[address]
             continue
         walk.instructions[address] = instruction
-        waiting += _advance(instruction, joined.copy(), walk, scene)
+        following = _advance(instruction, joined.copy(), walk, scene)
+        known_edges = walk.edges.get(address, ())
+        walk.edges[address] = [*dict.fromkeys((*known_edges, *(place for place, _ in following)))]
+        waiting += following
     return walk
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from exogdb.abi.check import RULES
-from exogdb.abi.check.facts import CpuFacts, Facts
+from exogdb.abi.check.facts import CpuFacts, Facts, known
 from exogdb.abi.check.rule import Report, Rule, run_rules
-from exogdb.abi.stub.entry_path import Comparison
+from exogdb.abi.stub.entry_path import Comparison, RegisterReturn
 from exogdb.abi.stub.symbolic import Constant, Returned
 from exogdb.reading import Unavailable
 from tests.unit.abi.check.changes import with_call_gate, with_frame_structure, with_image_page, with_kernel_rsp
@@ -21,6 +21,7 @@ from tests.unit.abi.check.sound import (
     stack_top,
     state,
     with_cpu,
+    with_exit,
     with_page,
     with_path,
 )
@@ -56,7 +57,9 @@ def test_every_rule_has_a_flaw_that_trips_it() -> None:
 
 def test_a_return_address_that_the_dispatcher_may_have_tested_is_not_checked() -> None:
     branch = Comparison(EXIT - 20, (Returned("rax", CALL), Constant(0)), EXIT + 0x100, True)
-    facts = with_path(sound_facts(), lambda path: replace(path, comparisons=(branch,)))
+    kept = with_exit(sound_facts(), rax=RegisterReturn("restored", "", frame_offset=64))
+    path = replace(known(kept.entries[0].path), comparisons=(branch,))
+    facts = with_path(kept, lambda _: path)
     [result] = [each for each in run_rules(RULES, facts).results if each.status != "sound"]
     assert (result.rule.id, result.status) == ("EXO034", "not checked")
 

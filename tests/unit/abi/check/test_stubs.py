@@ -35,6 +35,18 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     ),
     "rcx not tested": ("    jnz by_iret\n", "", "EXO034"),
     "something else tested": ("    mov rdx, rcx\n", "    mov rdx, r11\n", "EXO034"),
+    "the lowest bits tested": ("    shr rdx, 47\n", "    and rdx, 7\n", "EXO034"),
+    "tested, and SYSRET either way": ("    jnz by_iret\n", "    jnz 1f\n1:\n", "EXO034"),
+    "SYSRET without a test for a bad number": (
+        "    cld\n",
+        "    cld\n    cmp rax, 500\n    jb 1f\n    mov rsp, gs:[8]\n    swapgs\n    sysretq\n1:\n",
+        "EXO034",
+    ),
+    "a second SYSRET without a test": (
+        "    mov rdx, rcx\n",
+        "    test eax, eax\n    jz cleared\n    mov rdx, rcx\n",
+        "EXO034",
+    ),
     "rdi not cleared before SYSRET": (
         "    xor edi, edi\n    xor esi, esi\n    xor edx, edx\n    xor r8d, r8d\n    xor r9d, r9d\n"
         "    xor r10d, r10d\n    mov rsp",
@@ -110,3 +122,9 @@ def test_stars_sysret_base_matters_only_where_a_sysret_may_be() -> None:
         sound = facts_of(assemble(source))
         found = findings(with_msr(sound, "IA32_STAR", 0x0000000800000000))
         assert [rule for rule in found if rule not in findings(sound)] == expected
+
+
+def test_each_way_to_sysret_may_have_a_test_of_its_own() -> None:
+    twice = "    test eax, eax\n    jz 1f\n    mov rdx, rcx\n    shr rdx, 46\n    jnz by_iret\n    jmp cleared\n1:"
+    source = SOUND.replace("    mov rdx, rcx\n", f"{twice}  mov rdx, rcx\n")
+    assert findings(facts_of(assemble(source))) == []

@@ -35,6 +35,7 @@ syscall_entry:
     mov rdx, rcx
     shr rdx, 47
     jnz by_iret
+cleared:
     xor edi, edi
     xor esi, esi
     xor edx, edx
