@@ -186,10 +186,23 @@ def _restore_problem(path: EntryPath, exit_: Exit, register: str) -> str:
         return ""
     if returned.kind != "restored":
         return f"is {returned.kind} ({returned.value})"
+    if returned.gs_slot is not None:
+        return _gs_slot_problem(path, returned.gs_slot, register)
     slot = next((slot for slot in path.frame.slots if slot.offset == returned.frame_offset), None)
-    if slot is None or slot.holds is None or slot.holds == register or exit_.kind == "iret":
+    if slot is None or slot.holds == register:
         return ""
-    return f"comes back from the slot where {slot.holds} was saved"
+    if slot.is_constant:
+        return f"comes back from the slot where {slot.value} was put"
+    return f"comes back from the slot where {slot.holds} was saved" if slot.holds is not None else ""
+
+
+def _gs_slot_problem(path: EntryPath, offset: int, register: str) -> str:
+    saved = path.gs_saved.get(offset, register)
+    if saved != register:
+        what = f"{saved} was saved" if saved is not None else "a constant was put"
+        return f"comes back from gs:[{offset:#x}], where {what}"
+    is_top = path.stack is not None and path.stack.is_kept and offset == path.stack.gs_slot
+    return f"comes back from gs:[{offset:#x}], which holds the kernel's stack" if is_top else ""
 
 
 def _find_exposed(path: EntryPath) -> list[StubState]:

@@ -24,7 +24,7 @@ from exogdb.abi.stub.follow import Call, Walk, follow, make_state_at_call
 from exogdb.abi.stub.interpret import apply_call, make_syscall_state
 from exogdb.abi.stub.layout import derive_layout
 from exogdb.abi.stub.stub_state import Finder, Held, StubState
-from exogdb.abi.stub.symbolic import Constant, Loaded, MachineState, Unknown, UserValue, Value, split
+from exogdb.abi.stub.symbolic import Constant, Loaded, MachineState, Unknown, UserValue, Value, find_origin, split
 from exogdb.errors import AnalysisError
 from exogdb.x86.memory import ReadableMemory
 
@@ -86,6 +86,7 @@ def _assemble(entry: int, call: Call | None, before: Walk, after: Walk, rivals: 
         exits=exits,
         states=_derive_states(before, after, at_call),
         doubts=find_doubts(call, before, after, exits, rivals),
+        gs_saved=_find_gs_saved(at_call),
         flow_in=before.edges,
         flow_out=after.edges,
     )
@@ -97,6 +98,16 @@ def _find_user_rsp_slot(before: Walk, at_call: MachineState | None) -> int | Non
         if cell.space == "gs" and cell.base is None and value == UserValue("rsp"):
             return cell.offset
     return None
+
+
+def _find_gs_saved(at_call: MachineState | None) -> dict[int, str | None]:
+    cells = at_call.memory.items() if at_call is not None else ()
+    origins = {cell.offset: find_origin(value) for cell, value in cells if (cell.space, cell.base) == ("gs", None)}
+    return {
+        offset: origin.register if isinstance(origin, UserValue) else None
+        for offset, origin in origins.items()
+        if isinstance(origin, UserValue | Constant)
+    }
 
 
 def _find_kernel_stack(before: Walk, at_call: MachineState | None) -> KernelStack | None:

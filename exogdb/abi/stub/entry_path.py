@@ -106,6 +106,7 @@ class FrameSlot:
     `offset` is from the frame's base (its lowest address). `holds` is the user register saved there (`rip`,
     `rflags`, `rax`...), None for anything else; `value` says what the stub stores; `restored_to` are the user
     registers that get their value back from here. `how` is `push` or `mov`, at the instruction `stored_at`.
+    `is_constant`: the code alone tells the number that is stored.
     """
 
     offset: int
@@ -114,6 +115,7 @@ class FrameSlot:
     how: str
     stored_at: int | None
     restored_to: tuple[str, ...]
+    is_constant: bool = False
 
     @property
     def name(self) -> str:
@@ -244,8 +246,9 @@ class Exit:
 class EntryPath:
     """The whole path, from the instruction LSTAR points at to every return to user space.
 
-    `flow_in` says what follows each instruction on the way from `entry` to the dispatcher's call, `flow_out` the
-    same from its return. `profile` names the file that overrode parts of it, empty if none did.
+    `gs_saved` is what the per-CPU slots hold during the call that the stub stores to: a user register, or None for
+    a constant. `flow_in` says what follows each instruction on the way from `entry` to the dispatcher's call,
+    `flow_out` the same from its return. `profile` names the file that overrode parts of it, empty if none did.
     """
 
     entry: int
@@ -261,6 +264,7 @@ class EntryPath:
     exits: tuple[Exit, ...]
     states: Mapping[int, StubState]
     doubts: tuple[str, ...]
+    gs_saved: Mapping[int, str | None]
     flow_in: Mapping[int, list[int]]
     flow_out: Mapping[int, list[int]]
     profile: str = ""

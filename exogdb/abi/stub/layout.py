@@ -5,7 +5,7 @@ from exogdb.abi.stub.entry_path import FrameLayout, FrameSlot
 from exogdb.abi.stub.exits import find_return_values
 from exogdb.abi.stub.follow import Walk
 from exogdb.abi.stub.interpret import apply_instruction
-from exogdb.abi.stub.symbolic import Loaded, MachineState, Unknown, UserValue, Value, find_origin, split
+from exogdb.abi.stub.symbolic import Constant, Loaded, MachineState, Unknown, UserValue, Value, find_origin, split
 
 __all__ = ["ARGUMENT_PASSING", "derive_layout"]
 
@@ -52,6 +52,7 @@ def _make_slot(
         how=how,
         stored_at=address,
         restored_to=restored.get(offset, ()),
+        is_constant=isinstance(origin, Constant),
     )
 
 

@@ -199,6 +199,7 @@ def sound_path() -> EntryPath:
             EXIT: state(EXIT, "sysretq", after_dispatch=True, inside=False),
         },
         doubts=(),
+        gs_saved={8: "rsp"},
         flow_in={ENTRY: [CALL], CALL: []},
         flow_out={CALL + 5: [EXIT - 20], EXIT - 20: [EXIT, ENTRY + 0x200], EXIT: [], ENTRY + 0x200: []},
     )

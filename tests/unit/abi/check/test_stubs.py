@@ -54,6 +54,17 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "EXO035",
     ),
     "pops exchanged": ("    pop rbx\n    pop rbp", "    pop rbp\n    pop rbx", "EXO036"),
+    "rbx saved as a constant": ("    push rbx\n", "    push 0\n", "EXO036"),
+    "rsp from the kernel stack's slot": (
+        "    mov rsp, gs:[8]\n    swapgs",
+        "    mov rsp, gs:[0]\n    swapgs",
+        "EXO036",
+    ),
+    "rsp from a slot that is used for rbx": (
+        "    push rbx\n    push r12\n",
+        "    push rbx\n    mov gs:[8], rbx\n    push r12\n",
+        "EXO036",
+    ),
     "no cli": ("    cli\n", "", "EXO037"),
     "sti again on the way out": ("    mov rdx, rcx\n", "    sti\n    mov rdx, rcx\n", "EXO037"),
     "sti before the switch": (
@@ -122,6 +133,27 @@ def test_stars_sysret_base_matters_only_where_a_sysret_may_be() -> None:
         sound = facts_of(assemble(source))
         found = findings(with_msr(sound, "IA32_STAR", 0x0000000800000000))
         assert [rule for rule in found if rule not in findings(sound)] == expected
+
+
+# The same for the stub whose only exit is an IRETQ.
+IRETQ_MISTAKES: dict[str, tuple[tuple[str, str], ...]] = {
+    "pops exchanged": (
+        ("    mov rdi, rsp\n", "    push rbx\n    push rbp\n    mov rdi, rsp\n"),
+        ("    mov [rsp+0x30], rax\n", "    mov [rsp+0x40], rax\n    pop rbx\n    pop rbp\n"),
+    ),
+    "rip and rflags exchanged": (
+        ("    push r11\n    push 0x2b\n    push rcx", "    push rcx\n    push 0x2b\n    push r11"),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", IRETQ_MISTAKES)
+def test_iretq_gives_back_what_was_saved(mistake: str) -> None:
+    source = IRETQ
+    for old, new in IRETQ_MISTAKES[mistake]:
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    assert set(findings(facts_of(assemble(source)))) - set(findings(facts_of(assemble(IRETQ)))) == {"EXO036"}
 
 
 def test_each_way_to_sysret_may_have_a_test_of_its_own() -> None:
