@@ -229,7 +229,8 @@ def _combine(operation: str, one: Value, other: Value, instruction: Instruction)
         return Constant(0)
     if isinstance(other, Constant) and operation in ("add", "sub"):
         return add(one, to_signed(other.value) if operation == "add" else -to_signed(other.value))
-    if operation == "and" and isinstance(one, Sum | Loaded) and _is_alignment(other):
+    is_pointer = isinstance(one, Sum | Loaded) or one == UserValue("rsp")
+    if operation == "and" and is_pointer and _is_alignment(other):
         base, offset = split(one)
         return Sum(base, to_signed(offset & other.value), exact=False)
     if isinstance(one, Unknown) or isinstance(other, Unknown) or _depth(one) > 4 or _depth(other) > 4:

@@ -26,6 +26,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "    pop r11\n    pop rcx\n    mov rsp, gs:[8]\n    push rcx\n    pop rcx\n    mov rsp, gs:[0]",
         "EXO031",
     ),
+    "the user's stack, aligned": ("    mov rsp, gs:[0]\n    cld\n", "    and rsp, -16\n    cld\n", "EXO031"),
     "misaligned call": ("    sub rsp, 8\n    push r9", "    push r9", "EXO032 EXO036"),
     "number not moved": ("    mov rdi, rax\n", "", "EXO033"),
     "moved in an order that loses one": (
