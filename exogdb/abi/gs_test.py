@@ -5,12 +5,13 @@
     test edx, edx
     js kernel_has_swapped
 
+or `rdgsbase rax`, `test rax, rax`, `js` where the kernel has set CR4.FSGSBASE.
 That holds as long as only the kernel can set the base. With CR4.FSGSBASE a program can: WRGSBASE takes any
 canonical address, also one in the upper half.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from exogdb.abi.stub.disassembly import Disassembler, ImmediateOperand, Instruction, RegisterOperand
 from exogdb.errors import AnalysisError, MemoryFault
@@ -22,11 +23,12 @@ IA32_GS_BASE = 0xC0000101
 MOST_INSTRUCTIONS = 600  # what an exception handler does before it calls compiled code has a hundred at most
 NEAR = 4  # instructions between setting ecx, RDMSR and the test
 TESTS = frozenset({"test", "or", "and", "cmp", "bt", "shl", "add"})
+EQUALITY = frozenset({"je", "jne", "jz", "jnz"})  # with a base that is known to be the kernel's
 ENDS = frozenset({"ret", "iretq", "sysretq", "hlt", "ud2"})
 
 
 def find_gs_sign_test(memory: ReadableMemory, handler: int) -> int | None:
-    """The RDMSR of IA32_GS_BASE whose upper half is tested in the code at `handler` or in what it calls directly.
+    """The RDMSR of IA32_GS_BASE or the RDGSBASE whose sign is tested, in the code at `handler` or what that calls.
 
     Reads code only, at most 600 instructions. None: there is no such test among them.
     :raise MemoryFault: there is no code at `handler`.
@@ -45,7 +47,7 @@ def find_gs_sign_test(memory: ReadableMemory, handler: int) -> int | None:
                 instruction = disassembler.at(address)
             except (MemoryFault, AnalysisError):
                 break  # this path cannot be followed; the others can
-            if _reads_gs_base(instruction, before) and _is_tested(disassembler, instruction.next):
+            if _is_sign_test(disassembler, instruction, before):
                 return address
             before.append(instruction)
             if instruction.target is not None:
@@ -54,6 +56,15 @@ def find_gs_sign_test(memory: ReadableMemory, handler: int) -> int | None:
                 break
             address = instruction.next
     return None
+
+
+def _is_sign_test(disassembler: Disassembler, instruction: Instruction, before: Iterable[Instruction]) -> bool:
+    if instruction.mnemonic != "rdgsbase":
+        return _reads_gs_base(instruction, before) and _is_tested(disassembler, instruction.next, "rdx")
+    match instruction.operands:
+        case (RegisterOperand(register, 8),):
+            return _is_tested(disassembler, instruction.next, register, EQUALITY)
+    return False
 
 
 def _reads_gs_base(instruction: Instruction, before: Iterable[Instruction]) -> bool:
@@ -66,8 +77,8 @@ def _reads_gs_base(instruction: Instruction, before: Iterable[Instruction]) -> b
     )
 
 
-def _is_tested(disassembler: Disassembler, address: int) -> bool:
-    """Whether a branch depends on edx, the upper half of what RDMSR read, within the next instructions."""
+def _is_tested(disassembler: Disassembler, address: int, register: str, harmless: Container[str] = ()) -> bool:
+    """Whether a branch that is none of the `harmless` depends on `register` within the next instructions."""
     tested = False
     for _ in range(NEAR):
         try:
@@ -75,8 +86,8 @@ def _is_tested(disassembler: Disassembler, address: int) -> bool:
         except (MemoryFault, AnalysisError):
             return False
         if tested and instruction.is_conditional:
-            return True
-        tested = tested or (instruction.mnemonic in TESTS and _is_register(instruction, "rdx"))
+            return instruction.mnemonic not in harmless
+        tested = tested or (instruction.mnemonic in TESTS and _is_register(instruction, register))
         address = instruction.next
     return False
 

@@ -170,8 +170,8 @@ class Facts:
     kernel may not have started them. `image_pages` are page walks of the kernel image's pages, by address;
     `kernel_pages` all pages of the upper half, in address order.
 
-    `gs_tests` are by the address of an exception's handler the RDMSR that decides there by the sign of the active
-    GS base whose it is; None where there is none. Only looked for where user programs can set that base.
+    `gs_tests` are by the address of an exception's handler the instruction that reads the active GS base there, to
+    decide by its sign whose it is; None where there is none. Only looked for where programs can set that base.
     """
 
     cpus: tuple[CpuFacts, ...]

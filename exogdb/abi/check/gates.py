@@ -76,7 +76,7 @@ def _check_gs_sign(cpu: CpuFacts, facts: Facts) -> Iterator[Outcome]:
             deciding.setdefault(test, []).append(name)
     for address, names in sorted(deciding.items()):
         yield Finding(
-            f"CR4.FSGSBASE = 1, and after {', '.join(names)} the RDMSR at {facts.name(address)} decides by the "
+            f"CR4.FSGSBASE = 1, and after {', '.join(names)} the code at {facts.name(address)} decides by the "
             "sign of the GS base whose it is",
             "a test that does not depend on the user's GS base",
             "exception handlers",
