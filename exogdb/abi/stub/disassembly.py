@@ -39,6 +39,17 @@ GENERAL_REGISTERS = (
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 )  # fmt: skip
 LONGEST_INSTRUCTION = 15  # bytes; Intel SDM Vol. 2A, AVX Instruction Length
+# The registers that capstone 5 does not say are written. Of VMCALL and VMMCALL it is the result of Linux's hosts.
+UNREPORTED_WRITES = {
+    "rdpkru": ("rax", "rdx"),
+    "xlatb": ("rax",),
+    "enter": ("rsp", "rbp"),
+    "vmcall": ("rax",),
+    "vmmcall": ("rax",),
+    "encls": ("rax", "rbx", "rcx", "rdx"),
+    "pconfig": ("rax",),
+}
+READS_SHADOW_STACK = frozenset({"rdsspd", "rdsspq"})  # into their operand, which capstone does not say either
 # A power of two that divides the page size: a block is mapped as a whole or not at all.
 _BLOCK_SIZE = 256
 
@@ -215,14 +226,24 @@ def _decode(code: bytes, address: int) -> Instruction | None:
     if not instructions:
         return None
     found = instructions[0]
+    mnemonic = found.mnemonic.split()[-1]  # drops prefixes: `lock`, `bnd`, `rep`
+    operands = tuple(_decode_operand(operand) for operand in found.operands)
+    reported = frozenset(widen_register(_register_name(number)) for number in found.regs_access()[1])
     return Instruction(
         address=address,
         code=bytes(found.bytes),
-        mnemonic=found.mnemonic.split()[-1],  # drops prefixes: `lock`, `bnd`, `rep`
+        mnemonic=mnemonic,
         text=f"{found.mnemonic} {found.op_str}".strip(),
-        operands=tuple(_decode_operand(operand) for operand in found.operands),
-        writes=frozenset(widen_register(_register_name(number)) for number in found.regs_access()[1]),
+        operands=operands,
+        writes=reported | _find_unreported(mnemonic, operands),
     )
+
+
+def _find_unreported(mnemonic: str, operands: tuple[Operand, ...]) -> frozenset[str]:
+    target = operands[0] if operands else None
+    if mnemonic in READS_SHADOW_STACK and isinstance(target, RegisterOperand):
+        return frozenset({target.name})
+    return frozenset(UNREPORTED_WRITES.get(mnemonic, ()))
 
 
 @cache

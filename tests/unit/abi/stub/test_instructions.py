@@ -1,0 +1,43 @@
+"""exogdb/abi/stub/interpret.py: what single instructions leave in registers, seen at the call and at SYSRET."""
+
+import pytest
+
+from exogdb.abi.stub.entry import find_entry_path
+from exogdb.abi.stub.entry_path import EntryPath
+from tests.unit.abi.stub_fixture import TEXT, assemble
+
+STUB = """
+syscall_entry:
+    swapgs
+    mov gs:[8], rsp
+    mov rsp, gs:[0]
+    push rcx
+    push r11
+    {before}
+    call dispatcher
+    {after}
+    pop r11
+    pop rcx
+    mov rsp, gs:[8]
+    swapgs
+    sysretq
+dispatcher:
+    ret
+"""
+
+
+def path_with(before: str = "nop", after: str = "nop") -> EntryPath:
+    return find_entry_path(assemble(STUB.format(before=before, after=after)).memory, TEXT)
+
+
+@pytest.mark.parametrize("instruction", ["rdpkru", "rdsspd eax", "rdsspq rax", "xlatb", "vmmcall"])
+def test_what_capstone_does_not_report_is_written_all_the_same(instruction: str) -> None:
+    dispatcher = path_with(f"{instruction}\n    mov rdi, rax").dispatcher
+    assert dispatcher is not None
+    assert dispatcher.number is None
+
+
+def test_enter_moves_the_stack() -> None:
+    path = path_with("enter 16, 0\n    mov rdi, rax")
+    assert path.stack is None
+    assert any("rsp is not known" in doubt for doubt in path.doubts)
