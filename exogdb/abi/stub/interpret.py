@@ -62,7 +62,7 @@ GS_BASE_MSR = 0xC0000101
 _LONGEST_STORE = 1 << 16  # bytes; a `rep` of a count that is not known
 _STATE_AREA = 512  # bytes; FXSAVE's area, and the part of XSAVE's that is always there
 SHIFTS_AND_MASKS = frozenset({"and", "or", "shl", "shr", "sar", "sal", "xor", "add", "sub", "bts", "btr"})
-
+STAYS_SHORT = frozenset({"and", "or", "xor", "shr", "sar", "btr"})
 RESULT_SETS_FLAGS = SHIFTS_AND_MASKS - {"bts", "btr"} | {"inc", "dec"}  # those two set CF alone, from one bit
 
 
@@ -117,7 +117,7 @@ def read_operand(operand: Operand, instruction: Instruction, state: MachineState
 
 
 def _narrow(value: Value, size: int) -> Value:
-    if size >= 8:
+    if size >= 8 or (isinstance(value, Derived) and value.operation == f"low{8 * size}"):
         return value
     if isinstance(value, Constant):
         return Constant(value.value & ((1 << 8 * size) - 1))
@@ -214,14 +214,23 @@ def _apply_lea(instruction: Instruction, state: MachineState) -> None:
     value: Value = Unknown(instruction.address, "address")
     if cell is not None:
         value = Constant(cell.offset & MASK_64) if cell.base is None else add(cell.base, cell.offset)
-    _write(target, value, instruction, state)
+    _write(target, _fit(value, target), instruction, state)
 
 
 def _apply_arithmetic(instruction: Instruction, state: MachineState) -> None:
     target = instruction.operands[0]
     one = read_operand(target, instruction, state)
     other = read_operand(instruction.operands[-1], instruction, state)
-    _write(target, _combine(instruction.mnemonic, one, other, instruction), instruction, state)
+    if isinstance(other, Constant) and instruction.mnemonic not in ("add", "sub"):
+        other = _fit(other, target)
+    _write(target, _fit(_combine(instruction.mnemonic, one, other, instruction), target), instruction, state)
+
+
+def _fit(result: Value, target: Operand) -> Value:
+    """What a 32-bit operation leaves of `result`. Masks of what is short already stay as short as they are."""
+    size = target.size if isinstance(target, RegisterOperand) else WORD
+    is_short = isinstance(result, Derived) and result.operation in STAYS_SHORT
+    return result if is_short or isinstance(result, Unknown) else _narrow(result, size)
 
 
 def _combine(operation: str, one: Value, other: Value, instruction: Instruction) -> Value:
@@ -250,7 +259,7 @@ def _depth(value: Value) -> int:
 def _apply_step(instruction: Instruction, state: MachineState) -> None:
     target = instruction.operands[0]
     step = 1 if instruction.mnemonic == "inc" else -1
-    _write(target, add(read_operand(target, instruction, state), step), instruction, state)
+    _write(target, _fit(add(read_operand(target, instruction, state), step), target), instruction, state)
 
 
 def _apply_compare(instruction: Instruction, state: MachineState) -> None:

@@ -41,3 +41,20 @@ def test_enter_moves_the_stack() -> None:
     path = path_with("enter 16, 0\n    mov rdi, rax")
     assert path.stack is None
     assert any("rsp is not known" in doubt for doubt in path.doubts)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "value"),
+    [
+        ("xor edx, edx\n    dec edx", "0xffffffff"),
+        ("xor edx, edx\n    sub edx, 2", "0xfffffffe"),
+        ("mov edx, -1\n    add edx, 1", "0"),
+        ("mov rdx, -1\n    lea edx, [rdx - 1]", "0xfffffffe"),
+        ("xor edx, edx\n    dec rdx", "-1"),
+        ("mov edx, ebx\n    and edx, -16", "and(low32(user rbx), 0xfffffff0)"),
+        ("lea edx, [rbx + 8]", "low32(user rbx+0x8)"),
+    ],
+)
+def test_32_bit_arithmetic_wraps(instructions: str, value: str) -> None:
+    (way,) = path_with(after=instructions).exits
+    assert way.registers["rdx"].value == value
