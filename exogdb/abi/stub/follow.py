@@ -177,19 +177,24 @@ def _advance_into(
     if thunk is not None:
         value = state.registers[thunk]
         target = value.value if isinstance(value, Constant) else None
-    changed = None if target is None else _find_leaf_changes(target, scene.disassembler)
-    call = Call(instruction, target, changed is not None, returns_to, pushed)
+    code = None if target is None else _find_leaf_code(target, scene.disassembler)
+    call = Call(instruction, target, code is not None, returns_to, pushed)
     walk.calls[instruction.address] = call
     if scene.stop(call):
         return []
     after = make_state_at_call(call, state)
-    result = after.copy()
-    apply_call(instruction, result)
-    if changed is None:
-        after = result
+    if code is None:
+        apply_call(instruction, after)
     else:
-        after.registers |= {name: result.registers[name] for name in changed & result.registers.keys()}
+        _apply_leaf(code, after)
     return [(returns_to, after)]
+
+
+def _apply_leaf(code: list[Instruction], state: MachineState) -> None:
+    state.registers["rsp"] = add(state.registers["rsp"], -WORD)  # the return address
+    for instruction in code:
+        apply_instruction(instruction, state)
+    state.registers["rsp"] = add(state.registers["rsp"], WORD)
 
 
 def make_state_at_call(call: Call, state: MachineState) -> MachineState:
@@ -314,13 +319,13 @@ def _find_target(instruction: Instruction, state: MachineState, memory: Readable
         return None
 
 
-def _find_leaf_changes(start: int, disassembler: Disassembler, limit: int = 48) -> frozenset[str] | None:
-    """The registers that a straight-line function without stack use changes; None for any other function.
+def _find_leaf_code(start: int, disassembler: Disassembler, limit: int = 48) -> list[Instruction] | None:
+    """What a straight-line function without stack use does, less calls and returns; None for any other function.
 
     Kernels call such functions on the way for the sake of the CPU's predictors, with the arguments set. LFENCE
     gives them away: with it they may change rax, and call a place and drop its return address.
     """
-    changed: set[str] = set()
+    executed: list[Instruction] = []
     returns: list[int] = []
     results = {"rdi", "rsi", "rax", "rsp"}
     address = start
@@ -330,12 +335,12 @@ def _find_leaf_changes(start: int, disassembler: Disassembler, limit: int = 48) 
         except (MemoryFault, AnalysisError):
             return None
         if instruction.mnemonic == "ret" and not returns:
-            return None if changed & results else frozenset(changed)
+            return None if any(each.writes & results for each in executed) else executed
         if not _is_straight(instruction) or (instruction.mnemonic == "call" and "rax" in results):
             return None
         if instruction.mnemonic == "lfence":
             results.discard("rax")
-        address = _step_in_leaf(instruction, returns, changed)
+        address = _step_in_leaf(instruction, returns, executed)
     return None
 
 
@@ -346,16 +351,16 @@ def _is_straight(instruction: Instruction) -> bool:
     return not instruction.is_conditional and instruction.mnemonic not in ENDS
 
 
-def _step_in_leaf(instruction: Instruction, returns: list[int], changed: set[str]) -> int:
-    """Where execution goes; `returns` are the return addresses on the stack, `changed` the registers changed."""
+def _step_in_leaf(instruction: Instruction, returns: list[int], executed: list[Instruction]) -> int:
+    """Where execution goes; `returns` are the return addresses on the stack, `executed` what was done so far."""
     if instruction.mnemonic == "ret":
         return returns.pop()
     if instruction.mnemonic == "call":
         returns.append(instruction.next)
     elif returns and instruction.text == "lea rsp, [rsp + 8]":
         returns.pop()
-    else:
-        changed |= instruction.writes
+    elif instruction.mnemonic != "jmp":
+        executed.append(instruction)
     return instruction.target or instruction.next
 
 

@@ -161,3 +161,9 @@ def test_each_way_to_sysret_may_have_a_test_of_its_own() -> None:
     twice = "    test eax, eax\n    jz 1f\n    mov rdx, rcx\n    shr rdx, 46\n    jnz by_iret\n    jmp cleared\n1:"
     source = SOUND.replace("    mov rdx, rcx\n", f"{twice}  mov rdx, rcx\n")
     assert findings(facts_of(assemble(source))) == []
+
+
+def test_interrupts_are_off_when_a_small_function_turned_them_off() -> None:
+    source = SOUND.replace("    cli\n", "    call off\n")
+    assert findings(facts_of(assemble(f"{source}off: cli\n    ret\n"))) == []
+    assert findings(facts_of(assemble(f"{source}off: nop\n    ret\n"))) == ["EXO037"]

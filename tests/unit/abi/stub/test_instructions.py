@@ -22,6 +22,7 @@ syscall_entry:
     swapgs
     sysretq
 dispatcher:
+    mov eax, 1
     ret
 """
 
@@ -58,3 +59,10 @@ def test_enter_moves_the_stack() -> None:
 def test_32_bit_arithmetic_wraps(instructions: str, value: str) -> None:
     (way,) = path_with(after=instructions).exits
     assert way.registers["rdx"].value == value
+
+
+def test_what_a_small_function_stores_is_in_the_frame() -> None:
+    before = "push rax\n    mov rdi, rsp\n    call stamp\n    mov rdi, rsp"
+    path = path_with(before, "pop rax\n    jmp back\nstamp: mov qword ptr [rdi], -38\n    ret\nback:")
+    (slot,) = (slot for slot in path.frame.slots if "rax" in slot.restored_to)
+    assert (slot.holds, slot.value) == (None, "-0x26")
