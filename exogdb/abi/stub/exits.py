@@ -66,8 +66,8 @@ def _following(instruction: Instruction) -> list[int]:
 def find_return_values(after: Walk, ahead: Set[int] | None = None) -> dict[str, tuple[Value, ...]]:
     """For each user register the values that the exits put there, IRETQ's (the complete ones) first.
 
-    `ahead` are the exits that are meant, all of them if it is not given. Behind each value is the one that it
-    is made from by masks, for instructions in front of these. What was not followed is a value, too: where the code
+    `ahead` are the exits that are meant, all of them if it is not given. Behind each value is the one that it is
+    made from by masks, for instructions in front of these. What was not followed is a value, too: where the code
     has made it, it is that, and nowhere before.
     """
     exits = sorted(_for_each_exit(after), key=lambda found: found[1] != "iret")
