@@ -68,16 +68,13 @@ class Sink:
     def feed(self, event: Event) -> None:
         """Take one event, in the order in which they happened."""
         entered = self.pairing.entries
-        for notice in self.pairing.feed(event):
-            self._admit(notice.call)
-            self._pass_on(notice)
+        news = self.pairing.feed(event)
         newest = self.pairing.newest
-        if newest is None or self.pairing.entries == entered:
-            return
-        self._admit(newest)
-        if self.cpu is not None and newest.sequence in self._admitted:
-            for observer in self.observers:
-                observer.at_entry(newest, self.cpu)
+        if newest is not None and self.pairing.entries != entered:
+            self._admit(newest)
+            self._show_entry(newest)  # an exit is among the news already
+        for notice in news:
+            self._pass_on(notice)
 
     def finish(self) -> None:
         """The end of the trace: tell of the calls that are still in progress."""
@@ -109,6 +106,11 @@ class Sink:
         if self._is_chosen(call) and not self.is_full:
             self.shown += 1
             self._admitted.add(call.sequence)
+
+    def _show_entry(self, call: Call) -> None:
+        if self.cpu is not None and call.sequence in self._admitted:
+            for observer in self.observers:
+                observer.at_entry(call, self.cpu)
 
     def _is_chosen(self, call: Call) -> bool:
         return self.choice is None or (call.number is not None and call.number in self.choice)

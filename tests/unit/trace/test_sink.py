@@ -1,9 +1,13 @@
 """exogdb/trace/sink.py: only the chosen calls, and no more than wanted."""
 
+from collections.abc import Mapping
+
+from exogdb.trace.call import Call
 from exogdb.trace.event import Entry, Return
 from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.pairing import Pairing
-from exogdb.trace.sink import Sink
+from exogdb.trace.sink import Sink, StoppedCpu
+from tests.unit.abi.stub_fixture import StubMemory
 
 
 def _enter(space: int, number: int) -> Entry:
@@ -73,3 +77,32 @@ def test_a_call_that_has_not_begun_is_taken_back() -> None:
     sink.retract(0, 0x1000, 0x7000)
     sink.finish()
     assert (sink.pairing.entries, sink.shown, notices) == (0, 0, [])
+
+
+class _Cpu(StubMemory):
+    def registers(self) -> Mapping[str, int]:
+        return {}
+
+
+class _Watcher:
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+
+    def at_entry(self, call: Call, cpu: StoppedCpu) -> None:
+        self._seen.append(f"entry of {call.number}")
+
+    def at_return(self, call: Call, cpu: StoppedCpu) -> None:
+        self._seen.append(f"return of {call.number}")
+
+
+def test_observers_have_looked_at_a_call_before_it_is_written() -> None:
+    """An exit is told of at its entry."""
+    seen: list[str] = []
+    sink = Sink(
+        lambda notice: seen.append(f"line of {notice.call.number}"),
+        pairing=Pairing(exit_numbers=frozenset({0})),
+        observers=[_Watcher(seen)],
+        cpu=_Cpu(0, b""),
+    )
+    _run(sink, _enter(0x1000, 4), _leave(0x1000), _enter(0x1000, 0))
+    assert seen == ["entry of 4", "return of 4", "line of 4", "entry of 0", "line of 0"]
