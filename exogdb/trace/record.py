@@ -34,6 +34,9 @@ __all__ = [
 FORMAT = "exogdb-trace"
 VERSION = 1
 
+# What reading a damaged line comes to.
+_BROKEN = (ValueError, KeyError, TypeError, RecursionError)
+
 
 @dataclass(frozen=True)
 class Header:
@@ -108,23 +111,23 @@ def call_to_json(call: Call, shown: Shown) -> dict[str, Any]:
 def call_from_json(line: dict[str, Any]) -> Call:
     """The call in one line of the file.
 
-    :raise KeyError: a field is missing. :raise ValueError: a field is not what it should be.
+    :raise KeyError: a field is missing. :raise ValueError, TypeError: a field is not what it should be.
     """
     arguments = line["args"]
     return Call(
-        sequence=int(line["seq"]),
-        cpu=line["cpu"],
+        sequence=_integer(line["seq"]),
+        cpu=_maybe_integer(line["cpu"]),
         space=int(line["space"], 16),
-        process=int(line["process"]),
-        number=line["nr"],
+        process=_integer(line["process"]),
+        number=_maybe_integer(line["nr"]),
         arguments=None if arguments is None else tuple([int(value, 16) for value in arguments]),
         user_rip=_unhex(line["rip"]),
         user_rsp=_unhex(line["rsp"]),
-        entry_ns=line["entry_ns"],
+        entry_ns=_maybe_integer(line["entry_ns"]),
         state=CallState(line["state"]),
         result=_unhex(line["result"]),
-        exit_ns=line["exit_ns"],
-        return_cpu=line["return_cpu"],
+        exit_ns=_maybe_integer(line["exit_ns"]),
+        return_cpu=_maybe_integer(line["return_cpu"]),
         return_space=_unhex(line["return_space"]),
         kernel_stack=_unhex(line["kernel_stack"]),
         is_ambiguous=bool(line["ambiguous"]),
@@ -134,7 +137,7 @@ def call_from_json(line: dict[str, Any]) -> Call:
 
 def _parent_from_json(line: dict[str, Any]) -> Parent | None:
     parent = line.get("parent")  # the first records of this version have none
-    return None if parent is None else Parent(int(parent), bool(line["parent_is_guess"]))
+    return None if parent is None else Parent(_integer(parent), bool(line["parent_is_guess"]))
 
 
 class RecordReader:
@@ -164,12 +167,12 @@ class RecordReader:
             if broken or self.end is not None:
                 raise FormatError(f"line {broken or number} of the trace cannot be read")
             try:
-                line = json.loads(text)
+                line = _parse(text)
                 if "end" in line:
-                    self.end = dict(line["end"])
+                    self.end = _object(line["end"])
                     continue
                 found = call_from_json(line), _shown_from_json(line)
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except _BROKEN:
                 broken = number
             else:
                 self.calls += 1
@@ -191,25 +194,59 @@ def read_record(lines: Iterable[str]) -> Record:
 
 
 def _shown_from_json(line: dict[str, Any]) -> Shown:
-    return Shown(str(line["name"]), tuple(line["shown"]), str(line["shown_result"]), str(line["program"]))
+    texts = _text(line["name"]), _texts(line["shown"]), _text(line["shown_result"]), _text(line["program"])
+    return Shown(*texts)
 
 
 def _read_header(numbered: Iterator[tuple[int, str]]) -> Header:
     _, text = next(numbered, (0, ""))
     try:
-        line = json.loads(text)
+        line = _parse(text)
         if line["format"] != FORMAT:
             raise FormatError("this is not a trace: the first line names another format")
-        if line["version"] != VERSION:
+        if _integer(line["version"]) != VERSION:
             raise FormatError(f"this trace has version {line['version']}; this exogdb reads version {VERSION}")
-        doubts = tuple(line.get("doubts", ()))  # the first records of this version have neither
+        doubts = _texts(line.get("doubts", []))  # the first records of this version have neither
         unit = Unit(line.get("unit", Unit.NANOSECONDS.value)).value
-        about = line["engine"], line["clock"], line["kernel"], int(line["cpus"]), line["started"]
-        return Header(*about, doubts, unit)
-    except (ValueError, KeyError, TypeError) as error:
+        engine, clock, kernel, started = (_text(line[key]) for key in ("engine", "clock", "kernel", "started"))
+        return Header(engine, clock, kernel, _integer(line["cpus"]), started, doubts, unit)
+    except _BROKEN as error:
         raise FormatError(
             "this is not a trace: its first line is no header (make one with `exo-syscall record`)"
         ) from error
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """One line. NaN and Infinity, which Python writes and reads, are not JSON (RFC 8259, 6)."""
+    return _object(json.loads(text, parse_constant=_integer))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise TypeError(value)
+    return value
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:  # not a bool either, which is an int to `isinstance`
+        raise TypeError(value)
+    return value
+
+
+def _maybe_integer(value: Any) -> int | None:
+    return None if value is None else _integer(value)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(value)
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if type(value) is not list:
+        raise TypeError(value)
+    return tuple([_text(each) for each in value])
 
 
 def _hex(value: int | None) -> str | None:

@@ -1,6 +1,7 @@
 """exogdb/trace/record.py: what is written is what is read, and what is broken is said to be."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,7 @@ def test_a_broken_line_in_the_middle_is_an_error() -> None:
     [
         ("", "its first line is no header"),
         ("[]", "its first line is no header"),
+        ("[" * 100_000, "its first line is no header"),
         ('{"format": "perfetto"}', "names another format"),
         ('{"format": "exogdb-trace", "version": 99}', "has version 99"),
     ],
@@ -79,3 +81,33 @@ def test_a_broken_line_in_the_middle_is_an_error() -> None:
 def test_what_is_no_trace_is_refused(first: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         read_record([first])
+
+
+@pytest.mark.parametrize(
+    "change", [{"cpus": float("inf")}, {"cpus": "2"}, {"version": True}, {"engine": None}, {"doubts": "none"}]
+)
+def test_a_header_with_something_else_in_a_field_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match="its first line is no header"):
+        read_record([json.dumps(_HEADER.to_json() | change)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"seq": value} for value in ("1", 1.0, float("inf"), None)),
+        *({"entry_ns": value} for value in ("5", float("nan"), 1e400)),
+        *({"cpu": []}, {"nr": [1]}, {"nr": {}}, {"nr": True}, {"process": False}, {"space": 4096}),
+        *({"name": 4}, {"shown": [1]}, {"shown": "x"}, {"program": None}, {"parent": "1"}, {"state": []}),
+    ],
+)
+def test_a_call_with_something_else_in_a_field_is_a_broken_line(change: dict[str, Any]) -> None:
+    first, call, end = _lines(Call(1, 0, 0x1000, 1, 4))
+    with pytest.raises(FormatError, match="line 2 of the trace cannot be read"):
+        read_record([first, json.dumps(json.loads(call) | change), end])
+
+
+@pytest.mark.parametrize("end", ['{"end": [1]}', '{"end": {"calls": NaN}}', "[" * 100_000, '"the end"'])
+def test_an_end_that_is_none_leaves_the_record_incomplete(end: str) -> None:
+    first, call, _ = _lines(Call(1, 0, 0x1000, 1, 4))
+    record = read_record([first, call, end])
+    assert (len(record.calls), record.is_complete) == (1, False)
