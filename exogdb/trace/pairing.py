@@ -29,6 +29,7 @@ from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.open_call import OpenCall
 from exogdb.trace.repeats import Repeats
 from exogdb.trace.threads import KernelStacks
+from exogdb.trace.waits import find_reaped
 
 __all__ = ["Pairing"]
 
@@ -198,9 +199,10 @@ class Pairing:
             self._fork_returns += 1
             self.generation += 1
             self.lineage.end_fork(opened)
-        elif call.number in self.wait_numbers and call.result and not call.failed:
+        reaped = find_reaped(call) if call.number in self.wait_numbers else None
+        if reaped is not None:
             self.generation += 1
-            self.lineage.reap(call.result)
+            self.lineage.reap(reaped)
         if event.space != call.space:
             self.lineage.execute(call.process, call.space, event.space)
 
