@@ -6,13 +6,25 @@ changes, and is not given to the next process whose page table happens to lie in
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from exogdb.trace.call import Parent
 from exogdb.trace.event import Entry, Return
 from exogdb.trace.forks import Forks
 from exogdb.trace.open_call import OpenCall
 
-__all__ = ["Lineage"]
+__all__ = ["Ending", "Lineage"]
+
+
+class Ending(IntEnum):
+    """What is known of the end of an address space's process."""
+
+    GUESSED = 0
+    """It may be gone, says a guess."""
+    SEEN = 1
+    """It is gone, or a thread of it is, perhaps the last one."""
+    WHOLE = 2
+    """It is gone with all its threads, whatever calls they are in."""
 
 
 @dataclass
@@ -20,14 +32,13 @@ class Lineage:
     """Numbers processes by address space (`exogdb.trace.event.address_space`), and by the kernel's own number
     (`process_id`) where that is known.
 
-    `parents` is by the number of the child. `ending` are the spaces whose process is gone, or of which a thread
-    is, perhaps the last one; and whether that was seen, or a guess says so.
+    `parents` is by the number of the child. `ending` are the spaces whose process is gone, or may be.
     """
 
     forks: Forks = field(default_factory=Forks)
     seen: int = 0
     parents: dict[int, Parent] = field(default_factory=dict)
-    ending: dict[int, bool] = field(default_factory=dict)
+    ending: dict[int, Ending] = field(default_factory=dict)
     _of_space: dict[int, int] = field(default_factory=dict)
     _of_id: dict[int, int] = field(default_factory=dict)
     _told: set[int] = field(default_factory=set)
@@ -119,24 +130,27 @@ class Lineage:
         """exec, which has not returned yet, has given the page table back: another process is in `space`."""
         self._of_space.pop(space, None)
 
-    def end(self, space: int) -> None:
-        """exit: one thread of the process in `space` is gone, perhaps the last one."""
-        self.ending[space] = True
+    def end(self, space: int, ending: Ending = Ending.SEEN) -> None:
+        """exit: one thread of the process in `space` is gone, perhaps the last one; or all of them."""
+        self.ending[space] = ending
 
-    def reap(self, process_id: int) -> None:
+    def reap(self, process_id: int) -> list[tuple[int, int]]:
         """wait: the process with this number of the kernel's is gone, by whatever means; the number is free.
 
         Which process had it may be a guess: a child from before the trace has no fork in it, and takes another's.
+        If it is none, or the process was seen to exit, its space and number are in the answer.
         """
         self.forks.take_by_id(process_id)
         process = self._of_id.pop(process_id, None)
         if process is None:
-            return
+            return []
         parent = self.parents.get(process)
         is_seen = process in self._told or parent is None or not parent.is_guess
-        for space, owner in self._of_space.items():
-            if owner == process:
-                self.ending[space] = is_seen or self.ending.get(space, False)
+        reaped = Ending.SEEN if is_seen else Ending.GUESSED
+        spaces = [space for space, owner in self._of_space.items() if owner == process]
+        for space in spaces:
+            self.ending[space] = max(reaped, self.ending.get(space, reaped))
+        return [(space, process) for space in spaces if is_seen or self.ending[space] is Ending.WHOLE]
 
     def bury(self, event: Entry | Return) -> bool:
         """No thread is in a call in the event's space: after an exit, what is seen there is another process.
@@ -150,8 +164,8 @@ class Lineage:
         >>> lineage.end(0x1000); lineage.bury(entry), lineage.enter(entry)
         (True, 2)
         """
-        is_seen = self.ending.pop(event.space, None)
-        if is_seen is None or not (is_seen or self.forks.may_have_made(event)):
+        ending = self.ending.pop(event.space, None)
+        if ending is None or not (ending or self.forks.may_have_made(event)):
             return False
         self._of_space.pop(event.space, None)
         return True

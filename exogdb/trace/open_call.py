@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from exogdb.trace.call import Call
+from exogdb.trace.call import Call, CallState
 from exogdb.trace.event import Entry, Return
 
-__all__ = ["OpenCall"]
+__all__ = ["OpenCall", "begin", "complete"]
 
 _PAGE_SIZE = 4096
 
@@ -53,3 +53,19 @@ class OpenCall:
             entry.user_rip,
             entry.user_rsp,
         )
+
+
+def begin(entry: Entry, sequence: int, process: int) -> Call:
+    """The call that begins with `entry`."""
+    what = (entry.number, entry.arguments, entry.user_rip, entry.user_rsp, entry.time_ns)
+    return Call(sequence, entry.cpu, entry.space, process, *what)
+
+
+def complete(call: Call, event: Return) -> None:
+    """`call` has returned with `event`."""
+    call.state = CallState.RETURNED
+    call.result = event.result
+    call.exit_ns = event.time_ns
+    call.return_cpu = event.cpu
+    call.return_space = event.space
+    call.kernel_stack = event.kernel_stack

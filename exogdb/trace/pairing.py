@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.event import Entry, Event, InHandler, Return
 from exogdb.trace.forks import Forks
-from exogdb.trace.lineage import Lineage
+from exogdb.trace.lineage import Ending, Lineage
 from exogdb.trace.notice import Notice, NoticeKind
-from exogdb.trace.open_call import OpenCall
+from exogdb.trace.open_call import OpenCall, begin, complete
 from exogdb.trace.repeats import Repeats
 from exogdb.trace.threads import KernelStacks
 from exogdb.trace.waits import find_reaped
@@ -113,7 +113,7 @@ class Pairing:
             return
         self.entries += 1
         if entry.space in self.lineage.ending and entry.process_id is None:
-            self._bury(entry)
+            self._bury(entry, news)
         beside = self._open.get(entry.space)
         if beside is not None:
             left = [each for each in beside if self._has_left(each, entry)]
@@ -138,17 +138,7 @@ class Pairing:
 
     def _begin(self, entry: Entry) -> Call:
         process = self.lineage.enter(entry)
-        call = Call(
-            self.entries,
-            entry.cpu,
-            entry.space,
-            process,
-            entry.number,
-            entry.arguments,
-            entry.user_rip,
-            entry.user_rsp,
-            entry.time_ns,
-        )
+        call = begin(entry, self.entries, process)
         call.parent = self.lineage.parents.get(process)
         return call
 
@@ -156,8 +146,15 @@ class Pairing:
         """An exit: there will be no return."""
         call.state = CallState.NEVER_RETURNED
         if entry.number not in self.thread_exit_numbers:
-            self.lineage.end(entry.space)
+            self.lineage.end(entry.space, Ending.WHOLE if self._ends_all(entry.space) else Ending.SEEN)
         self.generation += 1
+
+    def _ends_all(self, space: int) -> bool:
+        """Whether an exit there ends all threads: not where it is the kernel's only one, nor a vfork's child's."""
+        calls = self._open.get(space, ())
+        return bool(self.thread_exit_numbers) and not any(
+            each.call.number in self.thread_numbers for each in calls
+        )
 
     def _note_handler(self, event: InHandler) -> None:
         """The exec that this CPU has just entered is on this kernel stack."""
@@ -172,7 +169,7 @@ class Pairing:
 
     def _leave(self, event: Return, news: list[Notice]) -> None:
         if event.space in self.lineage.ending:
-            self._bury(event)
+            self._bury(event, news)
         opened = self._find_open(event)
         if opened is None and self.repeats.has_returned_already(event):
             return
@@ -184,16 +181,16 @@ class Pairing:
             news.append(Notice(NoticeKind.RESUMED, self._begin_unseen(event)))
             return
         self._forget(opened)
-        self._end(opened, event)
+        self._end(opened, event, news)
         if not opened.call.is_ambiguous:
             self._learn_stack(opened.call, event, news)
         self._announce_other(event.cpu, opened, news)
         news.append(Notice(NoticeKind.RESUMED if opened.is_announced else NoticeKind.WHOLE, opened.call))
 
-    def _end(self, opened: OpenCall, event: Return) -> None:
+    def _end(self, opened: OpenCall, event: Return, news: list[Notice]) -> None:
         """The call has returned; it may have changed which process is where."""
         call = opened.call
-        _complete(call, event)
+        complete(call, event)
         call.parent = self.lineage.parents.get(call.process)
         if call.number in self.fork_numbers:
             self._fork_returns += 1
@@ -202,7 +199,9 @@ class Pairing:
         reaped = find_reaped(call) if call.number in self.wait_numbers else None
         if reaped is not None:
             self.generation += 1
-            self.lineage.reap(reaped)
+            for space, process in self.lineage.reap(reaped):
+                if process != call.process:  # as a process that shares its page table seems to be
+                    self._abandon(self._calls_of(space, process), news)
         if event.space != call.space:
             self.lineage.execute(call.process, call.space, event.space)
 
@@ -215,10 +214,23 @@ class Pairing:
         if beside is not None:
             self._abandon([each for each in beside if self._is_earlier(each, call, event)], news)
 
-    def _bury(self, event: Entry | Return) -> None:
-        """After an exit, and with no call open, what is seen next in a space is another process."""
-        if not self._open.get(event.space) and self.lineage.bury(event):
+    def _bury(self, event: Entry | Return, news: list[Notice]) -> None:
+        """After an exit, and with no call open, what is seen next in a space is another process.
+
+        After one that ends all threads their open calls do not matter, but where `event` is the return of one.
+        """
+        process = self.lineage.find(event.space) if self.lineage.knows(event.space) else None
+        calls = self._calls_of(event.space, process)
+        is_whole = self.lineage.ending[event.space] is Ending.WHOLE
+        if is_whole and not (isinstance(event, Return) and any(self._ends(each, event) for each in calls)):
+            self._abandon(calls, news)
+            calls = []
+        if not calls and self.lineage.bury(event):
             self._stacks.forget_space(event.space)
+
+    def _calls_of(self, space: int, process: int | None) -> list[OpenCall]:
+        """Its open ones; an exec of another process may be open in that space, too."""
+        return [each for each in self._open.get(space, ()) if each.call.process == process]
 
     def _has_left(self, opened: OpenCall, entry: Entry) -> bool:
         """Whether the thread of an open call is known to be the one that enters: that call did not return."""
@@ -269,7 +281,7 @@ class Pairing:
         in_space = self._open.get(event.space)
         if in_space is None:
             return None
-        if len(in_space) == 1 and self._may_end(in_space[0], event) and self._fits(in_space[0], event):
+        if len(in_space) == 1 and self._ends(in_space[0], event):
             return in_space[0]  # as nearly always
         calls = [each for each in in_space if self._may_end(each, event)]
         fitting = [each for each in calls if self._fits(each, event)]
@@ -311,6 +323,9 @@ class Pairing:
     def _is_known(self, event: Return) -> bool:
         """Whether the thread on this kernel stack has been seen: then its entry was seen, too."""
         return event.kernel_stack is not None and self._stacks.space(event.kernel_stack) == event.space
+
+    def _ends(self, opened: OpenCall, event: Return) -> bool:
+        return self._may_end(opened, event) and self._fits(opened, event)
 
     def _fits(self, opened: OpenCall, event: Return) -> bool:
         return opened.thread[1] == event.fs_base and self._keeps(opened, event)
@@ -356,14 +371,14 @@ class Pairing:
         process = self.lineage.find(event.space)
         if fork is None:
             call = Call(sequence=0, cpu=event.cpu, space=event.space, process=process)
-            _complete(call, event)
+            complete(call, event)
             call.state = CallState.ENTERED_BEFORE
             return call
         parent = fork.call
         call = Call(0, event.cpu, event.space, process, parent.number)
         call.parent = self.lineage.parents[process]
         call.user_rip, call.user_rsp = parent.user_rip, parent.user_rsp
-        _complete(call, event)
+        complete(call, event)
         call.state = CallState.STARTED_BY_FORK
         if event.kernel_stack is not None and call.user_rsp is not None:
             self._stacks.learn(event.kernel_stack, event.space, call.user_rsp)
@@ -377,12 +392,3 @@ class Pairing:
             del self._open[opened.call.space]
         if self._on_cpu.get(opened.call.cpu) is opened:
             del self._on_cpu[opened.call.cpu]
-
-
-def _complete(call: Call, event: Return) -> None:
-    call.state = CallState.RETURNED
-    call.result = event.result
-    call.exit_ns = event.time_ns
-    call.return_cpu = event.cpu
-    call.return_space = event.space
-    call.kernel_stack = event.kernel_stack

@@ -2,7 +2,7 @@
 
 from exogdb.trace.call import CallState
 from exogdb.trace.event import Entry, Event, Return
-from exogdb.trace.notice import Notice
+from exogdb.trace.notice import Notice, NoticeKind
 from exogdb.trace.pairing import Pairing
 
 __all__ = ["CLONE", "EXEC", "EXIT", "EXIT_GROUP", "FORK", "WAIT", "enter", "feed", "leave", "linux", "states"]
@@ -60,5 +60,6 @@ def feed(pairing: Pairing, *events: Event) -> list[Notice]:
 
 
 def states(notices: list[Notice]) -> list[tuple[int | None, CallState, int | None]]:
-    """Number, state and result of each."""
-    return [(each.call.number, each.call.state, each.call.result) for each in notices]
+    """Number, state and result of each that has come to its end."""
+    ended = [each.call for each in notices if each.kind is not NoticeKind.UNFINISHED]
+    return [(call.number, call.state, call.result) for call in ended]
