@@ -90,9 +90,13 @@ class Pairing:
         return [Notice(NoticeKind.UNFINISHED, each.call) for each in left]
 
     def retract(self, cpu: int, space: int, user_rsp: int) -> Call | None:
-        """Forget the call that `cpu` entered last: it has not begun. None if that was another call."""
-        opened = self._on_cpu.get(cpu)
-        if opened is None or opened.is_announced or (opened.call.space, opened.call.user_rsp) != (space, user_rsp):
+        """Forget the call that `cpu` entered last, as its entry may not have told; None if it was another."""
+        last = (self._on_cpu.get(cpu), *reversed(self._open.get(space, ())))
+        meant = (each for each in last if each is not None and each.call.cpu in (cpu, None))
+        opened = next(
+            (each for each in meant if each.call.space == space and each.call.user_rsp == user_rsp), None
+        )
+        if opened is None or opened.is_announced:
             return None
         self._forget(opened)
         self.entries -= 1

@@ -1,6 +1,7 @@
 """exogdb/trace/sink.py: only the chosen calls, and no more than wanted."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from exogdb.trace.call import Call
 from exogdb.trace.event import Entry, Return
@@ -77,6 +78,13 @@ def test_a_call_that_has_not_begun_is_taken_back() -> None:
     sink.retract(0, 0x1000, 0x7000)
     sink.finish()
     assert (sink.pairing.entries, sink.shown, notices) == (0, 0, [])
+
+
+def test_it_is_taken_back_whether_its_entry_told_the_cpu_or_not() -> None:
+    sink = Sink(lambda _notice: None)
+    sink.feed(replace(_enter(0x1000, 4), cpu=None))
+    sink.retract(0, 0x1000, 0x7000)
+    assert sink.pairing.entries == 0
 
 
 class _Cpu(StubMemory):
