@@ -10,7 +10,7 @@ from exogdb.errors import AnalysisError, TargetLostError, UnavailableError
 from exogdb.reading import Reading
 from exogdb.target.analysed import analysed_paths
 from exogdb.target.cpus import Cpu
-from exogdb.target.memory import RememberingMemory, VirtualMemory
+from exogdb.target.memory import VirtualMemory
 from exogdb.target.msr.msrs import Via, read_msrs
 from exogdb.target.paging import walk_address
 from exogdb.target.registers import read_cpl, read_register
@@ -69,7 +69,7 @@ def read_gs(cpu: Cpu, entry: int | None) -> GsBases:
 
 def _find_path(cpu: Cpu, entry: int) -> GsPath | None:
     try:
-        return find_gs_path(Disassembler(RememberingMemory(VirtualMemory(cpu))), entry, _find_jumped_calls(entry))
+        return find_gs_path(Disassembler(VirtualMemory(cpu)), entry, _find_jumped_calls(entry))
     except AnalysisError:
         return None
 
@@ -90,8 +90,7 @@ def _find_windows(cpu: Cpu) -> InterruptWindows | None:
     except UnavailableError:
         return None
     handlers = {gate.handler for gate in gates if gate.present}
-    code = Disassembler(RememberingMemory(memory))
-    return find_interrupt_windows(code, handlers, _find_entries_of_32_bit_code(cpu))
+    return find_interrupt_windows(Disassembler(memory), handlers, _find_entries_of_32_bit_code(cpu))
 
 
 def _find_entries_of_32_bit_code(cpu: Cpu) -> set[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 
-from exogdb.abi.stub.disassembly import GENERAL_REGISTERS, Instruction
+from exogdb.abi.stub.disassembly import GENERAL_REGISTERS
 from exogdb.abi.stub.entry_path import Exit, FrameLayout, RegisterReturn
 from exogdb.abi.stub.follow import RETURNS_TO_USER, Walk
 from exogdb.abi.stub.graph import find_reachable, reverse_edges
@@ -47,20 +47,12 @@ def _for_each_exit(walk: Walk) -> list[tuple[int, str, MachineState]]:
 def find_exits_ahead(after: Walk) -> dict[int, frozenset[int]]:
     """The exits that the code at each address leads to; all of them where none is found."""
     exits = frozenset(address for address, _kind, _state in _for_each_exit(after))
-    sources = reverse_edges({address: _following(each) for address, each in after.instructions.items()})
+    sources = reverse_edges(after.edges)
     ahead: dict[int, set[int]] = {address: set() for address in after.instructions}
     for found in exits:
         for address in find_reachable([found], sources):
             ahead[address].add(found)
     return {address: frozenset(found) or exits for address, found in ahead.items()}
-
-
-def _following(instruction: Instruction) -> list[int]:
-    """What runs next, calls stepped over."""
-    if instruction.mnemonic in RETURNS_TO_USER:
-        return []
-    target = [instruction.target] if instruction.target is not None and instruction.mnemonic != "call" else []
-    return target if instruction.mnemonic == "jmp" else [instruction.next, *target]
 
 
 def find_return_values(after: Walk, ahead: Set[int] | None = None) -> dict[str, tuple[Value, ...]]:
