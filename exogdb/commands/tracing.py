@@ -90,7 +90,8 @@ def make_sink(
     observers: Sequence[Observer] = (),
 ) -> Sink:
     """A sink for the chosen calls, with `observers` for an engine that stops the guest."""
-    return Sink(write, choice, options.count, tracing.pairing(), observers)
+    is_told_before = tracing.engine == "log"
+    return Sink(write, choice, options.count, tracing.pairing(), observers, is_told_before=is_told_before)
 
 
 def render_start(tracing: Tracing, options: Namespace) -> str:

@@ -42,6 +42,7 @@ class Lineage:
     _of_space: dict[int, int] = field(default_factory=dict)
     _of_id: dict[int, int] = field(default_factory=dict)
     _told: set[int] = field(default_factory=set)
+    _reaped: int | None = None
 
     def knows(self, space: int) -> bool:
         """Whether a process has been seen in `space`."""
@@ -141,7 +142,7 @@ class Lineage:
         If it is none, or the process was seen to exit, its space and number are in the answer.
         """
         self.forks.take_by_id(process_id)
-        process = self._of_id.pop(process_id, None)
+        process = self._reaped = self._of_id.pop(process_id, None)
         if process is None:
             return []
         parent = self.parents.get(process)
@@ -151,6 +152,11 @@ class Lineage:
         for space in spaces:
             self.ending[space] = max(reaped, self.ending.get(space, reaped))
         return [(space, process) for space in spaces if is_seen or self.ending[space] is Ending.WHOLE]
+
+    def take_reaped(self) -> int | None:
+        """The process that `reap` was told of since this was asked last; None if none, or if it is not known."""
+        reaped, self._reaped = self._reaped, None
+        return reaped
 
     def bury(self, event: Entry | Return) -> bool:
         """No thread is in a call in the event's space: after an exit, what is seen there is another process.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from exogdb.trace.call import Call, CallState
 from exogdb.trace.event import Event
+from exogdb.trace.exits import HeldExits
 from exogdb.trace.notice import Notice
 from exogdb.trace.pairing import Pairing
 from exogdb.x86.memory import ReadableMemory
@@ -51,7 +52,8 @@ class Sink:
     before the trace) are passed on only if everything is chosen (`choice` None).
 
     `observers` are told of entries and returns only by an engine that stops the guest; it sets `cpu`. `flush` is
-    called when the engine has nothing more at hand.
+    called when the engine has nothing more at hand. `is_told_before`: an event tells what its CPU is about to do,
+    as QEMU's log does.
     """
 
     write: Callable[[Notice], None]
@@ -61,33 +63,45 @@ class Sink:
     observers: Sequence[Observer] = ()
     cpu: StoppedCpu | None = None
     flush: Callable[[], None] = lambda: None
+    is_told_before: bool = False
     shown: int = 0
     _last: int = 0
     _admitted: set[int] = field(default_factory=set)
+    _exits: HeldExits = field(default_factory=HeldExits)
 
     def feed(self, event: Event) -> None:
         """Take one event, in the order in which they happened."""
         entered = self.pairing.entries
-        news = self.pairing.feed(event)
+        certain, news = self._exits.release_before(event), [*self.pairing.feed(event)]
         newest = self.pairing.newest
         if newest is not None and self.pairing.entries != entered:
             self._admit(newest)
             self._show_entry(newest)  # an exit is among the news already
-        for notice in news:
+            if self.is_told_before and newest.state is CallState.NEVER_RETURNED:
+                self._exits.hold(event.cpu, news.pop())
+        certain += self._exits.release_of(self.pairing.lineage.take_reaped())
+        for notice in (*certain, *news):
             self._pass_on(notice)
 
     def finish(self) -> None:
         """The end of the trace: tell of the calls that are still in progress."""
-        for notice in self.pairing.finish():
+        for notice in (*self._exits.release_all(), *self.pairing.finish()):
             self._pass_on(notice)
         self.flush()
 
     def retract(self, cpu: int, space: int, user_rsp: int) -> None:
         """The call that `cpu` entered last has not begun: the CPU still stands in front of it."""
-        call = self.pairing.retract(cpu, space, user_rsp)
+        call = self._retract_exit(cpu, space, user_rsp) or self.pairing.retract(cpu, space, user_rsp)
         if call is not None and call.sequence in self._admitted:
             self._admitted.remove(call.sequence)
             self.shown -= 1
+
+    def _retract_exit(self, cpu: int, space: int, user_rsp: int) -> Call | None:
+        notice = self._exits.take_back(cpu, space, user_rsp)
+        if notice is None:
+            return None
+        self.pairing.entries -= 1
+        return notice.call
 
     def still_open(self) -> list[Call]:
         """The admitted calls that have not returned, oldest first."""

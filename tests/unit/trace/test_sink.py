@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from exogdb.trace.call import Call
 from exogdb.trace.event import Entry, Return
 from exogdb.trace.notice import Notice, NoticeKind
@@ -85,6 +87,56 @@ def test_it_is_taken_back_whether_its_entry_told_the_cpu_or_not() -> None:
     sink.feed(replace(_enter(0x1000, 4), cpu=None))
     sink.retract(0, 0x1000, 0x7000)
     assert sink.pairing.entries == 0
+
+
+EXIT, WAIT = 60, 61
+
+
+def _exiting() -> tuple[Sink, list[tuple[NoticeKind, int | None]]]:
+    told: list[tuple[NoticeKind, int | None]] = []
+    pairing = Pairing(exit_numbers=frozenset({EXIT}), wait_numbers=frozenset({WAIT}))
+    sink = Sink(lambda each: told.append((each.kind, each.call.number)), pairing=pairing, is_told_before=True)
+    return sink, told
+
+
+def test_an_exit_that_has_not_begun_is_taken_back_and_never_told() -> None:
+    sink, told = _exiting()
+    sink.feed(_enter(0x1000, EXIT))
+    sink.feed(replace(_enter(0x2000, 4), cpu=1))
+    sink.feed(replace(_leave(0x2000), cpu=1))
+    sink.retract(0, 0x1000, 0x7000)
+    sink.finish()
+    assert (told, sink.pairing.entries, sink.shown) == ([(NoticeKind.WHOLE, 4)], 1, 1)
+
+
+def test_an_exit_is_told_when_its_cpu_goes_on_or_at_the_end() -> None:
+    sink, told = _exiting()
+    sink.feed(_enter(0x1000, EXIT))
+    assert told == []
+    sink.feed(_enter(0x2000, 4))
+    assert told == [(NoticeKind.WHOLE, EXIT)]
+    sink.feed(_leave(0x2000))
+    sink.feed(_enter(0x3000, EXIT))
+    assert len(told) == 2
+    sink.finish()
+    assert told[2:] == [(NoticeKind.WHOLE, EXIT)]
+
+
+@pytest.mark.parametrize(("process_id", "is_told"), [(7, True), (8, False)])
+def test_an_exit_is_told_when_somebody_has_waited_for_that_process(process_id: int, *, is_told: bool) -> None:
+    """Each wait here gets 7. It is told of behind the exit."""
+    sink, told = _exiting()
+    sink.feed(replace(_enter(0x3000, EXIT), process_id=process_id))
+    sink.feed(replace(_enter(0x4000, WAIT), cpu=1))
+    sink.feed(replace(_leave(0x4000), cpu=1))
+    assert told == [*[(NoticeKind.WHOLE, EXIT)] * is_told, (NoticeKind.WHOLE, WAIT)]
+
+
+def test_an_exit_that_is_logged_twice_has_not_begun_by_that() -> None:
+    sink, told = _exiting()
+    sink.feed(_enter(0x1000, EXIT))
+    sink.feed(replace(_enter(0x1000, EXIT), repeats=True))
+    assert (told, sink.pairing.entries) == ([], 1)
 
 
 class _Cpu(StubMemory):
