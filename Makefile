@@ -20,10 +20,17 @@ demo: packages venv kernel ## boot the reference kernel and stop at an IPC send,
 # One worker more than there are processors: each waits for a guest now and then.
 WORKERS = $(shell expr $$(nproc) + 1)
 
-# Compiled tests are kept, whatever the user's own setting: each of pytest's processes would compile them anew.
-test: guests ## run every test
-	env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX='$(CURDIR)/build/pycache' \
-	    $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+# Compiled code is kept, whatever the user's own setting: each of pytest's processes, and each GDB, would compile it anew.
+KEEPING_COMPILED = env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX='$(CURDIR)/build/pycache'
+
+test: guests build/compiled ## run every test
+	$(KEEPING_COMPILED) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# Once, and not by all of pytest's processes at the same time. What is wrong with a test is for pytest to say.
+build/compiled: $(shell find exogdb tests -name '*.py') | venv
+	@$(KEEPING_COMPILED) $(BIN)/python -m compileall -q -j 0 exogdb
+	@$(KEEPING_COMPILED) $(BIN)/python -m pytest -q --collect-only >/dev/null || true
+	@touch $@
 
 guests: packages-test venv kernel ## build what tests boot: every variant of the kernel, and Linux up to its first program
 	@$(MAKE) --no-print-directory -j$$(nproc) -f kernel/kernel.mk kernel-variants
