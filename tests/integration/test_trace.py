@@ -102,7 +102,8 @@ def test_a_trace_of_the_selftest_is_what_the_kernel_recorded(tmp_path: Path, eng
         assert len(truths) == read_last_sequence(guest.gdb)
         assert "0 failed" in guest.qemu.serial()
     joined = join_records(records)
-    assert find_differences(joined, truths) == []
+    differences = find_differences(joined, truths)
+    assert not differences, "\n".join(differences)
     assert find_wrong_processes(joined, truths) == []
     assert engine == "log" or not find_orphans(records[0], truths)
     assert count_results(joined) > 2_500
@@ -136,7 +137,8 @@ def test_a_kernel_that_changes_page_tables_in_its_stub(tmp_path: Path, engine: s
     record.calls = [
         call for call in record.calls if call.sequence <= len(truths)
     ]  # the last has just been entered
-    assert find_differences(record, truths, below_frame=0) == []
+    differences = find_differences(record, truths, below_frame=0)
+    assert not differences, "\n".join(differences)
     assert len(record.calls) == PART - 1
     assert count_results(record) == (0 if engine == "log" else sum(truth.state == RETURNED for truth in truths))
 
