@@ -23,6 +23,7 @@ from exogdb.abi.stub.exits import derive_exits, find_exits_ahead, find_return_va
 from exogdb.abi.stub.follow import Call, Walk, follow, make_state_at_call
 from exogdb.abi.stub.interpret import apply_call, make_syscall_state
 from exogdb.abi.stub.layout import derive_layout
+from exogdb.abi.stub.on_demand import OnDemand
 from exogdb.abi.stub.stub_state import Finder, Held, StubState
 from exogdb.abi.stub.symbolic import Constant, Loaded, MachineState, Unknown, UserValue, Value, find_origin, split
 from exogdb.errors import AnalysisError
@@ -175,9 +176,9 @@ def _derive_state(
         gs=state.gs,
         stack=stack,
         depth=depth,
-        registers={name: finder.find_held(wanted.get(name, ()), name) for name in USER_REGISTERS},
-        copies={name: _find_copies(wanted.get(name, ()), state, finder) for name in USER_REGISTERS},
-        words={name: _find_words(wanted.get(name, ()), finder) for name in USER_REGISTERS},
+        registers=OnDemand(USER_REGISTERS, lambda name: finder.find_held(wanted.get(name, ()), name)),
+        copies=OnDemand(USER_REGISTERS, lambda name: _find_copies(wanted.get(name, ()), state, finder)),
+        words=OnDemand(USER_REGISTERS, lambda name: _find_words(wanted.get(name, ()), finder)),
         flags=dict(state.flags),
     )
 

@@ -11,6 +11,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from exogdb.abi.stub.location import InFrame, InRegister
@@ -154,13 +155,21 @@ class Finder:
 
     def __init__(self, state: MachineState) -> None:
         self._state = state
-        self._registers: dict[Value, list[str]] = defaultdict(list)
-        for name, value in state.registers.items():
+
+    @cached_property
+    def _registers(self) -> dict[Value, list[str]]:
+        found: dict[Value, list[str]] = defaultdict(list)
+        for name, value in self._state.registers.items():
             if name != "cr3":
-                self._registers[value].append(name)
-        self._cells: dict[Value, list[Cell]] = defaultdict(list)
-        for cell, value in state.memory.items():
-            self._cells[value].append(cell)
+                found[value].append(name)
+        return found
+
+    @cached_property
+    def _cells(self) -> dict[Value, list[Cell]]:
+        found: dict[Value, list[Cell]] = defaultdict(list)
+        for cell, value in self._state.memory.items():
+            found[value].append(cell)
+        return found
 
     def find_registers(self, value: Value) -> Sequence[str]:
         """All the registers that hold `value`, cr3 left out."""

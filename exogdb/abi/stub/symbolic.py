@@ -239,8 +239,9 @@ class MachineState:
         >>> [str(state.load(Cell("gs", None, offset))) for offset in (8, 12, 16)]
         ['user rsp', 'unknown', 'gs:[0x10]']
         """
-        if cell in self.memory:
-            return self.memory[cell]
+        known = self.memory.get(cell)
+        if known is not None:
+            return known
         if any(_is_overlap(cell, WORD, other) for other in self.memory):
             return Unknown(0, str(cell))
         return Loaded(cell, cell in self.left)
@@ -277,8 +278,10 @@ def join_states(first: MachineState, second: MachineState, address: int) -> Mach
         return one if one == other else Unknown(address, str(what))
 
     registers = {name: join(value, second.registers[name], name) for name, value in first.registers.items()}
-    cells = {*first.memory, *second.memory}
-    memory = {cell: join(first.load(cell), second.load(cell), cell) for cell in cells}
+    memory = dict(first.memory)
+    if first.memory != second.memory:
+        cells = {*first.memory, *second.memory}
+        memory = {cell: join(first.load(cell), second.load(cell), cell) for cell in cells}
     gs = first.gs if first.gs == second.gs else Gs.UNKNOWN
     names = {*first.flags, *second.flags}
     flags = {name: first.flags.get(name, Flag.LEFT).join(second.flags.get(name, Flag.LEFT)) for name in names}
