@@ -1,7 +1,6 @@
 """`exo-syscall list`: the kernel's system calls, their breakpoints and what one would cost."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 
 from exogdb.abi.choice import Choice, parse_choice
 from exogdb.abi.numbers import NumberTable, SyscallNumber
@@ -38,7 +37,8 @@ def exo_syscall_list(options: Namespace) -> Output:
         raise UnavailableError("no table of system-call numbers was found: name it with `set exo syscalls FILE`")
     choice = parse_choice(" ".join(options.calls), table) if options.calls else None
     plan, reason = _find_plan(table)
-    rows = [_to_row(entry, plan) for entry in table if choice is None or entry.number in choice]
+    breakpoints = _read_breakpoints(table)
+    rows = [_to_row(entry, plan, breakpoints) for entry in table if choice is None or entry.number in choice]
     listing = SyscallList(rows, table.source, reason, plan.doubts if plan is not None else ())
     return Output(lambda style: render_list(listing, style), lambda: list_to_json(listing))
 
@@ -52,16 +52,15 @@ def _find_plan(table: NumberTable) -> tuple[SyscallPlan | None, str]:
         return None, str(error)
 
 
-def _to_row(entry: SyscallNumber, plan: SyscallPlan | None) -> SyscallRow:
+def _read_breakpoints(table: NumberTable) -> list[tuple[int, Choice]]:
+    """The rows of `info breakpoints` that are ours, and what each chooses."""
+    rows = ((catch.row, catch.request) for catch in PLACEMENT.catches())
+    return [(row.number, PLACEMENT.choice_of(request, table)) for row, request in rows if row is not None]
+
+
+def _to_row(entry: SyscallNumber, plan: SyscallPlan | None, breakpoints: list[tuple[int, Choice]]) -> SyscallRow:
     line = None
     if plan is not None and entry.number in plan.places:
         place = plan.places[entry.number]
         line = PlaceLine(entry.name, place, str(find_symbol(place.address) or ""))
-    return SyscallRow(entry, tuple(_breakpoints_on(entry.number)), line)
-
-
-def _breakpoints_on(number: int) -> Iterable[int]:
-    for catch in PLACEMENT.catches():
-        choice: Choice = PLACEMENT.choice_of(catch.request)
-        if number in choice and catch.row is not None:
-            yield catch.row.number
+    return SyscallRow(entry, tuple(row for row, choice in breakpoints if entry.number in choice), line)
