@@ -5,7 +5,7 @@ Source: Intel SDM Vol. 3A, 4-Level and 5-Level Paging, Access Rights.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from exogdb.errors import UnavailableError
 from exogdb.x86.address import canonical_form, linear_bits
@@ -18,8 +18,7 @@ TABLE_SIZE = 4096
 MOST_TABLES = 4096  # 8 GiB of RAM that is mapped in pages of 4 KiB
 
 
-@dataclass(frozen=True)
-class MappedPage:
+class MappedPage(NamedTuple):
     """A page that is mapped: linear `address`, `size` in bytes, and what all levels of the page tables allow."""
 
     address: int
@@ -30,7 +29,7 @@ class MappedPage:
     nx: bool
 
 
-def scan_upper_half(memory: ReadableMemory, cr3: int, cr4: int, efer: int) -> Iterator[MappedPage]:
+def scan_upper_half(memory: ReadableMemory, cr3: int, cr4: int, efer: int) -> list[MappedPage]:
     """Every page with the uppermost address bit set, in address order. `memory` is addressed physically.
 
     :raise UnavailableError: there are more than 4,096 page tables.
@@ -38,8 +37,9 @@ def scan_upper_half(memory: ReadableMemory, cr3: int, cr4: int, efer: int) -> It
     """
     bits = linear_bits(cr4)
     top = MappedPage(0, 0, cr3 & ADDRESS_MASK, writable=True, user=True, nx=False)
-    budget = iter(range(MOST_TABLES))
-    yield from _scan(memory, top, bits - 9, bits, bool(efer & EFER_NXE), budget)
+    pages: list[MappedPage] = []
+    _scan(memory, top, bits - 9, bits, bool(efer & EFER_NXE), iter(range(MOST_TABLES)), pages)
+    return pages
 
 
 def _scan(
@@ -49,8 +49,12 @@ def _scan(
     bits: int,
     nxe: bool,
     budget: Iterator[int],
-) -> Iterator[MappedPage]:
-    """The pages below `table`, whose rights are what the levels above allow; its entries map 2**`shift` bytes."""
+    pages: list[MappedPage],
+) -> None:
+    """Add to `pages` those below `table`, whose rights are what the levels above allow.
+
+    Each of its entries maps 2**`shift` bytes.
+    """
     if next(budget, None) is None:
         raise UnavailableError(f"the kernel has more than {MOST_TABLES} page tables")
     entries = struct.unpack("<512Q", memory.read(table.physical, TABLE_SIZE))
@@ -68,6 +72,6 @@ def _scan(
             nx=table.nx or (nxe and bool(raw & XD)),
         )
         if is_page:
-            yield below
+            pages.append(below)
         else:
-            yield from _scan(memory, below, shift - 9, bits, nxe, budget)
+            _scan(memory, below, shift - 9, bits, nxe, budget, pages)

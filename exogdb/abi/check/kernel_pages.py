@@ -19,13 +19,9 @@ VSYSCALL = 0xFFFFFFFFFF600000  # Linux, Documentation/arch/x86/x86_64/mm.rst: a 
 PAGES = "the kernel's page tables"
 
 
-def _outside_image(facts: Facts) -> list[MappedPage]:
+def _is_in_image(page: MappedPage, facts: Facts) -> bool:
     sections = () if isinstance(facts.sections, Unavailable) else facts.sections
-    return [
-        page
-        for page in known(facts.kernel_pages)
-        if not any(page.address < each.end and each.start < page.address + page.size for each in sections)
-    ]
+    return any(page.address < each.end and each.start < page.address + page.size for each in sections)
 
 
 def _summary(pages: Sequence[MappedPage], what: str) -> str:
@@ -38,7 +34,7 @@ def _summary(pages: Sequence[MappedPage], what: str) -> str:
 def _bad_pages(
     facts: Facts, is_bad: Callable[[MappedPage], bool], what: str, expected: str, severity: Severity | None = None
 ) -> Iterator[Finding]:
-    pages = [page for page in _outside_image(facts) if is_bad(page)]
+    pages = [page for page in known(facts.kernel_pages) if is_bad(page) and not _is_in_image(page, facts)]
     if pages:
         yield Finding(_summary(pages, what), expected, PAGES, pages[0].address, severity=severity)
 

@@ -176,7 +176,7 @@ def with_gs_test(facts: Facts) -> Facts:
 def with_kernel_page(facts: Facts, address: int, **rights: bool) -> Facts:
     """The same machine with other rights for one page of the kernel's half."""
     assert not isinstance(facts.kernel_pages, Unavailable)
-    pages = tuple(replace(each, **rights) if each.address == address else each for each in facts.kernel_pages)
+    pages = tuple(each._replace(**rights) if each.address == address else each for each in facts.kernel_pages)
     return replace(facts, kernel_pages=pages)
 
 
