@@ -92,7 +92,8 @@ def join_records(records: Sequence[Record]) -> Record:
     joined = Record(records[0].header, end=records[-1].end)
     returned: dict[int, int | None] = {}
     for number, record in enumerate(records):
-        entered = sum(call.sequence > 0 for call in joined.calls)
+        # Not their number: a call that had not begun at the end of a trace is taken back, and leaves a hole.
+        entered = max((call.sequence for call in joined.calls), default=0)
         open_calls = {call.space: call for call in joined.calls if call.state is CallState.IN_PROGRESS}
         for call in record.calls:
             opened = open_calls.pop(call.space, None) if call.sequence == 0 else None
