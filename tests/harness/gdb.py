@@ -11,12 +11,13 @@ import json
 import os
 import re
 import secrets
-import selectors
+import select
 import signal
 import sys
 import termios
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,7 @@ QUIET = (
 NO_SOURCE = re.compile(r"\d+\t.*: No such file or directory\.")
 START_SECONDS = 30.0
 COMMAND_SECONDS = 30.0
+MOMENT_SECONDS = 0.01
 POLL = "7"
 # The tests' own Python is none of GDB's business, and without a cache GDB compiles the plugin at every start.
 NOT_FOR_GDB = {"PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
@@ -96,16 +98,9 @@ class Gdb:
             else start_cold((*command, *map(str, arguments)), environment, cwd)
         )
         self._buffers: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
-        self._selector = selectors.DefaultSelector()
-        self._watch(self._process.stdout, "out")
-        self._watch(self._process.stderr, "err")
+        self._streams = {"out": _not_blocking(self._process.stdout), "err": _not_blocking(self._process.stderr)}
         self.start("")
         self.banner = self.finish(START_SECONDS)
-
-    def _watch(self, stream: IO[bytes] | None, name: str) -> None:
-        assert stream is not None
-        os.set_blocking(stream.fileno(), False)
-        self._selector.register(stream, selectors.EVENT_READ, name)
 
     def __enter__(self) -> "Gdb":
         return self
@@ -167,7 +162,7 @@ class Gdb:
         mark = self._pending.pop(0)
         deadline = time.monotonic() + seconds
         while not self._done(mark):
-            self._receive(deadline)
+            self._receive(deadline, "err")  # where the mark is printed last
         reply = Reply(self._take("out", mark), self._take("err", mark))
         self.transcript.append(reply.out + reply.err)
         return reply
@@ -176,7 +171,7 @@ class Gdb:
         """Wait until the command in progress has printed `text`, without finishing it."""
         deadline = time.monotonic() + seconds
         while text.encode() not in self._buffers["out"]:
-            self._receive(deadline)
+            self._receive(deadline, "out", "err")
 
     def resume(self, command: str = "continue", seconds: float = COMMAND_SECONDS) -> None:
         """Start `command` and return when the guest runs and GDB waits for it.
@@ -232,7 +227,6 @@ class Gdb:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
@@ -252,15 +246,20 @@ class Gdb:
         # The limit is an int; depending on GDB's build the upper half of the register is its sign or zero.
         return words[0] == POLL and int(words[3], 16) & 0xFFFFFFFF == 0xFFFFFFFF
 
-    def _receive(self, deadline: float) -> None:
-        events = self._selector.select(max(0.0, deadline - time.monotonic()))
-        if not events:
+    def _receive(self, deadline: float, *woken_by: str) -> None:
+        """Take what there is once one of the streams `woken_by` has something, or after a moment.
+
+        GDB writes a line in twenty pieces, and to be woken by each of them takes longer than all the rest.
+        """
+        if time.monotonic() >= deadline:
             raise self._failure("GDB did not finish the command in time")
-        for key, _ in events:
-            data = os.read(key.fd, 1 << 16)
-            if not data:
-                raise self._failure(f"GDB ended (status {self._process.wait(COMMAND_SECONDS)})")
-            self._buffers[key.data] += data
+        select.select([self._streams[name] for name in woken_by], [], [], MOMENT_SECONDS)
+        for name, stream in self._streams.items():
+            with suppress(BlockingIOError):
+                data = os.read(stream, 1 << 16)
+                if not data:
+                    raise self._failure(f"GDB ended (status {self._process.wait(COMMAND_SECONDS)})")
+                self._buffers[name] += data
 
     def _take(self, name: str, mark: str) -> str:
         buffer = self._buffers[name]
@@ -272,6 +271,12 @@ class Gdb:
     def _failure(self, message: str) -> GdbFailure:
         rest = "".join(buffer.decode(errors="replace") for buffer in self._buffers.values())
         return GdbFailure(f"{message}\n--- GDB ---\n{''.join(self.transcript)}{rest}")
+
+
+def _not_blocking(stream: IO[bytes] | None) -> int:
+    assert stream is not None
+    os.set_blocking(stream.fileno(), False)
+    return stream.fileno()
 
 
 def _position(buffer: bytearray, mark: str) -> int:
