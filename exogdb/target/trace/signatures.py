@@ -5,8 +5,8 @@ line that debug info names says so.
 """
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 
 import gdb
@@ -28,9 +28,10 @@ def read_signatures(numbers: NumberTable) -> dict[int, Signature]:
     """Number to signature, for every handler that has debug info."""
     found = {}
     addresses = find_addresses(entry.handler for entry in numbers)
+    flags_near = cache(_flag_constants)  # handlers share their files, and those around them are many
     for entry in numbers:
         address = addresses.get(entry.handler)
-        signature = None if address is None else _read_signature(address, entry.name)
+        signature = None if address is None else _read_signature(address, entry.name, flags_near)
         if signature is not None:
             found[entry.number] = signature
     return found
@@ -58,7 +59,7 @@ def _enumerators(kind: gdb.Type | None) -> dict[int, str]:
     return {abs(field.enumval): field.name.rsplit("::", 1)[-1] for field in fields if field.name and field.enumval}
 
 
-def _read_signature(address: int, call: str) -> Signature | None:
+def _read_signature(address: int, call: str, flags_near: Callable[[Path], Mapping[str, int]]) -> Signature | None:
     block = gdb.block_for_pc(address)
     if block is None or block.function is None or block.function.symtab is None:
         return None
@@ -67,7 +68,7 @@ def _read_signature(address: int, call: str) -> Signature | None:
     arguments = [symbol for symbol in block if symbol.is_argument]
     parameters = [(symbol.name, _to_ctype(symbol, head)) for symbol in arguments]
     returns = not re.search(r"->\s*!", head)
-    return to_signature(parameters, _flag_constants(source), call, returns=returns)
+    return to_signature(parameters, flags_near(source), call, returns=returns)
 
 
 def _read_head(source: Path, line: int) -> str:
