@@ -170,24 +170,25 @@ def selected_thread() -> gdb.InferiorThread | None:
 
     :raise TargetLostError: GDB has forgotten the threads because QEMU did not answer it in time.
     """
-    with _forgotten_threads_noticed():
+    try:
         return gdb.selected_thread()
+    except SystemError as error:
+        raise _forgotten_threads() from error
 
 
 def _list_threads() -> tuple[gdb.InferiorThread, ...]:
     """GDB's threads, asked for anew. Raises as `selected_thread`."""
-    with _forgotten_threads_noticed():
-        return gdb.selected_inferior().threads()
-
-
-@contextmanager
-def _forgotten_threads_noticed() -> Iterator[None]:
     try:
-        yield
-    except SystemError as error:  # "could not find gdb thread object"
-        raise TargetLostError(
-            "GDB has lost the CPUs because QEMU did not answer in time: `disconnect`, then `target remote` again"
-        ) from error
+        return gdb.selected_inferior().threads()
+    except SystemError as error:
+        raise _forgotten_threads() from error
+
+
+def _forgotten_threads() -> TargetLostError:
+    """What GDB means by "could not find gdb thread object"."""
+    return TargetLostError(
+        "GDB has lost the CPUs because QEMU did not answer in time: `disconnect`, then `target remote` again"
+    )
 
 
 def _to_cpu(thread: gdb.InferiorThread) -> Cpu:
