@@ -22,7 +22,7 @@ _PAGE_SIZE = 4096
 # A power of two that divides the page size: a block is mapped as a whole or not at all.
 BLOCK_SIZE = 256
 # QEMU's stub takes packets of 4,096 characters; a byte takes two.
-_BYTES_PER_PACKET = 1024
+_BYTES_PER_PACKET = 2048
 # From GDB 14 on, `Inferior.read_memory` and `write_memory` ask for the memory of any thread of the process, for
 # which QEMU's stub takes the first CPU. Values are still read and written as the selected thread sees them.
 _ANY_THREAD_SINCE = 14
