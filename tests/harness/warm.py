@@ -24,7 +24,7 @@ __all__ = ["GdbProcess", "start_cold", "start_warm"]
 START_SECONDS = 60.0
 FORK_SECONDS = 30.0
 # Each holds the symbols of one build of the kernel, which take a third of a second to read and little memory.
-MOST_PARENTS = 16
+MOST_PARENTS = 24
 
 # Runs in GDB. Each message is a JSON list whose first item says what to do.
 SERVE = """
