@@ -51,7 +51,9 @@ def exo_syscall_summary(session: Session, options: Namespace) -> Output:
         return "?" if number is None else tracing.numbers.name_of(number)
 
     def render(style: Style) -> str:
-        return render_summary(found, name_of, tracing.clock, style, tracing.unit) + "\n\n" + render_end(outcome)
+        entered = outcome.entries
+        table = render_summary(found, name_of, tracing.clock, style, tracing.unit, entered=entered)
+        return table + "\n\n" + render_end(outcome)
 
     return Output(
         render,

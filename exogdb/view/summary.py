@@ -33,10 +33,14 @@ def render_summary(
     unit: Unit = Unit.NANOSECONDS,
     *,
     histograms: bool = True,
+    entered: int = 0,
 ) -> str:
-    """The table, then histograms of the five busiest calls whose latency is known. `clock` counts in `unit`."""
+    """The table, then histograms of the five busiest calls whose latency is known. `clock` counts in `unit`.
+
+    `entered` is how many calls were made, chosen or not.
+    """
     if not summary.total:
-        return "no system call was made in that time"
+        return "\n".join(render_sentence(text, style) for text in _describe_nothing(summary, entered))
     rows = [_row(entry, summary.total, name_of, unit) for entry in summary.by_count()]
     parts = [render_table(_HEADINGS, rows, style, {len(_HEADINGS) - 1: _NARROWEST_NAME}, range(8))]
     parts += [render_sentence(text, style) for text in _describe(summary, clock)]
@@ -51,11 +55,23 @@ def render_summary(
 
 def _describe(summary: Summary, clock: str) -> Iterator[str]:
     yield f"{summary.total:,} call{'s' * (summary.total != 1)}; times: {clock}"
+    yield from _describe_unseen(summary)
+    if any(0 in entry.latencies_ns for entry in summary.calls.values()):
+        yield "short: entry and return were read together, so that this clock cannot tell how long it took"
+
+
+def _describe_nothing(summary: Summary, entered: int) -> Iterator[str]:
+    if entered:
+        yield f"of {entered:,} system call{'s' * (entered != 1)} made in that time none was chosen"
+    else:
+        yield f"no system call was {'entered' if summary.unseen else 'made'} in that time"
+    yield from _describe_unseen(summary)
+
+
+def _describe_unseen(summary: Summary) -> Iterator[str]:
     if summary.unseen:
         returns = f"{summary.unseen:,} return{'s' * (summary.unseen != 1)}"
         yield f"{returns} of calls entered before the trace, or of forks' children, not counted"
-    if any(0 in entry.latencies_ns for entry in summary.calls.values()):
-        yield "short: entry and return were read together, so that this clock cannot tell how long it took"
 
 
 def render_histogram(entry: CallSummary, unit: Unit = Unit.NANOSECONDS) -> str:

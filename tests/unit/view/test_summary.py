@@ -61,6 +61,20 @@ def test_nothing_is_said_to_be_nothing() -> None:
     assert render_summary(Summary(), _name, "host clock", PLAIN) == "no system call was made in that time"
 
 
+def test_that_only_returns_were_seen_is_not_nothing() -> None:
+    summary = Summary()
+    summary.add(Call(0, 0, 0x1000, 1, state=CallState.ENTERED_BEFORE, result=3))
+    assert render_summary(summary, _name, "host clock", PLAIN).splitlines() == [
+        "no system call was entered in that time",
+        "1 return of calls entered before the trace, or of forks' children, not counted",
+    ]
+
+
+def test_that_no_call_was_chosen_is_not_nothing() -> None:
+    text = render_summary(Summary(), _name, "host clock", PLAIN, entered=1200)
+    assert text == "of 1,200 system calls made in that time none was chosen"
+
+
 def test_json_has_null_where_there_is_no_time() -> None:
     first, second = summary_to_json(_summary(), _name, "host clock")["syscalls"]
     assert first["latency_ns"]["median"] == 600
