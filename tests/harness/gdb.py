@@ -211,9 +211,11 @@ class Gdb:
         return int(self.run(f"with language c -- output/x {expression}").partition("Warning")[0], 16)
 
     def memory(self, address: int, size: int) -> bytes:
-        """`size` bytes at `address`, read with GDB's `x` command."""
-        text = self.run(f"x/{size}xb {address:#x}")
-        return bytes(int(word, 16) for line in text.splitlines() for word in line.split(":")[-1].split())
+        """`size` bytes at `address`, read with GDB's `x` command: by words if it can be, which takes an eighth."""
+        unit, letter = (8, "g") if size % 8 == 0 else (1, "b")
+        text = self.run(f"x/{size // unit}x{letter} {address:#x}")
+        words = (int(word, 16) for line in text.splitlines() for word in line.split(":")[-1].split())
+        return b"".join(word.to_bytes(unit, "little") for word in words)
 
     def wait_exit(self, seconds: float = COMMAND_SECONDS) -> None:
         """Wait until GDB has ended by itself.

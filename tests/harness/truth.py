@@ -7,6 +7,7 @@ record, CPUs set up, last sequence number), then one record for each CPU.
 import struct
 import tempfile
 from dataclasses import dataclass
+from typing import Any
 
 from tests.harness.gdb import Gdb
 
@@ -18,6 +19,7 @@ __all__ = [
     "CallTruth",
     "CpuTruth",
     "call_truth_address",
+    "read_call_truth",
     "read_call_truths",
     "read_cpu_truths",
     "read_last_sequence",
@@ -101,8 +103,20 @@ def call_truth_address(gdb: Gdb, ahead: int, places: int = _CALLS) -> int:
 
     The first word there is its sequence number, which is written once for each call.
     """
-    place = (read_last_sequence(gdb) + ahead) % places
-    return gdb.address("EXO_TRUTH") + _HEADER.size + _MAX_CPUS * _CPU.size + place * _CALL.size
+    return _place_of(gdb, read_last_sequence(gdb) + ahead, places)
+
+
+def _place_of(gdb: Gdb, sequence: int, places: int) -> int:
+    calls = gdb.address("EXO_TRUTH") + _HEADER.size + _MAX_CPUS * _CPU.size
+    return calls + sequence % places * _CALL.size
+
+
+def read_call_truth(gdb: Gdb, sequence: int, places: int = _CALLS) -> CallTruth:
+    """That system call, one of the last `places`; the guest must be stopped, and not be writing the call down."""
+    words = _CALL.unpack(gdb.memory(_place_of(gdb, sequence, places), _CALL.size))
+    assert words[0] == sequence
+    assert words[1] in _WRITTEN
+    return _to_call_truth(words)
 
 
 def read_call_truths(gdb: Gdb, places: int = _CALLS) -> list[CallTruth]:
@@ -118,6 +132,10 @@ def read_call_truths(gdb: Gdb, places: int = _CALLS) -> list[CallTruth]:
         gdb.run(f"dump binary memory {file.name} {start:#x} {start + places * _CALL.size:#x}")
         data = file.read()
     words = (_CALL.unpack_from(data, place * _CALL.size) for place in range(places))
-    fields = ([*call[:5], call[5:11], *call[11:23]] for call in words if call[1] in _WRITTEN)
-    calls = [CallTruth(*record) for record in fields]
+    calls = [_to_call_truth(call) for call in words if call[1] in _WRITTEN]
     return sorted(calls, key=lambda call: call.sequence)
+
+
+def _to_call_truth(words: tuple[Any, ...]) -> CallTruth:
+    fields = [*words[:5], words[5:11], *words[11:23]]
+    return CallTruth(*fields)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.harness.session import Guest
-from tests.harness.truth import IN_PROGRESS, CallTruth, read_call_truths, read_cpu_truths
+from tests.harness.truth import IN_PROGRESS, CallTruth, read_call_truth, read_call_truths, read_cpu_truths
 from tests.integration.conftest import OpenGuest
 from tests.integration.stops import step_once
 from tests.integration.test_frame_set import run_to
@@ -20,8 +20,7 @@ SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
 
 def current_call(guest: Guest, cpu: int = 0) -> CallTruth:
     """What the kernel wrote down about the call in progress on `cpu`."""
-    sequence = read_cpu_truths(guest.gdb)[cpu].last_sequence
-    return next(call for call in read_call_truths(guest.gdb) if call.sequence == sequence)
+    return read_call_truth(guest.gdb, read_cpu_truths(guest.gdb)[cpu].last_sequence)
 
 
 def expect_frame(answer: dict[str, Any], truth: CallTruth) -> None:
