@@ -4,6 +4,7 @@ The analysis is remembered together with every byte that it looked at. Before it
 again, so that a kernel that patched its stub, or another kernel, is analysed anew.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from exogdb.abi.profile import apply_profile
@@ -39,9 +40,32 @@ class _Remembered:
 
     def is_current(self, memory: ReadableMemory) -> bool:
         """Whether the code is what it was. With page-table isolation user mode sees little more than the entry."""
-        seen = {number: _read_or_none(memory, number) for number in self.blocks}
+        seen = dict(block for run in _adjacent(self.blocks) for block in _read_blocks(memory, run))
         is_same = all(data is None or data == self.blocks[number] for number, data in seen.items())
         return is_same and seen[self.path.entry // BLOCK_SIZE] is not None and self.profile == find_profile()
+
+
+def _adjacent(numbers: Iterable[int]) -> list[range]:
+    """`numbers` as runs of adjacent ones: 5 to 6 and 8 of 8, 5, 6."""
+    runs: list[range] = []
+    for number in sorted(numbers):
+        if runs and runs[-1].stop == number:
+            runs[-1] = range(runs[-1].start, number + 1)
+        else:
+            runs.append(range(number, number + 1))
+    return runs
+
+
+def _read_blocks(memory: ReadableMemory, numbers: range) -> Iterator[tuple[int, bytes | None]]:
+    """Those blocks, read at once if that can be done: every stop waits for it. None for one that is not mapped."""
+    try:
+        data = memory.read(numbers.start * BLOCK_SIZE, len(numbers) * BLOCK_SIZE)
+    except MemoryFault:
+        for number in numbers:
+            yield number, _read_or_none(memory, number)
+        return
+    for at, number in enumerate(numbers):
+        yield number, data[at * BLOCK_SIZE :][:BLOCK_SIZE]
 
 
 def _read_or_none(memory: ReadableMemory, number: int) -> bytes | None:
