@@ -128,10 +128,11 @@ def read_call_truths(gdb: Gdb, places: int = _CALLS) -> list[CallTruth]:
     header = _HEADER.unpack(gdb.memory(address, _HEADER.size))
     assert (header[1], header[3]) == (_LAYOUT_VERSION, _CALL.size)
     start = address + _HEADER.size + _MAX_CPUS * _CPU.size
+    used = min(places, header[5] + 1)  # by sequence, from 1
     with tempfile.NamedTemporaryFile() as file:  # GDB's `x` takes seconds for this much
-        gdb.run(f"dump binary memory {file.name} {start:#x} {start + places * _CALL.size:#x}")
+        gdb.run(f"dump binary memory {file.name} {start:#x} {start + used * _CALL.size:#x}")
         data = file.read()
-    words = (_CALL.unpack_from(data, place * _CALL.size) for place in range(places))
+    words = (_CALL.unpack_from(data, place * _CALL.size) for place in range(used))
     calls = [_to_call_truth(call) for call in words if call[1] in _WRITTEN]
     return sorted(calls, key=lambda call: call.sequence)
 
