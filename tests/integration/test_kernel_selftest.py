@@ -23,7 +23,7 @@ def test_every_call_does_what_it_should(variant: str, smp: int) -> None:
 
 
 def test_smep_and_smap_are_no_obstacle() -> None:
-    with boot("run=selftest", qemu=("-cpu", "max")) as qemu:
+    with boot("run=selftest", qemu=("-cpu", "max", "-m", "32")) as qemu:
         assert qemu.wait_exit(60) == 0, qemu.serial()
 
 
