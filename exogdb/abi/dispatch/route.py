@@ -292,6 +292,8 @@ class _Walk:
         Where they begin depends on where a number comes from: one that has no handler jumps there.
         """
         calls = {trace.call: trace for trace in traces if trace.call is not None}
+        if len(calls) < 2:
+            return frozenset()  # as below, before the handler of one number is emulated in vain
         runs = [(self._run_on(trace, frozenset()), call) for call, trace in _spread(list(calls.items()), _FEW + 1)]
         # A number without a handler to call runs on to a call that is on the way out itself.
         late = {
