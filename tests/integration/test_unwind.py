@@ -12,7 +12,6 @@ from tests.integration.conftest import OpenGuest
 
 # Steps through one system call inside GDB, and says at every instruction what the frame behind the boundary has.
 # Of a loop the first turn is looked at: the others are at the same instructions with the same stack pointer.
-# Of what the dispatcher calls, if debug info names it, every `stride`th instruction is: GDB unwinds that alone.
 SNIPPET = """
 import gdb, json
 from gdb.frames import execute_frame_filters  # what `bt` itself calls; GDB's own text costs five times as much
@@ -35,10 +34,7 @@ def names():
             frame = frame.older()
         return plain
     return [str(frame.function()) for frame in frames]
-def is_deep(frame):
-    function = frame.function()
-    return function is not None and "syscall_dispatch" not in function.name
-def walk(stride):
+def walk():
     steps, seen = [], set()
     start = gdb.newest_frame().pc()
     while True:
@@ -56,8 +52,6 @@ def walk(stride):
         if place in seen:
             continue
         seen.add(place)
-        if is_deep(frame) and len(seen) % stride:
-            continue
         steps.append({"pc": pc, "user": user_registers(), "names": names()})
     print()
     print(json.dumps(steps))
@@ -92,7 +86,6 @@ def define_snippet(guest: Guest) -> None:
 # Of `today` a call whose result is another than its number, because both have the same slot of the frame: the
 # worker's pid, 4, is getpid's number.
 CALLS = {"today": ("ipc_close", 103)}
-STRIDES = {"debug": 8}  # seven of eight instructions are far below the dispatcher there
 LOST = "<system call> (number unavailable: "
 UNSURE = ", or already the result)"
 
@@ -127,8 +120,7 @@ def test_the_user_frame_is_right_at_every_instruction(guest: OpenGuest, variant:
     define_snippet(one)
     before = json.loads(one.gdb.run("python print(json.dumps(registers(gdb.newest_frame())))"))
     programs = json.loads(one.gdb.run("python print(json.dumps(names()))"))
-    walked = one.gdb.reply(f"python walk({STRIDES.get(variant, 1)})", WALK_SECONDS).out
-    steps: list[dict[str, Any]] = json.loads(walked.splitlines()[-1])
+    steps: list[dict[str, Any]] = json.loads(one.gdb.reply("python walk()", WALK_SECONDS).out.splitlines()[-1])
     assert one.gdb.integer("$rip") == address + 2
     assert len(steps) > 60
     possible = {"rax": {before["rax"], one.gdb.integer("$rax")}} if variant == "today" else {}
