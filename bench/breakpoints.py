@@ -3,10 +3,12 @@
 `one_elsewhere` and `fifteen_elsewhere` are plain breakpoints at addresses where there is no code: what QEMU takes
 for them, it takes for any.
 
-The guest's program calls getpid as fast as it goes, and number 101 once every 65,536 calls. The kernel counts its
-calls itself (`SYSCALL_COUNT`); the rate is that count over the time that the guest ran.
+The guest's program makes one call as fast as it goes, and number 101 once every 65,536 calls. The kernel counts
+its calls itself (`SYSCALL_COUNT`); the rate is that count over the time that the guest ran. A cost is taken once a
+call, so getpid, the shortest, loses the largest part of its rate; `read` stands for calls that do something.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +29,10 @@ NEVER = "--if '$nr == 12345'"
 NOWHERE = 0xFFFF_FFFF_F000_0000  # not mapped
 LEAST_RATE, LEAST_GAIN = 0.9, 100
 BOUNDS = {"never": "one_elsewhere", "rare": "one_elsewhere", "fifteen": "fifteen_elsewhere"}
-GUESTS = (("release", "", 1), ("release", "", 2), ("debug", "debug", 1), ("debug", "debug", 2))
+BUILDS = (("release", ""), ("debug", "debug"))
+# By how keys name it: the call's name and number.
+CALLS = {"": ("getpid", 4), "read.": ("read", 302)}
+GUESTS = tuple(itertools.product(BUILDS, (1, 2), CALLS))
 
 PYTHON_STOP = f"""python
 class Python101(gdb.Breakpoint):
@@ -46,7 +51,7 @@ FAST: dict[str, tuple[str, ...]] = {
     "never": (f"exo-syscall break munmap {NEVER}",),
     "rare": (f"exo-syscall break 101 {NEVER}",),
     "rare_on_return": (f"exo-syscall break 101 --on-return {NEVER}",),
-    "fifteen": (f"exo-syscall break all,!getpid,!unknown {NEVER}",),
+    "fifteen": (f"exo-syscall break all,!CALL,!unknown {NEVER}",),
 }
 SLOW = {
     "all": (f"exo-syscall break all --ignore {SLOW_CALLS}",),
@@ -56,17 +61,20 @@ SLOW = {
 
 
 def measure(bench: Bench) -> None:
-    """Keys `break.BUILD.smpN.WAY`, in system calls/s, taken in turns in one guest each."""
-    for build, variant, cpus in GUESTS:
-        with open_guest("run=spin", variant=variant, smp=cpus, attach=False) as guest:
+    """Keys `break.BUILD.smpN.WAY` and `break.BUILD.smpN.read.WAY`, in calls/s, in turns in one guest each."""
+    for (build, variant), cpus, key in GUESTS:
+        call, number = CALLS[key]
+        with open_guest(f"run=spin call={number}", variant=variant, smp=cpus, attach=False) as guest:
             guest.qemu.wait_serial("spin:")
             gdb = guest.gdb
             gdb.run(f"target remote {guest.qemu.gdb_socket}")
             gdb.run("set language c")
-            prefix = f"break.{build}.smp{cpus}"
+            words = {"ADDRESS": f"{gdb.address('syscall_dispatch'):#x}", "CALL": call}
+            prefix = f"break.{build}.smp{cpus}.{key}".rstrip(".")
             ways: dict[str, Callable[[], float]] = {
-                **{f"{prefix}.{name}": partial(_rate, gdb, commands) for name, commands in FAST.items()},
-                **{f"{prefix}.{name}": partial(_slow_rate, gdb, commands) for name, commands in SLOW.items()},
+                f"{prefix}.{way}": partial(rate, gdb, _fill(commands, words))
+                for rate, group in ((_rate, FAST), (_slow_rate, SLOW))
+                for way, commands in group.items()
             }
             bench.interleave(ways, "calls/s", ROUNDS)
             _set_aims(bench, prefix)
@@ -83,14 +91,15 @@ def _set_aims(bench: Bench, prefix: str) -> None:
         bench.set_aim(f"{key}.gain", LEAST_GAIN)
 
 
-def _set_up(gdb: Gdb, commands: tuple[str, ...]) -> None:
-    address = f"{gdb.address('syscall_dispatch'):#x}"
-    for command in commands:
-        gdb.run(command.replace("ADDRESS", address))
+def _fill(commands: tuple[str, ...], words: dict[str, str]) -> tuple[str, ...]:
+    for word, text in words.items():
+        commands = tuple(command.replace(word, text) for command in commands)
+    return commands
 
 
 def _rate(gdb: Gdb, commands: tuple[str, ...]) -> float:
-    _set_up(gdb, commands)
+    for command in commands:
+        gdb.run(command)
     # The first run translates the code anew.
     _run(gdb, 0.1)
     before = gdb.word("SYSCALL_COUNT")
@@ -101,7 +110,8 @@ def _rate(gdb: Gdb, commands: tuple[str, ...]) -> float:
 
 
 def _slow_rate(gdb: Gdb, commands: tuple[str, ...]) -> float:
-    _set_up(gdb, commands)
+    for command in commands:
+        gdb.run(command)
     before, start = gdb.word("SYSCALL_COUNT"), time.perf_counter()
     gdb.run("continue", 60)
     rate = (gdb.word("SYSCALL_COUNT") - before) / (time.perf_counter() - start)

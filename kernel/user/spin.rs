@@ -1,6 +1,7 @@
-//! `run=spin`: on every CPU, getpid as fast as it goes, and a rare number once every 65,536 calls.
+//! `run=spin`: on every CPU, one call as fast as it goes, and a rare number once every 65,536 calls.
 //!
-//! `rare=N` chooses the rare number (101 unless given). It is called with channel 0, so it fails at once.
+//! `call=N` chooses the one (4, getpid, unless given) and `rare=N` the other (101). All their arguments are 0, so most
+//! fail at once.
 
 #![no_std]
 #![no_main]
@@ -12,6 +13,7 @@ const PERIOD: u64 = 65_536;
 
 #[no_mangle]
 extern "C" fn program_main(arguments: &Arguments) -> i32 {
+    let call = arguments.number("call").unwrap_or(SYS_GETPID);
     let rare = arguments.number("rare").unwrap_or(SYS_IPC_SEND);
     let cpus = exo::read_device(c"/dev/cpus");
     println!("spin: {cpus} CPUs, number {rare} once every {PERIOD} calls");
@@ -20,15 +22,15 @@ extern "C" fn program_main(arguments: &Arguments) -> i32 {
             break;
         }
     }
-    spin(rare)
+    spin(call, rare)
 }
 
 #[no_mangle]
 #[inline(never)]
-fn spin(rare: u64) -> ! {
+fn spin(call: u64, rare: u64) -> ! {
     loop {
         for _ in 1..PERIOD {
-            calls::syscall(SYS_GETPID, [0; 6]);
+            calls::syscall(call, [0; 6]);
         }
         calls::syscall(rare, [0; 6]);
     }
